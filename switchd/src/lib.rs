@@ -1,0 +1,1 @@
+//! The switch daemon, as a library for its binaries and benches.
