@@ -1,8 +1,8 @@
 //! Which address a peer is reached at, hidden from QUIC behind an address that never changes.
 //!
 //! A QUIC client drops packets whose source address changed, so QUIC is given one virtual address per peer, and
-//! the socket maps it to the path of the moment. Packets from an address of no known peer keep that address:
-//! they are handshakes of peers that moved, or strangers'.
+//! the socket maps it to the path of the moment. Packets from any other address keep that address: they are
+//! handshakes of peers that moved, or strangers'.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -42,7 +42,7 @@ impl PathKind {
 /// Every peer's path, and whose a source address is.
 #[derive(Debug, Default)]
 pub struct PathTable {
-    peers: HashMap<Slot, Known>,
+    peers: HashMap<Slot, Path>,
     by_remote: HashMap<SocketAddr, Slot>,
 }
 
@@ -53,30 +53,26 @@ impl PathTable {
         SocketAddr::new(Ipv6Addr::new(0x100, 0, 0, 0, 0x7377, 0, a, b).into(), VIRTUAL_PORT)
     }
 
-    /// Sends to the peer along `path` from now on; datagrams from its recent addresses stay recognised.
+    /// Sends to the peer along `path` from now on.
     pub fn select(&mut self, peer: Slot, path: Path) {
         let path = Path { remote: canonical(path.remote), ..path };
-        let known = self.peers.entry(peer).or_insert_with(|| Known { path, remotes: Vec::new() });
-        known.path = path;
-        known.remotes.retain(|r| *r != path.remote);
-        known.remotes.push(path.remote);
-        if known.remotes.len() > REMEMBERED {
-            let oldest = known.remotes.remove(0);
-            self.by_remote.remove(&oldest);
-        }
+        self.forget(peer);
+        self.peers.insert(peer, path);
         self.by_remote.insert(path.remote, peer);
     }
 
     /// Forgets a peer that is no longer one.
     pub fn forget(&mut self, peer: Slot) {
-        if let Some(known) = self.peers.remove(&peer) {
-            self.by_remote.retain(|remote, slot| *slot != peer || !known.remotes.contains(remote));
+        if let Some(path) = self.peers.remove(&peer)
+            && self.by_remote.get(&path.remote) == Some(&peer)
+        {
+            self.by_remote.remove(&path.remote);
         }
     }
 
     /// The peer's path.
     pub fn path(&self, peer: Slot) -> Option<Path> {
-        self.peers.get(&peer).map(|known| known.path)
+        self.peers.get(&peer).copied()
     }
 
     /// Where a datagram that QUIC addressed to `destination` goes; `None` for a virtual address without a path.
@@ -92,13 +88,6 @@ impl PathTable {
         let source = canonical(source);
         self.by_remote.get(&source).map_or(source, |peer| PathTable::virtual_address(*peer))
     }
-}
-
-#[derive(Debug)]
-struct Known {
-    path: Path,
-    /// Oldest first, the current one last.
-    remotes: Vec<SocketAddr>,
 }
 
 fn virtual_slot(address: SocketAddr) -> Option<Slot> {
@@ -117,8 +106,6 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 const VIRTUAL_PORT: u16 = 1;
-/// Addresses of a peer that are still recognised after it moved on.
-const REMEMBERED: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -146,18 +133,14 @@ mod tests {
     }
 
     #[test]
-    fn strangers_keep_their_address_and_old_addresses_are_forgotten() {
+    fn strangers_and_former_addresses_are_shown_as_they_are() {
         let mut table = PathTable::default();
         let stranger = "198.51.100.9:9".parse().unwrap();
         assert_eq!(table.from_wire(stranger), stranger);
-        for port in 1..=6 {
-            table.select(Slot(1), at(&format!("192.0.2.1:{port}")));
-        }
-        let first = "192.0.2.1:1".parse().unwrap();
-        assert_eq!(table.from_wire(first), first);
-        assert_ne!(table.from_wire("192.0.2.1:3".parse().unwrap()), "192.0.2.1:3".parse().unwrap());
-        table.forget(Slot(1));
-        assert_eq!(table.from_wire("192.0.2.1:6".parse().unwrap()), "192.0.2.1:6".parse().unwrap());
+        table.select(Slot(1), at("192.0.2.1:1"));
+        table.select(Slot(1), at("192.0.2.1:2"));
+        let former = "192.0.2.1:1".parse().unwrap();
+        assert_eq!(table.from_wire(former), former);
     }
 
     #[test]
