@@ -1,1 +1,3 @@
 //! The switch daemon, as a library for its binaries and benches.
+
+pub mod tap;
