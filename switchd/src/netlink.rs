@@ -112,17 +112,16 @@ impl Netlink {
         if !create {
             return Ok(None);
         }
-        let message = LinkBridge::new(name).alias(CREATED_ALIAS).mtu(mtu).build();
+        let message = LinkBridge::new(name).mtu(mtu).build();
         step(&format!("create the bridge {name}"), self.handle.link().add(message).execute()).await?;
-        let Some(link) = self.link_by_name(name).await? else {
-            return Err(NetlinkError::Vanished { name: name.to_owned() });
-        };
+        let vanished = || NetlinkError::Vanished { name: name.to_owned() };
+        let link = self.link_by_name(name).await?.ok_or_else(vanished)?;
         // A MAC that someone set is pinned: the bridge no longer takes its ports' (br_stp_recalculate_bridge_id).
-        // The kernel's random choice serves; only saying it again is missing.
-        if let Some(mac) = link.mac {
-            self.set_mac(link.index, mac).await?;
-        }
-        Ok(Some(Ensured { created: true, link }))
+        // The kernel's random choice serves; only saying it again is missing. The alias is not taken on creation.
+        let mac = link.mac.unwrap_or_default().0.to_vec();
+        let marks = LinkUnspec::new_with_index(link.index).address(mac).alias(CREATED_ALIAS).build();
+        self.change(&format!("pin the MAC of the bridge {name}"), marks).await?;
+        Ok(Some(Ensured { created: true, link: Link { created_by_us: true, ..link } }))
     }
 
     /// Makes the device `port` a port of `bridge`.
