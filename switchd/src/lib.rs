@@ -1,1 +1,4 @@
 //! The switch daemon, as a library for its binaries and benches.
+
+pub mod key;
+pub mod view;
