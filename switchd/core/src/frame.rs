@@ -1,6 +1,11 @@
 //! Frames: checked views over bytes. After a view's constructor succeeded, no accessor panics.
 
+pub mod arp;
+pub mod build;
 pub mod checksum;
+pub mod dhcp;
+pub mod l3;
+pub mod nd;
 
 use crate::ids::Mac;
 
