@@ -282,9 +282,8 @@ async fn handshake(links: &Links, incoming: quinn::Incoming) {
         Err(_) => return tracing::debug!(%from, "inbound handshake took too long"),
     };
     let peer = identity::proven_key(&connection).and_then(|key| shared.allowed.load().get(&key).copied());
-    let task = peer.and_then(|id| {
-        links.peers.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
-    });
+    let task =
+        peer.and_then(|id| links.peers.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned());
     match task {
         Some(task) => {
             let _ = task.messages.send(Message::Inbound(connection, from)).await;
@@ -299,9 +298,7 @@ fn endpoint_config(key: &PrivateKey) -> EndpointConfig {
     let reset = aws_lc_rs::hmac::sign(&secret, b"switchd stateless reset");
     let reset = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, reset.as_ref());
     let mut config = EndpointConfig::new(Arc::new(reset));
-    config
-        .grease_quic_bit(false)
-        .cid_generator(|| Box::new(quinn_proto_random_cids()));
+    config.grease_quic_bit(false).cid_generator(|| Box::new(quinn_proto_random_cids()));
     if config.max_udp_payload_size(MAX_UDP_PAYLOAD).is_err() {
         tracing::debug!("QUIC keeps its default for the largest UDP payload");
     }

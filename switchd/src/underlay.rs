@@ -23,7 +23,10 @@ impl Underlay {
                 if listen.ip().is_unspecified() && e.raw_os_error() == Some(libc::EAFNOSUPPORT) =>
             {
                 tracing::warn!("no IPv6 on this host: the UDP socket serves IPv4 only");
-                Underlay::try_bind(SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), listen.port()))
+                Underlay::try_bind(SocketAddr::new(
+                    IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+                    listen.port(),
+                ))
             }
             result => result,
         }
@@ -88,7 +91,9 @@ impl Underlay {
 
     fn wire_form(&self, destination: SocketAddr) -> SocketAddr {
         match destination.ip() {
-            IpAddr::V4(ip) if self.dual_stack => SocketAddr::new(ip.to_ipv6_mapped().into(), destination.port()),
+            IpAddr::V4(ip) if self.dual_stack => {
+                SocketAddr::new(ip.to_ipv6_mapped().into(), destination.port())
+            }
             _ => destination,
         }
     }

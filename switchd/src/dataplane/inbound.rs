@@ -1,6 +1,6 @@
 //! Datagrams from the socket: opened in place, reassembled, and joined into runs before the switch decides.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -9,17 +9,17 @@ use nat_traversal::{Protocol, classify};
 use quinn_udp::RecvMeta;
 use switch_core::fragment::{Reassembler, ReassemblyDrop, ReassemblyLimits};
 use switch_core::ids::{PeerId, Vni};
-use switch_core::offload::Origin as RunOrigin;
+use switch_core::offload::{Coalescer, Origin as RunOrigin};
 use switch_core::seal::{Newest, OpenError};
 use switch_core::switch::DropReason;
 use switch_core::time::Time;
-use switch_core::vnet::{PartialCsum, VnetHdr};
+use switch_core::vnet::PartialCsum;
 use switch_core::wire::{FRAME_HEADER_LEN, FrameHeader, HEADER_LEN, Header, Message, Origin, Probe, TAG_LEN};
 use tokio::sync::mpsc;
 
 use super::command::Report;
 use super::core::{Core, Seen};
-use super::network::{MAX_PARTS, Network};
+use super::network::{BATCH_FRAMES, MAX_PARTS, Network};
 use super::snapshot::Buckets;
 use crate::links::QuicDatagram;
 use crate::underlay::Underlay;
@@ -31,6 +31,10 @@ pub(super) struct Inbound {
     meta: [RecvMeta; RECEIVES],
     /// Frames of the batch, in order.
     opened: Vec<Opened>,
+    /// By network: joins the batch's frames into runs.
+    coalescers: Vec<Coalescer>,
+    /// Frames, by network and index in `opened`, for endpoints that take no super-frames.
+    singles: Vec<(usize, usize)>,
     /// Reassembled messages of the batch.
     whole: Vec<Vec<u8>>,
     whole_used: usize,
@@ -64,11 +68,13 @@ enum Outcome {
 }
 
 impl Inbound {
-    pub(super) fn new(quic: mpsc::Sender<QuicDatagram>) -> Inbound {
+    pub(super) fn new(quic: mpsc::Sender<QuicDatagram>, networks: usize) -> Inbound {
         Inbound {
+            coalescers: (0..networks).map(|_| Coalescer::new(BATCH_FRAMES, true)).collect(),
+            singles: Vec::with_capacity(BATCH_FRAMES),
             bufs: vec![0; RECEIVES * RECEIVE_MAX],
             meta: [RecvMeta::default(); RECEIVES],
-            opened: Vec::with_capacity(super::network::BATCH_FRAMES),
+            opened: Vec::with_capacity(BATCH_FRAMES),
             whole: Vec::new(),
             whole_used: 0,
             reassembler: Reassembler::new(ReassemblyLimits::default()),
@@ -156,7 +162,9 @@ impl Inbound {
                 };
                 self.accept(core, networks, vni, opened, header.origin);
             }
-            Ok(Outcome::Fragment { vni, peer }) => self.fragment(core, networks, vni, peer, message_at, message_end, now),
+            Ok(Outcome::Fragment { vni, peer }) => {
+                self.fragment(core, networks, vni, peer, message_at, message_end, now)
+            }
             Ok(Outcome::Probe { peer, probe }) => {
                 if probe.answer_wanted {
                     core.send_probe(peer, Probe { answer_wanted: false, ..probe });
@@ -220,70 +228,129 @@ impl Inbound {
     }
 
     /// Hands an opened frame to its network's coalescer.
-    fn accept(&mut self, core: &mut Core, networks: &mut [Network], vni: Vni, opened: Opened, origin: Origin) {
+    fn accept(
+        &mut self,
+        core: &mut Core,
+        networks: &mut [Network],
+        vni: Vni,
+        opened: Opened,
+        origin: Origin,
+    ) {
         let frame = slice(&self.bufs, &self.whole, opened);
-        let Some(network) = networks.iter_mut().find(|network| network.vni == vni) else {
+        let Some(i) = networks.iter().position(|network| network.vni == vni) else {
             core.datagram_drops.count(DropReason::UnknownNetwork, 1);
             return core.log_drop(None, DropReason::UnknownNetwork, frame);
         };
+        let network = &mut networks[i];
         if !core.is_member(opened.peer, vni) {
             network.remote.drops.count(DropReason::NotAMember, 1);
             let seen = Seen { network: &network.name, direction: Direction::Remote, peer: Some(opened.peer) };
             return core.log_drop(Some(seen), DropReason::NotAMember, frame);
         }
-        let index = self.opened.len() as u32;
-        let origin_of_run = RunOrigin { vni, peer: opened.peer };
-        if network.coalesces() {
-            network.coalescer.push(origin_of_run, index, frame, opened.csum, origin == Origin::UdpSegment);
+        let offloads = network.offloads();
+        if offloads.tso4 && offloads.tso6 {
+            let uso = origin == Origin::UdpSegment && offloads.uso;
+            let run = RunOrigin { vni, peer: opened.peer };
+            self.coalescers[i].push(run, self.opened.len() as u32, frame, opened.csum, uso);
         } else {
-            network.coalescer.push_single(origin_of_run, index, frame, opened.csum);
+            self.singles.push((i, self.opened.len()));
         }
         self.opened.push(opened);
     }
 
     /// Takes every run through its network's switch.
     fn deliver(&mut self, core: &mut Core, networks: &mut [Network], now: Time) {
-        let Inbound { bufs, whole, opened, .. } = self;
-        for network in networks {
-            let mut coalescer = std::mem::replace(&mut network.coalescer, network.spare.take().unwrap_or_else(Network::empty_coalescer));
+        let Inbound { bufs, whole, opened, coalescers, singles, .. } = self;
+        for (network, coalescer) in networks.iter_mut().zip(coalescers) {
             let mut batch = coalescer.finish();
             while let Some(mut run) = batch.next_run() {
-                let (vnet, len, peer) = (run.vnet(), run.frame_len(), run.origin().peer);
-                network.remote.count(len, &vnet);
                 let first = opened[run.index() as usize];
-                let seen_name = network.name.clone();
-                let seen = Seen { network: &seen_name, direction: Direction::Remote, peer: Some(peer) };
                 if run.is_single() {
-                    let frame = slice_mut(bufs, whole, first);
-                    core.capture(seen, &vnet, &[frame]);
-                    let verdict = network.switch.handle_remote(frame, &vnet, peer, now);
-                    network.act(core, seen, verdict, &vnet, frame);
+                    network.remote_frame(core, first.peer, first.csum, slice_mut(bufs, whole, first), now);
                     continue;
                 }
-                if !core.captures.is_empty() {
-                    let mut parts = vec![run.header()];
-                    parts.extend(run.payloads().map(|p| piece(bufs, whole, opened, p)));
-                    core.capture(seen, &vnet, &parts);
+                let vnet = run.vnet();
+                let mut parts: [&[u8]; MAX_PARTS] = [&[]; MAX_PARTS];
+                let mut used = 0;
+                for p in run.payloads() {
+                    let frame = slice(bufs, whole, opened[p.index as usize]);
+                    parts[used] = &frame[p.start as usize..p.end as usize];
+                    used += 1;
                 }
-                let verdict = network.switch.handle_remote(run.header_mut(), &vnet, peer, now);
-                if verdict == switch_core::switch::Verdict::Bridge {
-                    let mut parts = [IoSlice::new(&[]); MAX_PARTS];
-                    parts[0] = IoSlice::new(run.header());
-                    let mut used = 1;
-                    for p in run.payloads() {
-                        parts[used] = IoSlice::new(piece(bufs, whole, opened, p));
-                        used += 1;
-                    }
-                    network.deliver(&vnet, &parts[..used]);
-                    network.drain(core, now);
-                } else {
-                    network.act(core, seen, verdict, &vnet, run.header_mut());
-                }
+                let len = run.frame_len();
+                network.remote_super_frame(
+                    core,
+                    first.peer,
+                    &vnet,
+                    run.header_mut(),
+                    &parts[..used],
+                    len,
+                    now,
+                );
             }
-            drop(batch);
-            network.restore_coalescer(coalescer);
         }
-        self.opened.clear();
+        for (i, at) in singles.drain(..) {
+            let single = opened[at];
+            let frame = slice_mut(bufs, whole, single);
+            networks[i].remote_frame(core, single.peer, single.csum, frame, now);
+        }
+        opened.clear();
         self.whole_used = 0;
     }
 }
+
+/// Opens one sealed datagram in place and reads its message.
+fn open(
+    core: &mut Core,
+    networks: &mut [Network],
+    unknown: &mut impl FnMut(&mut Core, &mut [Network]),
+    source: SocketAddr,
+    datagram: &mut [u8],
+    heard: Instant,
+) -> Result<Outcome, DropReason> {
+    let header = Header::parse(datagram).map_err(|_| DropReason::BadDatagram)?;
+    if core.peers.session(header.receiver).is_none() {
+        unknown(core, networks);
+    }
+    let Core { peers, reports, .. } = core;
+    let (session, peer) = peers.session(header.receiver).ok_or(DropReason::UnknownReceiver)?;
+    let len = datagram.len() as u64;
+    let (message, newest) = session.opener.open(&header, datagram).map_err(|e| match e {
+        OpenError::Replayed => {
+            peer.counters.replays_dropped += 1;
+            DropReason::Replayed
+        }
+        OpenError::BadTag => DropReason::BadTag,
+    })?;
+    peer.counters.datagrams_from_peer += 1;
+    peer.counters.bytes_from_peer += len;
+    peer.counters.last_heard = Some(heard);
+    if newest == Newest(true) && peer.address != Some(source) {
+        peer.address = Some(source);
+        let _ = reports.send(Report::Moved(session.peer, source));
+    }
+    let peer = session.peer;
+    match Message::parse(message).map_err(|_| DropReason::BadInnerHeader)? {
+        Message::Frame(header, _) => Ok(Outcome::Frame { vni: header.vni, header, peer }),
+        Message::Fragment(vni, ..) => Ok(Outcome::Fragment { vni, peer }),
+        Message::Probe(probe) => Ok(Outcome::Probe { peer, probe }),
+    }
+}
+
+fn slice<'a>(bufs: &'a [u8], whole: &'a [Vec<u8>], frame: Opened) -> &'a [u8] {
+    match frame.place {
+        Place::Received => &bufs[frame.start..frame.start + frame.len],
+        Place::Whole(i) => &whole[i],
+    }
+}
+
+fn slice_mut<'a>(bufs: &'a mut [u8], whole: &'a mut [Vec<u8>], frame: Opened) -> &'a mut [u8] {
+    match frame.place {
+        Place::Received => &mut bufs[frame.start..frame.start + frame.len],
+        Place::Whole(i) => &mut whole[i],
+    }
+}
+
+/// Buffers of one receive call, each of which the kernel may fill with many datagrams (UDP GRO).
+const RECEIVES: usize = 32;
+const RECEIVE_MAX: usize = 65_536;

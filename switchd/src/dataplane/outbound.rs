@@ -157,9 +157,9 @@ impl Line<'_> {
 /// Bytes in front of the IP header: the MSS that fits depends on it.
 fn l2_len(frame: &[u8]) -> usize {
     let tagged = |at: usize| {
-        frame.get(at..at + 2).is_some_and(|t| {
-            matches!(u16::from_be_bytes([t[0], t[1]]), ethertype::VLAN | ethertype::QINQ)
-        })
+        frame
+            .get(at..at + 2)
+            .is_some_and(|t| matches!(u16::from_be_bytes([t[0], t[1]]), ethertype::VLAN | ethertype::QINQ))
     };
     match (tagged(ETH_LEN - 2), tagged(ETH_LEN + 2)) {
         (false, _) => ETH_LEN,
