@@ -1,4 +1,5 @@
 //! The switch daemon, as a library for its binaries and benches.
 
+pub mod endpoint;
 pub mod netlink;
 pub mod tap;
