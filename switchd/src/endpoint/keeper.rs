@@ -395,7 +395,7 @@ fn explain(error: &dyn std::error::Error) -> String {
 
 /// Rounds of observing and mending before giving up for a while: bridge, TAP, its settings and the last look take
 /// four.
-const MAX_ROUNDS: usize = 8;
+const MAX_ROUNDS: usize = 5;
 
 /// How long a bridge that was deleted is given to come back by itself.
 const CREATE_GRACE: Duration = Duration::from_millis(200);

@@ -1,12 +1,9 @@
 //! The keeper against the kernel: what someone else does to the bridge and the TAP, and what it does about it.
 
 use std::io::IoSlice;
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 use switch_core::vnet::VNET_HDR_LEN;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, timeout};
 
 use super::*;
@@ -22,7 +19,7 @@ fn carries_frames_between_the_bridge_and_the_tap() {
         let state = lab.settled().await;
         assert_eq!((state.offloads, state.ifindex), (tap.offloads(), Some(tap.index())));
         assert!(state.bridge_created);
-        let guest = lab.add_port("g0", GUEST).await;
+        let guest = add_port(&lab.netlink, "g0", GUEST).await;
 
         send(&guest, ENDPOINT, GUEST, b"to the endpoint");
         let frame = receive(&tap, b"to the endpoint").await;
@@ -48,8 +45,8 @@ fn the_endpoint_mac_stays_where_it_is() {
     in_netns(|| async {
         let mut lab = Lab::start(true).await;
         let tap = lab.next_tap().await;
-        let guest = lab.add_port("g0", GUEST).await;
-        let thief = lab.add_port("g1", Mac([2, 0, 0, 0, 0, 2])).await;
+        let guest = add_port(&lab.netlink, "g0", GUEST).await;
+        let thief = add_port(&lab.netlink, "g1", Mac([2, 0, 0, 0, 0, 2])).await;
         send(&thief, Mac::BROADCAST, ENDPOINT, b"it is mine");
         receive(&tap, b"it is mine").await;
         send(&guest, ENDPOINT, GUEST, b"whose?");
@@ -77,7 +74,7 @@ fn a_bridge_that_comes_back_gets_its_port_back() {
             assert!(round > 0 || since.elapsed() < Duration::from_millis(100));
         }
         lab.settled().await;
-        let guest = lab.add_port("g0", GUEST).await;
+        let guest = add_port(&lab.netlink, "g0", GUEST).await;
         send(&guest, ENDPOINT, GUEST, b"again");
         receive(&tap, b"again").await;
     });
@@ -95,7 +92,7 @@ fn a_created_bridge_is_created_again() {
         assert!(since.elapsed() >= Duration::from_millis(150), "whoever deleted it has a moment to make it");
         assert_ne!(new.index, old);
         lab.enslaved_to(new.index).await;
-        let guest = lab.add_port("g0", GUEST).await;
+        let guest = add_port(&lab.netlink, "g0", GUEST).await;
         send(&guest, ENDPOINT, GUEST, b"again");
         receive(&tap, b"again").await;
     });
@@ -117,7 +114,7 @@ fn a_deleted_tap_is_opened_again() {
         }
         let tap = lab.next_tap().await;
         assert_ne!(tap.index(), old.index());
-        let guest = lab.add_port("g0", GUEST).await;
+        let guest = add_port(&lab.netlink, "g0", GUEST).await;
         send(&guest, ENDPOINT, GUEST, b"again");
         receive(&tap, b"again").await;
 
@@ -168,47 +165,36 @@ fn a_fight_is_fought_slowly() {
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        assert!((2..=8).contains(&releases), "{releases} times in two seconds");
+        // Seven delays fit; a release in the middle of mending may cost a round more. Unpaced, it would be hundreds.
+        assert!((2..=20).contains(&releases), "{releases} times in two seconds");
         lab.enslaved_to(lab.link(BRIDGE).await.unwrap().index).await;
     });
 }
 
 #[test]
 fn a_found_bridge_is_left_as_found() {
-    in_netns(|| async {
-        for other_port in [false, true] {
-            let mut lab = Lab::start(false).await;
-            lab.netlink.add_plain_bridge(BRIDGE).await;
-            // The port is a bridge port before the endpoint's may be: hold the endpoint back by its name.
-            let guest = if other_port { Some(lab.add_port("g0", GUEST).await) } else { None };
-            let tap = lab.next_tap().await;
-            lab.settled().await;
-            let during = lab.link(BRIDGE).await.unwrap();
-            let expected = guest.as_ref().map_or(during.mac, |_| Some(GUEST));
-            assert_eq!(during.mac, expected);
-            assert_eq!(lab.stop().await, None);
-            drop(tap);
-            let (netlink, after) = (lab.netlink.clone(), lab.link(BRIDGE).await.unwrap());
-            assert_eq!(after, during);
-            assert!(lab.link(TAP).await.is_none());
-            netlink.delete_link(after.index).await.unwrap();
-        }
-    });
-}
+    // The last is what libvirt gives its devices, higher than most.
+    for ports in [None, Some(GUEST), Some(Mac([0xfe, 0x54, 0, 0, 0, 1]))] {
+        in_netns(async move || {
+            let netlink = Netlink::open().unwrap();
+            netlink.add_plain_bridge(BRIDGE).await;
+            let guest = match ports {
+                Some(mac) => Some(add_port(&netlink, "g0", mac).await),
+                None => None,
+            };
+            let before = netlink.link_by_name(BRIDGE).await.unwrap().unwrap();
 
-#[test]
-fn an_empty_found_bridge_keeps_its_mac() {
-    in_netns(|| async {
-        let netlink = Netlink::open().unwrap();
-        let before = netlink.add_plain_bridge(BRIDGE).await;
-        let mut lab = Lab::start_with(netlink, false);
-        let tap = lab.next_tap().await;
-        let during = lab.link(BRIDGE).await.unwrap();
-        assert_eq!(during.mac, before.mac, "while the TAP is its only port");
-        lab.stop().await;
-        drop(tap);
-        assert_eq!(lab.link(BRIDGE).await.unwrap().mac, before.mac, "after");
-    });
+            let mut lab = Lab::start_with(netlink, false);
+            let tap = lab.next_tap().await;
+            assert!(!lab.settled().await.bridge_created);
+            assert_eq!(lab.link(BRIDGE).await.unwrap().mac, before.mac, "while the TAP is its port");
+            lab.stop().await;
+            drop(tap);
+            assert_eq!(lab.link(BRIDGE).await.unwrap(), before);
+            assert!(lab.link(TAP).await.is_none());
+            drop(guest);
+        });
+    }
 }
 
 #[test]
@@ -221,7 +207,7 @@ fn a_created_bridge_goes_unless_it_is_used() {
 
         let mut lab = Lab::start(true).await;
         let _tap = lab.next_tap().await;
-        let guest = lab.add_port("g0", GUEST).await;
+        let guest = add_port(&lab.netlink, "g0", GUEST).await;
         lab.stop().await;
         let kept = lab.link(BRIDGE).await.expect("it has a port");
         drop(guest);
@@ -280,14 +266,11 @@ impl Lab {
         Lab { netlink, events, state: endpoint.state(), endpoint: Some(endpoint) }
     }
 
-    /// Shuts the endpoint down; returns an event other than the one that says so.
-    async fn stop(&mut self) -> Option<String> {
+    /// Shuts the endpoint down.
+    async fn stop(&mut self) {
         self.endpoint.take().unwrap().shutdown().await;
         assert_eq!(self.state.borrow().status, EndpointStatus::Stopped);
-        match self.next_event().await {
-            EndpointEvent::Down(DownReason::Shutdown) => None,
-            other => Some(format!("{other:?}")),
-        }
+        assert!(matches!(self.next_event().await, EndpointEvent::Down(DownReason::Shutdown)));
     }
 
     async fn next_event(&mut self) -> EndpointEvent {
@@ -324,22 +307,21 @@ impl Lab {
     async fn mended(&self, good: &Link) {
         wait_for("as it was", LIMIT, async || (self.link(TAP).await? == *good).then_some(())).await;
     }
+}
 
-    /// An instance's device, up in the bridge.
-    async fn add_port(&self, name: &str, mac: Mac) -> Tap {
-        let bridge = self.link(BRIDGE).await.unwrap().index;
-        let tap = Tap::open(name, false).unwrap();
-        // A second device of ours stands for the instance's: what is for its own MAC must reach its reader, so it
-        // has another one itself.
-        self.netlink
-            .set_mac(tap.index(), Mac([mac.0[0], 0xff, mac.0[2], mac.0[3], mac.0[4], mac.0[5]]))
-            .await
-            .unwrap();
-        self.netlink.attach(tap.index(), bridge).await.unwrap();
-        self.netlink.add_fdb(tap.index(), mac).await.unwrap();
-        self.netlink.set_up(tap.index(), true).await.unwrap();
-        tap
-    }
+/// An instance's device, up in the bridge.
+async fn add_port(netlink: &Netlink, name: &str, mac: Mac) -> Tap {
+    let bridge = netlink.link_by_name(BRIDGE).await.unwrap().unwrap().index;
+    let tap = Tap::open(name, false).unwrap();
+    // It stands for the instance's: what is for the instance must reach its reader, and so it has another MAC
+    // itself, as libvirt's devices have.
+    let [first, _, rest @ ..] = mac.0;
+    let [a, b, c, d] = rest;
+    netlink.set_mac(tap.index(), Mac([first, 0xff, a, b, c, d])).await.unwrap();
+    netlink.attach(tap.index(), bridge).await.unwrap();
+    netlink.add_fdb(tap.index(), mac).await.unwrap();
+    netlink.set_up(tap.index(), true).await.unwrap();
+    tap
 }
 
 fn send(tap: &Tap, to: Mac, from: Mac, payload: &[u8]) {
@@ -354,19 +336,17 @@ async fn receive(tap: &Tap, payload: &[u8]) -> Vec<u8> {
 
 /// Every frame up to the one that ends with `payload`.
 async fn receive_until(tap: &Tap, payload: &[u8]) -> Vec<Vec<u8>> {
-    let ready = AsyncFd::with_interest(tap.as_fd(), Interest::READABLE).unwrap();
     let mut frames = Vec::new();
     let mut buf = vec![0; crate::tap::READ_MAX];
-    let search = async {
-        loop {
-            let n = ready.async_io(Interest::READABLE, |_| tap.read(&mut buf)).await.unwrap();
+    wait_for("the frame", LIMIT, async || {
+        while let Ok(n) = tap.read(&mut buf) {
             frames.push(buf[VNET_HDR_LEN..n].to_vec());
             if buf[..n].ends_with(payload) {
-                return;
+                return Some(());
             }
         }
-    };
-    let found = timeout(LIMIT, search).await.is_ok();
-    assert!(found, "no frame with {:?} among {} frames", String::from_utf8_lossy(payload), frames.len());
+        None
+    })
+    .await;
     frames
 }

@@ -144,6 +144,21 @@ fn the_watch_tells_links_ports_and_addresses() {
     });
 }
 
+#[test]
+fn a_watcher_that_falls_behind_is_told_to_look_again() {
+    in_netns(|| async {
+        let netlink = Netlink::open().unwrap();
+        let mut watch = netlink.watch();
+        let tap = crate::tap::Tap::open("t0", false).unwrap();
+        for change in 0..2 * watch::QUEUE as u32 {
+            netlink.set_mtu(tap.index(), 1400 + change % 2).await.unwrap();
+        }
+        assert_eq!(watch.next().await, Some(LinkEvent::Resync));
+        drop(tap);
+        until(&mut watch, &LinkEvent::LinkGone { index: 2, name: "t0".into() }).await;
+    });
+}
+
 async fn until(watch: &mut Watch, wanted: &LinkEvent) {
     let mut seen = Vec::new();
     let search = async {
