@@ -1,7 +1,7 @@
 //! The endpoint of a network: its TAP, enslaved to its bridge, kept so whatever happens to either.
 //!
 //! One task per network watches the kernel's events, compares what is there with what is wanted
-//! ([`plan`]) and does the difference ([`keeper`]). The data plane gets each new TAP once it is usable.
+//! (`plan`) and does the difference (`keeper`). The data plane gets each new TAP once it is usable.
 
 mod keeper;
 mod plan;

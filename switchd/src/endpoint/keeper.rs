@@ -340,7 +340,11 @@ impl Keeper {
 
     async fn clean_up(mut self) {
         if let Some(index) = self.tap.as_ref().map(|tap| tap.index) {
-            self.drop_tap(DownReason::Shutdown).await;
+            // A data plane that does not listen any more must not hold this up: deleting the device tells it too.
+            let told = tokio::time::timeout(TELL_LIMIT, self.drop_tap(DownReason::Shutdown)).await;
+            if told.is_err() {
+                warn!(endpoint = self.config.name, "the data plane does not take the end of its TAP");
+            }
             if let Err(e) = self.netlink.delete_link(index).await {
                 warn!(endpoint = self.config.name, "{}", explain(&e));
             }
@@ -363,7 +367,8 @@ impl Keeper {
             return Ok(());
         };
         if !known.ours {
-            // The kernel zeroes the MAC of a bridge that is not pinned when its last port leaves.
+            // The kernel zeroes the MAC of a bridge that is not pinned when its last port leaves, and leaves the host
+            // without one. To set it back pins it, which is the lesser change.
             if let Some(mac) = known.found_mac
                 && mac.is_unicast()
                 && link.mac.is_none_or(|mac| !mac.is_unicast())
@@ -402,3 +407,6 @@ const CREATE_GRACE: Duration = Duration::from_millis(200);
 
 /// What no event tells, a deleted forwarding entry above all, is found after this time at most.
 const RECHECK: Duration = Duration::from_secs(10);
+
+/// How long shutdown waits for room in the channel to the data plane.
+const TELL_LIMIT: Duration = Duration::from_secs(1);

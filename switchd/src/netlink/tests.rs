@@ -133,9 +133,11 @@ fn the_watch_tells_links_ports_and_addresses() {
         netlink.attach(port, bridge).await.unwrap();
         until(&mut watch, &new(port, "t0", Some(bridge))).await;
         netlink.release(port).await.unwrap();
-        until(&mut watch, &new(port, "t0", None)).await;
+        let seen = until(&mut watch, &new(port, "t0", None)).await;
         netlink.add_address(bridge, "10.0.0.1".parse().unwrap(), 24).await;
-        until(&mut watch, &LinkEvent::AddressChanged { index: bridge }).await;
+        let more = until(&mut watch, &LinkEvent::AddressChanged { index: bridge }).await;
+        let gone = seen.iter().chain(&more).any(|event| matches!(event, LinkEvent::LinkGone { .. }));
+        assert!(!gone, "a port that leaves its bridge is not gone: {seen:?} {more:?}");
         let addresses = netlink.addresses(bridge).await.unwrap();
         let ip = "10.0.0.1".parse().unwrap();
         assert!(addresses.contains(&Address { ip, prefix: 24, link_local: false }), "{addresses:?}");
@@ -159,7 +161,8 @@ fn a_watcher_that_falls_behind_is_told_to_look_again() {
     });
 }
 
-async fn until(watch: &mut Watch, wanted: &LinkEvent) {
+/// The events before the one that is wanted.
+async fn until(watch: &mut Watch, wanted: &LinkEvent) -> Vec<LinkEvent> {
     let mut seen = Vec::new();
     let search = async {
         while let Some(event) = watch.next().await {
@@ -171,4 +174,5 @@ async fn until(watch: &mut Watch, wanted: &LinkEvent) {
     };
     let found = tokio::time::timeout(Duration::from_secs(5), search).await.is_ok();
     assert!(found, "no {wanted:?} among {seen:?}");
+    seen
 }
