@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod dataplane;
+pub mod endpoint;
 pub mod key;
 pub mod links;
 pub mod netlink;
