@@ -1,6 +1,8 @@
 //! Frames: checked views over bytes. After a view's constructor succeeded, no accessor panics.
 
 pub mod checksum;
+pub mod ip;
+pub mod transport;
 
 use crate::ids::Mac;
 
