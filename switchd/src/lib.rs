@@ -1,5 +1,7 @@
 //! The switch daemon, as a library for its binaries and benches.
 
+pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod key;
 pub mod view;
