@@ -4,4 +4,5 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod key;
+pub mod metrics;
 pub mod view;
