@@ -1,5 +1,7 @@
 //! The switch daemon, as a library for its binaries and benches.
 
+pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod dataplane;
 pub mod endpoint;
@@ -8,4 +10,5 @@ pub mod links;
 pub mod netlink;
 pub mod tap;
 pub mod underlay;
+pub mod metrics;
 pub mod view;

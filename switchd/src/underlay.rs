@@ -57,7 +57,7 @@ impl Underlay {
         let Some(size) = segment.filter(|size| *size < contents.len()) else {
             return one(contents, None);
         };
-        let per_send = self.state.max_gso_segments().get();
+        let per_send = self.state.max_gso_segments();
         if per_send == 1 {
             return contents.chunks(size).try_for_each(|datagram| one(datagram, None));
         }
@@ -86,7 +86,7 @@ impl Underlay {
 
     /// Datagrams in one send at most.
     pub fn max_segments(&self) -> usize {
-        self.state.max_gso_segments().get()
+        self.state.max_gso_segments()
     }
 
     fn wire_form(&self, destination: SocketAddr) -> SocketAddr {

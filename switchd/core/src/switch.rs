@@ -176,6 +176,16 @@ impl Switch {
         self.hold.load()
     }
 
+    /// Entries of the tables and their bounds.
+    pub fn table_sizes(&self) -> TableSizes {
+        TableSizes {
+            macs: self.tables.macs_len(),
+            max_macs: self.limits.max_macs,
+            ips: self.tables.ips_len(),
+            max_ips: self.limits.max_ips,
+        }
+    }
+
     fn event(&mut self, event: Event, now: Time) {
         if !self.events.push(event, now) {
             self.counters.events_lost += 1;
@@ -206,6 +216,19 @@ impl Switch {
             self.next_sweep = Some(now + SWEEP_EVERY);
         }
     }
+}
+
+/// How full the tables are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TableSizes {
+    /// Stations.
+    pub macs: usize,
+    /// Most stations.
+    pub max_macs: usize,
+    /// IPs.
+    pub ips: usize,
+    /// Most IPs.
+    pub max_ips: usize,
 }
 
 const SWEEP_EVERY: Duration = Duration::from_secs(1);

@@ -170,7 +170,13 @@ impl Network {
                 }
             }
             Verdict::Answered | Verdict::Held => {}
-            Verdict::Drop(reason) => core.log_drop(Some(seen), reason, head),
+            Verdict::Drop(reason) => {
+                match seen.direction {
+                    Direction::Local => self.local.drops.count(reason, 1),
+                    Direction::Remote => self.remote.drops.count(reason, 1),
+                }
+                core.log_drop(Some(seen), reason, head);
+            }
         }
     }
 

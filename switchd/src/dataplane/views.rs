@@ -77,7 +77,7 @@ pub(super) fn macs(core: &Core, networks: &[Network]) -> Vec<MacRow> {
 pub(super) fn snapshot(core: &Core, networks: &[Network], inbound: &Inbound) -> Snapshot {
     let transmitter = &core.transmitter;
     let stats = Stats {
-        networks: networks.iter().map(|network| network_stats(core, network)).collect(),
+        networks: networks.iter().map(|network| network_stats(network)).collect(),
         datagram_drops: core.datagram_drops.view(),
         batches_to_peer: transmitter.batches.view(),
         batches_from_peer: inbound.batches.view(),
@@ -90,22 +90,19 @@ pub(super) fn snapshot(core: &Core, networks: &[Network], inbound: &Inbound) -> 
     Snapshot { stats, peers: core.peers.iter().map(|(id, peer)| (id, peer.counters)).collect() }
 }
 
-fn network_stats(core: &Core, network: &Network) -> NetworkStats {
+fn network_stats(network: &Network) -> NetworkStats {
     let counters = network.switch.counters();
     let mut local = side(&network.local);
-    let mut remote = side(&network.remote);
-    for reason in DropReason::ALL {
-        add(&mut local.drops, *reason, counters.local_drops(*reason));
-        add(&mut remote.drops, *reason, counters.remote_drops(*reason));
-    }
-    let now = core.now();
+    let remote = side(&network.remote);
+    // Held frames expire by time, without a verdict.
+    add(&mut local.drops, DropReason::HoldExpired, counters.drops(DropReason::HoldExpired));
+    let sizes = network.switch.table_sizes();
     let table = |name: &str, entries: usize, limit: usize, full| TableStats {
         table: name.to_owned(),
         entries: entries as u64,
         limit: limit as u64,
         full,
     };
-    let _ = now;
     NetworkStats {
         network: network.name.to_string(),
         local,
@@ -115,11 +112,11 @@ fn network_stats(core: &Core, network: &Network) -> NetworkStats {
         tables: vec![
             table(
                 "macs",
-                network.switch.macs_len(),
-                network.switch.limits().max_macs,
+                sizes.macs,
+                sizes.max_macs,
                 counters.mac_table_full,
             ),
-            table("ips", network.switch.ips_len(), network.switch.limits().max_ips, counters.ip_table_full),
+            table("ips", sizes.ips, sizes.max_ips, counters.ip_table_full),
         ],
     }
 }
