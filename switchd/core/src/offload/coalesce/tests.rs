@@ -33,6 +33,8 @@ fn pair(v6: bool, change: impl Fn(&mut Vec<u8>)) -> (Vec<Vec<u8>>, PartialCsum) 
     (frames, csum)
 }
 
+type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
+
 #[test]
 fn a_split_super_frame_comes_back() {
     let spec = Spec { flags: ACK | PSH | FIN | CWR, payload: 60_000, ..Spec::default() };
@@ -49,7 +51,7 @@ fn what_must_be_equal() {
     let flip = |at: usize| move |f: &mut Vec<u8>| f[at] ^= 1;
     let (frames, csum) = pair(false, |_| {});
     assert_eq!(shape(&frames, Some(csum)), [2]);
-    let v4: &[(&str, &dyn Fn(&mut Vec<u8>))] = &[
+    let v4: &[(&str, Change<'_>)] = &[
         ("destination MAC", &flip(5)),
         ("source MAC", &flip(11)),
         ("TOS", &flip(15)),
