@@ -1,0 +1,476 @@
+//! What the daemon shows of itself: the interface between its planes and the admin socket and metrics.
+//!
+//! Every type here is also the shape of `switchctl --json`. Fields carry their unit in their JSON name; times of
+//! day are nanoseconds since the Unix epoch.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use controller_api::Binding;
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::key::PublicKey;
+
+/// What the daemon answers about itself. `status`, `links` and `stats` are cheap snapshots; the others ask the
+/// worker and end within its next turns, or answer nothing if it has stopped.
+pub trait View: Send + Sync + 'static {
+    /// The node and its networks.
+    fn status(&self) -> Status;
+    /// One row per configured peer, in the order of the configuration.
+    fn links(&self) -> Vec<Link>;
+    /// All counters since the start.
+    fn stats(&self) -> Stats;
+    /// Whether the worker answers. The caller sets the time limit; this future may wait for ever.
+    fn worker_answers(&self) -> BoxFuture<'_, bool>;
+    /// The binding table.
+    fn bindings(&self) -> BoxFuture<'_, Vec<BindingRow>>;
+    /// The MAC table.
+    fn macs(&self) -> BoxFuture<'_, Vec<MacRow>>;
+    /// The latest dropped frames, oldest first; a bounded log.
+    fn drops(&self) -> BoxFuture<'_, Vec<DroppedFrame>>;
+    /// Copies of frames from now on, until the receiver is dropped. Frames that the receiver is too slow for
+    /// are left out and counted in the next [`CapturedFrame::missed`].
+    fn capture(
+        &self,
+        filter: CaptureFilter,
+    ) -> BoxFuture<'_, Result<mpsc::Receiver<CapturedFrame>, CaptureError>>;
+}
+
+/// Why a capture did not start.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// No network of that name.
+    #[error("there is no network named {0:?}: `switchctl status` lists them")]
+    UnknownNetwork(String),
+    /// Captures are bounded.
+    #[error("{0} captures already run: end one first")]
+    TooMany(usize),
+    /// The worker is gone.
+    #[error("the worker has stopped: see the daemon's log")]
+    WorkerStopped,
+}
+
+/// The node and its networks.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Of the daemon.
+    pub version: String,
+    /// This node's name.
+    pub node: String,
+    /// This node's key, as its peers must have it.
+    pub public_key: PublicKey,
+    /// The bound UDP address.
+    pub listen: SocketAddr,
+    /// Since the start.
+    #[serde(rename = "uptime_seconds", with = "seconds")]
+    pub uptime: Duration,
+    /// Every endpoint is up and enslaved.
+    pub ready: bool,
+    /// If not ready: one sentence per reason, with its mend.
+    pub not_ready_because: Vec<String>,
+    /// AEAD that this node prefers, such as `AES-256-GCM`.
+    pub cipher: String,
+    /// In the order of the configuration.
+    pub networks: Vec<NetworkStatus>,
+}
+
+/// One network on this node.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct NetworkStatus {
+    /// Its name.
+    pub name: String,
+    /// Its 24-bit identifier.
+    pub vni: u32,
+    /// `rewrite` or `preserve`.
+    pub mode: String,
+    /// The Linux bridge.
+    pub bridge: String,
+    /// The TAP device.
+    pub endpoint: String,
+    /// Where the endpoint stands.
+    pub endpoint_state: EndpointState,
+    /// The MAC that guests see for remote addresses in `rewrite` mode.
+    pub endpoint_mac: String,
+    /// The guests' MTU, bytes.
+    pub mtu: u16,
+    /// Offloads that the kernel granted, such as `csum`, `tso4`, `tso6`, `uso`.
+    pub offloads: Vec<String>,
+    /// Names of the peers that carry this network.
+    pub peers: Vec<String>,
+}
+
+/// Where an endpoint stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndpointState {
+    /// Up and enslaved: frames flow.
+    Up,
+    /// Up, but its bridge does not exist.
+    NoBridge,
+    /// The bridge exists, the endpoint is not its port.
+    NotEnslaved,
+    /// The TAP is down.
+    Down,
+    /// The TAP does not exist.
+    Missing,
+}
+
+impl EndpointState {
+    /// The word that JSON and tables show.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EndpointState::Up => "up",
+            EndpointState::NoBridge => "no-bridge",
+            EndpointState::NotEnslaved => "not-enslaved",
+            EndpointState::Down => "down",
+            EndpointState::Missing => "missing",
+        }
+    }
+}
+
+/// A link's life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkState {
+    /// Authenticated and alive.
+    Up,
+    /// A handshake is under way.
+    Connecting,
+    /// Neither; the next attempt is scheduled, or the peer must dial.
+    Down,
+}
+
+impl LinkState {
+    /// The word that JSON and tables show.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LinkState::Up => "up",
+            LinkState::Connecting => "connecting",
+            LinkState::Down => "down",
+        }
+    }
+}
+
+/// The link with one peer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Link {
+    /// The peer's name.
+    pub peer: String,
+    /// The key that it must prove.
+    pub public_key: PublicKey,
+    /// Where the link stands.
+    pub state: LinkState,
+    /// The peer's address in use, or the one to be tried.
+    pub address: Option<SocketAddr>,
+    /// Kind of path under the link: `static`, later `host`, `server-reflexive`, `peer-reflexive`, `relayed`.
+    pub path: Option<String>,
+    /// Smoothed round-trip time.
+    #[serde(rename = "rtt_seconds", with = "opt_seconds")]
+    pub rtt: Option<Duration>,
+    /// Largest IP packet that the path is known to carry, bytes.
+    #[serde(rename = "path_mtu_bytes")]
+    pub path_mtu: Option<u16>,
+    /// Key epochs since the daemon's start: rises by one with each fresh handshake.
+    pub epoch: u64,
+    /// Age of the keys in use.
+    #[serde(rename = "session_age_seconds", with = "opt_seconds")]
+    pub session_age: Option<Duration>,
+    /// Since the last authenticated datagram of the peer.
+    #[serde(rename = "last_heard_seconds", with = "opt_seconds")]
+    pub last_heard: Option<Duration>,
+    /// AEAD of the session.
+    pub cipher: Option<String>,
+    /// Sealed datagrams to the peer.
+    pub datagrams_to_peer: u64,
+    /// Sealed datagrams from the peer that were opened.
+    pub datagrams_from_peer: u64,
+    /// Bytes of UDP payload in `datagrams_to_peer`.
+    pub bytes_to_peer: u64,
+    /// Bytes of UDP payload in `datagrams_from_peer`.
+    pub bytes_from_peer: u64,
+    /// Datagrams refused by the replay window.
+    pub replays_dropped: u64,
+    /// Times that the link came up again after it had been up.
+    pub reconnects: u64,
+    /// The latest failure, with its mend where one is known.
+    pub last_error: Option<String>,
+    /// Names of the networks that the link carries.
+    pub networks: Vec<String>,
+}
+
+/// Which side of the switch: `local` is from this node's bridge, `remote` is from a peer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// From this node's bridge.
+    Local,
+    /// From a peer.
+    Remote,
+}
+
+impl Direction {
+    /// The word that labels, JSON and tables show.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Direction::Local => "local",
+            Direction::Remote => "remote",
+        }
+    }
+}
+
+/// All counters since the start.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Stats {
+    /// In the order of the configuration.
+    pub networks: Vec<NetworkStats>,
+    /// Datagrams from the underlay that were dropped before their network was known: (reason, count).
+    pub datagram_drops: Vec<(String, u64)>,
+    /// Datagrams in one send to a peer (UDP GSO).
+    pub batches_to_peer: Histogram,
+    /// Datagrams in one receive from a peer (UDP GRO).
+    pub batches_from_peer: Histogram,
+    /// Sends to the underlay that failed, by error: (errno name, count).
+    pub send_errors: Vec<(String, u64)>,
+}
+
+/// The counters of one network.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct NetworkStats {
+    /// Its name.
+    pub network: String,
+    /// Frames from this node's bridge.
+    pub local: DirectionStats,
+    /// Frames from peers.
+    pub remote: DirectionStats,
+    /// ARP by case and outcome.
+    pub arp: Vec<CaseCount>,
+    /// ND by case and outcome.
+    pub nd: Vec<CaseCount>,
+    /// The bounded tables.
+    pub tables: Vec<TableStats>,
+}
+
+/// What came from one side.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct DirectionStats {
+    /// Frames that the switch saw, a super-frame counted once.
+    pub frames: u64,
+    /// Bytes of those frames, Ethernet header included.
+    pub bytes: u64,
+    /// How many of them were super-frames.
+    pub super_frames: u64,
+    /// Their sizes, bytes.
+    pub frame_bytes: Histogram,
+    /// Frames dropped: (reason, count).
+    pub drops: Vec<(String, u64)>,
+}
+
+/// How often one case ended one way.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CaseCount {
+    /// The case, such as `local-to-remote`.
+    pub case: String,
+    /// What the switch did, such as `answered`.
+    pub outcome: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// A bounded table.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TableStats {
+    /// `macs`, `ips`, `bindings`, `reassembly` ...
+    pub table: String,
+    /// Entries now.
+    pub entries: u64,
+    /// The most it takes.
+    pub limit: u64,
+    /// Times that an entry was refused, or another evicted, because it was full.
+    pub full: u64,
+}
+
+/// Counts by size.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Histogram {
+    /// Upper bounds, inclusive, ascending.
+    pub bounds: Vec<u64>,
+    /// Counts per bucket, not cumulative; one more than `bounds`, the last for what exceeds them all.
+    pub counts: Vec<u64>,
+    /// Sum of all observations.
+    pub sum: u64,
+}
+
+impl Histogram {
+    /// Number of observations.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
+
+/// A row of the binding table.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct BindingRow {
+    /// The network's name.
+    pub network: String,
+    /// The binding.
+    #[serde(flatten)]
+    pub binding: Binding,
+    /// `active`, or why it does not attract traffic.
+    pub state: String,
+    /// Since it was last confirmed.
+    #[serde(rename = "age_seconds", with = "seconds")]
+    pub age: Duration,
+}
+
+/// A row of the MAC table.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct MacRow {
+    /// The network's name.
+    pub network: String,
+    /// The address, six hexadecimal bytes with colons.
+    pub mac: String,
+    /// VLAN ids, outermost first.
+    #[serde(default)]
+    pub vlans: Vec<u16>,
+    /// Which side it is on.
+    pub direction: Direction,
+    /// The peer that it is behind, if remote.
+    pub peer: Option<String>,
+    /// Since a frame from it was last seen.
+    #[serde(rename = "age_seconds", with = "seconds")]
+    pub age: Duration,
+}
+
+/// A frame, or a datagram, that was dropped.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct DroppedFrame {
+    /// When.
+    #[serde(rename = "when_unix_ns", with = "unix_ns")]
+    pub when: SystemTime,
+    /// The network's name; none if the datagram was dropped before its network was known.
+    pub network: Option<String>,
+    /// Which side it came from.
+    pub direction: Direction,
+    /// The drop reason, as in the metrics.
+    pub reason: String,
+    /// Source MAC, if one could be read.
+    pub src: Option<String>,
+    /// Destination MAC, if one could be read.
+    pub dst: Option<String>,
+    /// EtherType behind the tags.
+    pub ethertype: Option<u16>,
+    /// One line about the frame, such as `ARP who-has 10.0.0.9 tell 10.0.0.1`.
+    pub summary: String,
+    /// The peer that it came from or was for.
+    pub peer: Option<String>,
+    /// Its length, bytes.
+    pub length: u32,
+}
+
+/// Which frames to capture.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaptureFilter {
+    /// Only this network.
+    #[serde(default)]
+    pub network: Option<String>,
+    /// Only this side; both if none.
+    #[serde(default)]
+    pub direction: Option<Direction>,
+    /// Bytes kept of each frame; at least 14.
+    #[serde(default = "default_snaplen")]
+    pub snaplen: u32,
+}
+
+impl Default for CaptureFilter {
+    fn default() -> CaptureFilter {
+        CaptureFilter { network: None, direction: None, snaplen: default_snaplen() }
+    }
+}
+
+/// Enough for any super-frame with its tags: 64 KiB and the Ethernet header.
+pub const MAX_SNAPLEN: u32 = 65_536 + 22;
+
+fn default_snaplen() -> u32 {
+    MAX_SNAPLEN
+}
+
+/// A copy of a frame.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct CapturedFrame {
+    /// When the switch saw it.
+    #[serde(rename = "time_unix_ns", with = "unix_ns")]
+    pub time: SystemTime,
+    /// The network's name.
+    pub network: String,
+    /// Which side it came from.
+    pub direction: Direction,
+    /// The peer that it came from, or, if one only, goes to.
+    pub peer: Option<String>,
+    /// Its first bytes, from the Ethernet header on, at most the filter's `snaplen`.
+    #[serde(with = "base64_bytes")]
+    pub bytes: Vec<u8>,
+    /// Its length, bytes.
+    pub original_len: u32,
+    /// Frames left out before this one because the receiver was too slow.
+    #[serde(default)]
+    pub missed: u64,
+}
+
+mod seconds {
+    use super::Duration;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(d: &Duration, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_f64(d.as_secs_f64())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(d)?).map_err(serde::de::Error::custom)
+    }
+}
+
+mod opt_seconds {
+    use super::Duration;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(d: &Option<Duration>, s: S) -> Result<S::Ok, S::Error> {
+        d.map(|d| d.as_secs_f64()).serialize(s)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
+        Option::<f64>::deserialize(d)?
+            .map(Duration::try_from_secs_f64)
+            .transpose()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+mod unix_ns {
+    use super::{Duration, SystemTime};
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(t: &SystemTime, s: S) -> Result<S::Ok, S::Error> {
+        let since = t.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        s.serialize_u64(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<SystemTime, D::Error> {
+        Ok(SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::deserialize(d)?))
+    }
+}
+
+mod base64_bytes {
+    use base64::prelude::{BASE64_STANDARD, Engine};
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&BASE64_STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
+        BASE64_STANDARD.decode(String::deserialize(d)?).map_err(serde::de::Error::custom)
+    }
+}
