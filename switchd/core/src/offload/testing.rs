@@ -3,7 +3,7 @@
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
 
-use super::{Batch, Coalescer, Origin};
+use super::{Batch, Coalescer, Source};
 use crate::frame::checksum::Sum;
 use crate::frame::transport::tcp_flags::{ACK, CWR, FIN, PSH};
 use crate::ids::{PeerId, Vni};
@@ -158,8 +158,8 @@ impl Spec {
     }
 }
 
-pub(crate) fn origin() -> Origin {
-    Origin { vni: Vni::new(100).unwrap(), peer: PeerId(1) }
+pub(crate) fn source() -> Source {
+    Source { vni: Vni::new(100).unwrap(), peer: PeerId(1) }
 }
 
 /// Panics unless IP and layer-4 checksums and lengths are right.
@@ -224,7 +224,7 @@ pub(crate) fn drain(mut batch: Batch<'_>, frames: &[Vec<u8>]) -> Vec<(Vec<u8>, V
 pub(crate) fn coalesce(frames: &[Vec<u8>], csum: Option<PartialCsum>) -> Vec<(Vec<u8>, VnetHdr, Vec<u32>)> {
     let mut coalescer = Coalescer::new(frames.len(), true);
     for (i, frame) in frames.iter().enumerate() {
-        coalescer.push(origin(), i as u32, frame, csum, true);
+        coalescer.push(source(), i as u32, frame, csum, true);
     }
     drain(coalescer.finish(), frames)
 }

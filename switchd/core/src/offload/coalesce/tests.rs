@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::frame::transport::tcp_flags::{ACK, CWR, FIN, PSH, RST, SYN, URG};
-use crate::offload::testing::{Spec, coalesce, drain, fix_ip, origin, verify};
+use crate::offload::testing::{Spec, coalesce, drain, fix_ip, source, verify};
 use crate::offload::{Split, finish_checksum};
 
 fn split(spec: &Spec, max_frame: usize) -> (Vec<Vec<u8>>, PartialCsum) {
@@ -104,13 +104,13 @@ fn tags_must_be_equal() {
 }
 
 #[test]
-fn origins_must_be_equal() {
+fn sources_must_be_equal() {
     let (frames, csum) = pair(false, |_| {});
-    let other_peer = Origin { peer: PeerId(2), ..origin() };
-    let other_network = Origin { vni: Vni::new(7).unwrap(), ..origin() };
-    for (second, runs) in [(origin(), 1), (other_peer, 2), (other_network, 2)] {
+    let other_peer = Source { peer: PeerId(2), ..source() };
+    let other_network = Source { vni: Vni::new(7).unwrap(), ..source() };
+    for (second, runs) in [(source(), 1), (other_peer, 2), (other_network, 2)] {
         let mut coalescer = Coalescer::new(2, true);
-        coalescer.push(origin(), 0, &frames[0], Some(csum), false);
+        coalescer.push(source(), 0, &frames[0], Some(csum), false);
         coalescer.push(second, 1, &frames[1], Some(csum), false);
         assert_eq!(drain(coalescer.finish(), &frames).len(), runs);
     }
@@ -183,8 +183,8 @@ fn full_checksums_join_only_where_right() {
     assert_eq!((&runs[1].0, runs[1].1), (&damaged[1], VnetHdr::default()));
 
     let mut coalescer = Coalescer::new(2, true);
-    coalescer.push(origin(), 0, &full[0], None, false);
-    coalescer.push(origin(), 1, &partial[1], Some(csum), false);
+    coalescer.push(source(), 0, &full[0], None, false);
+    coalescer.push(source(), 1, &partial[1], Some(csum), false);
     assert_eq!(drain(coalescer.finish(), &full).len(), 2, "a mixture");
 }
 
@@ -205,7 +205,7 @@ fn udp_joins_only_what_was_one() {
         for (marked, endpoint, runs) in [(true, true, 1), (false, true, 5), (true, false, 5)] {
             let mut coalescer = Coalescer::new(8, endpoint);
             for (i, frame) in frames.iter().enumerate() {
-                coalescer.push(origin(), i as u32, frame, Some(csum), marked);
+                coalescer.push(source(), i as u32, frame, Some(csum), marked);
             }
             let out = drain(coalescer.finish(), &frames);
             assert_eq!(out.len(), runs);
@@ -269,7 +269,7 @@ fn the_state_is_reused() {
     let mut coalescer = Coalescer::new(frames.len(), true);
     for taken in [true, false, true] {
         for (i, frame) in frames.iter().enumerate() {
-            coalescer.push(origin(), i as u32, frame, Some(csum), false);
+            coalescer.push(source(), i as u32, frame, Some(csum), false);
         }
         let batch = coalescer.finish();
         if taken {
