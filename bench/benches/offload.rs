@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use switch_core::frame::checksum::Sum;
 use switch_core::ids::{PeerId, Vni};
-use switch_core::offload::{Coalescer, Source, Split, clamp_mss, finish_checksum};
+use switch_core::offload::{Coalescer, FrameSource, Split, clamp_mss, finish_checksum};
 use switch_core::vnet::{Gso, PartialCsum, VnetHdr};
 
 /// The longest Ethernet frame in a sealed datagram on an underlay of 1,500 bytes, give or take its header.
@@ -78,7 +78,7 @@ fn offload(c: &mut Criterion) {
         });
     });
 
-    let source = Source { vni: Vni::new(100).expect("in range"), peer: PeerId(1) };
+    let source = FrameSource { vni: Vni::new(100).expect("in range"), peer: PeerId(1) };
     let mut coalescer = Coalescer::new(partial.len(), true);
     for (name, frames, csum) in
         [("coalesce, partial checksums", &partial, Some(csum)), ("coalesce, full checksums", &full, None)]

@@ -34,7 +34,7 @@ pub struct Coalescer {
 
 /// Where a frame came from. Frames of different sources never share a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Source {
+pub struct FrameSource {
     /// The network.
     pub vni: Vni,
     /// The peer.
@@ -66,7 +66,14 @@ impl Coalescer {
 
     /// Adds the next frame of the batch, whole from its Ethernet header. `csum`: its checksum is partial.
     /// `uso`: its sender cut it out of a UDP super-frame; TCP does not ask.
-    pub fn push(&mut self, source: Source, index: u32, frame: &[u8], csum: Option<PartialCsum>, uso: bool) {
+    pub fn push(
+        &mut self,
+        source: FrameSource,
+        index: u32,
+        frame: &[u8],
+        csum: Option<PartialCsum>,
+        uso: bool,
+    ) {
         let uso = uso && self.uso;
         if self.continue_newest(source, index, frame, csum, uso) {
             return;
@@ -131,7 +138,7 @@ impl Coalescer {
     /// The common case, in which nothing has to be parsed: the frame has the headers of the run that grew last.
     fn continue_newest(
         &mut self,
-        source: Source,
+        source: FrameSource,
         index: u32,
         frame: &[u8],
         csum: Option<PartialCsum>,
@@ -202,7 +209,7 @@ pub struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// Where its frames came from.
-    pub fn source(&self) -> Source {
+    pub fn source(&self) -> FrameSource {
         self.state.source
     }
 
@@ -281,7 +288,7 @@ impl<'a> Run<'a> {
 
 /// A run as it grows.
 struct RunState {
-    source: Source,
+    source: FrameSource,
     /// The first frame, whole.
     whole: Piece,
     csum: Option<PartialCsum>,
@@ -301,7 +308,7 @@ struct RunState {
 }
 
 impl RunState {
-    fn single(source: Source, index: u32, frame: &[u8], csum: Option<PartialCsum>) -> RunState {
+    fn single(source: FrameSource, index: u32, frame: &[u8], csum: Option<PartialCsum>) -> RunState {
         RunState {
             source,
             whole: Piece { index, start: 0, end: frame.len() as u32 },
@@ -322,7 +329,7 @@ impl RunState {
     }
 
     fn first(
-        source: Source,
+        source: FrameSource,
         index: u32,
         frame: &[u8],
         csum: Option<PartialCsum>,
@@ -343,7 +350,7 @@ impl RunState {
     }
 
     /// Whether a frame of the run's flow, whose headers are equal where they must be, continues it.
-    fn accepts(&self, source: Source, frame: &[u8], c: &Candidate) -> bool {
+    fn accepts(&self, source: FrameSource, frame: &[u8], c: &Candidate) -> bool {
         self.source == source
             && c.layout == self.layout
             && c.payload_len() <= self.stride

@@ -3,7 +3,7 @@
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
 
-use super::{Batch, Coalescer, Source};
+use super::{Batch, Coalescer, FrameSource};
 use crate::frame::checksum::Sum;
 use crate::frame::transport::tcp_flags::{ACK, CWR, FIN, PSH};
 use crate::ids::{PeerId, Vni};
@@ -158,8 +158,8 @@ impl Spec {
     }
 }
 
-pub(crate) fn source() -> Source {
-    Source { vni: Vni::new(100).unwrap(), peer: PeerId(1) }
+pub(crate) fn source() -> FrameSource {
+    FrameSource { vni: Vni::new(100).unwrap(), peer: PeerId(1) }
 }
 
 /// Panics unless IP and layer-4 checksums and lengths are right.

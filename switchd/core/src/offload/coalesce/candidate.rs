@@ -6,7 +6,7 @@ use crate::frame::transport::{TCP_CHECKSUM, Tcp, UDP_CHECKSUM, UDP_LEN, Udp, tcp
 use crate::frame::{Eth, ethertype};
 use crate::ids::Vni;
 use crate::offload::MAX_HEADER;
-use crate::offload::coalesce::{Piece, Source};
+use crate::offload::coalesce::{FrameSource, Piece};
 use crate::vnet::PartialCsum;
 
 /// How a frame takes part.
@@ -73,7 +73,7 @@ pub(super) struct Candidate {
 }
 
 /// Classifies `frame`. `uso`: UDP may coalesce.
-pub(super) fn kind(frame: &[u8], source: Source, csum: Option<PartialCsum>, uso: bool) -> Kind {
+pub(super) fn kind(frame: &[u8], source: FrameSource, csum: Option<PartialCsum>, uso: bool) -> Kind {
     let Ok(eth) = Eth::parse(frame) else { return Kind::Opaque };
     if !matches!(eth.ethertype, ethertype::IPV4 | ethertype::IPV6) {
         return Kind::Opaque;

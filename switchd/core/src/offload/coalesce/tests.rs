@@ -106,8 +106,8 @@ fn tags_must_be_equal() {
 #[test]
 fn sources_must_be_equal() {
     let (frames, csum) = pair(false, |_| {});
-    let other_peer = Source { peer: PeerId(2), ..source() };
-    let other_network = Source { vni: Vni::new(7).unwrap(), ..source() };
+    let other_peer = FrameSource { peer: PeerId(2), ..source() };
+    let other_network = FrameSource { vni: Vni::new(7).unwrap(), ..source() };
     for (second, runs) in [(source(), 1), (other_peer, 2), (other_network, 2)] {
         let mut coalescer = Coalescer::new(2, true);
         coalescer.push(source(), 0, &frames[0], Some(csum), false);
