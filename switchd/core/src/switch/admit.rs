@@ -158,7 +158,7 @@ impl Switch {
                 state: State::Active,
             };
             self.tables.touch(i, now);
-            if self.activate(i, false, binding, now).is_err() {
+            if self.activate(i, false, &binding, now).is_err() {
                 self.event(Event::TableFull, now);
             }
             return Ok(true);
@@ -201,7 +201,11 @@ impl Switch {
         };
         self.tables.station_mut(i).active = Some(next);
         self.tables.touch(i, now);
-        self.moved(i, active.at, next, Some((frame, eth)), now);
+        if expired {
+            self.event(Event::BindingLearned { key, ip: None, at: from }, now);
+        } else {
+            self.moved(i, active.at, next, Some((frame, eth)), now);
+        }
         Ok(true)
     }
 

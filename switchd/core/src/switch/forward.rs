@@ -51,6 +51,9 @@ impl Switch {
             self.event(Event::Loop { key: key(eth.tags, eth.src) }, now);
             return Err(DropReason::Loop);
         }
+        if eth.dst == self.endpoint {
+            return Err(DropReason::NotForEndpoint);
+        }
         let message = message::parse(frame, &eth, vnet)?;
         self.guard(frame, &eth, message.as_ref())?;
         let station = self.admit(frame, &eth, Place::Peer(from), now)?;
@@ -138,7 +141,9 @@ impl Switch {
                 self.to_peer(peer)
             }
             Some((owner, Place::Local, router)) => {
-                self.correct(eth, owner, ip.dst, router, ip.src, now);
+                let sender = key(eth.tags, eth.src);
+                let sender_ip = self.own_ip(sender, ip, now).unwrap_or(ip.src);
+                self.correct(eth, owner, ip.dst, router, sender_ip, now);
                 Ok(self.hairpin(frame, owner.mac))
             }
             None => self.hold(frame, eth, vnet, ip, now),

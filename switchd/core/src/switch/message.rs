@@ -108,7 +108,7 @@ impl Message {
     /// unspecified sender address, and the answer must find its way back.
     pub(super) fn show_endpoint(&self, frame: &mut [u8], eth: &Eth, vnet: &VnetHdr, endpoint: Mac) {
         match self.format {
-            Format::Arp(_) if self.kind == Kind::Probe => {}
+            Format::Arp(arp) if arp.spa.is_unspecified() => {}
             Format::Arp(_) => arp::set_sha(frame, eth.l3, endpoint),
             Format::Nd(nd) => {
                 for addr in [nd.slla, nd.tlla].into_iter().flatten() {

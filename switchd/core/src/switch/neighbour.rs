@@ -195,7 +195,7 @@ impl Switch {
             }
             // A probe for the prober's own IP: it came up anew, perhaps on another node, and the peers that
             // know it elsewhere must hear of it.
-            Some(_) if probe => self.flood(Share::Control, now),
+            Some((mac, ..)) if probe && mac == eth.src => self.flood(Share::Control, now),
             _ => self.ask_peers(eth, message, now),
         }
     }

@@ -1,1 +1,10 @@
+//! One switch looked at from outside, by what it does with frames; then several joined in memory.
 
+mod bounds;
+mod cases;
+mod fabric;
+mod fixture;
+mod hold;
+mod moves;
+mod policy;
+mod property;
