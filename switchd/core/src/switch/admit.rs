@@ -63,6 +63,11 @@ impl Switch {
                 return Err(self.spoof(key, Some(ip), from, now));
             }
         }
+        match router {
+            Some(true) => self.gateways.add(key.tags, ip, None),
+            Some(false) => self.gateways.remove(key.tags, ip),
+            None => {}
+        }
         match self.tables.bind_ip(i, ip, Source::Learned, router, now) {
             Ok(IpBound::Known) => return Ok(()),
             Ok(IpBound::New) => {

@@ -4,6 +4,7 @@ mod bounds;
 mod cases;
 mod fabric;
 mod fixture;
+mod gateway;
 mod hold;
 mod moves;
 mod policy;

@@ -170,10 +170,10 @@ pub(super) fn udp(dst: Mac, src: Mac, from: IpAddr, to: IpAddr, ports: (u16, u16
     let mut f = Vec::new();
     match (from, to) {
         (IpAddr::V4(a), IpAddr::V4(b)) => {
-            builder.ipv4(a.octets(), b.octets(), 64).udp(ports.0, ports.1).write(&mut f, b"payload").unwrap()
+            builder.ipv4(a.octets(), b.octets(), 64).udp(ports.0, ports.1).write(&mut f, b"payload").unwrap();
         }
         (IpAddr::V6(a), IpAddr::V6(b)) => {
-            builder.ipv6(a.octets(), b.octets(), 64).udp(ports.0, ports.1).write(&mut f, b"payload").unwrap()
+            builder.ipv6(a.octets(), b.octets(), 64).udp(ports.0, ports.1).write(&mut f, b"payload").unwrap();
         }
         _ => panic!("one family"),
     }
