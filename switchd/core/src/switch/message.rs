@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::binding::BindingKey;
 use super::verdict::DropReason;
 use crate::frame::arp::{self, Arp};
 use crate::frame::dhcp::Dhcp;
@@ -151,6 +152,14 @@ pub(super) fn request(tags: Tags, target: IpAddr, sender: Mac, sender_ip: Option
     }
 }
 
+/// A reverse ARP request in the name of a station: what hypervisors send for a machine that has moved.
+pub(super) fn rarp(station: BindingKey) -> Vec<u8> {
+    let mut frame = build::header(Mac::BROADCAST, station.mac, station.tags, ethertype::RARP);
+    let (sha, spa) = (station.mac, Ipv4Addr::UNSPECIFIED);
+    Arp { op: RARP_REQUEST, sha, spa, tha: sha, tpa: spa }.append(&mut frame);
+    frame
+}
+
 /// Whom an announcement is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Audience {
@@ -245,6 +254,9 @@ fn from_nd(nd: &Nd, eth: &Eth) -> Message {
     let sender = link_addr.map_or(eth.src, |a| a.mac);
     Message { format: Format::Nd(*nd), kind, claim, sender, router, target, asker }
 }
+
+/// "Request reverse" (RFC 903).
+const RARP_REQUEST: u16 = 3;
 
 fn router_flag(router: bool) -> u8 {
     if router { nd::FLAG_ROUTER } else { 0 }

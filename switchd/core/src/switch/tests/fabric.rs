@@ -218,6 +218,9 @@ impl Instance {
             return Vec::new();
         }
         assert_ne!(e.src, mac(self.n), "its own MAC came back to instance {}", self.n);
+        if e.ethertype == ethertype::RARP {
+            return Vec::new();
+        }
         if e.ethertype == ethertype::ARP {
             return self.receive_arp(&Arp::parse(frame, e.l3).unwrap());
         }
@@ -396,10 +399,15 @@ fn an_unannounced_move_heals_with_the_instances_first_frame() {
     for mode in MODES {
         for family in FAMILIES {
             let mut f = Fabric::new(mode, THREE);
-            assert!(f.send(family, 1, 3) && f.send(family, 3, 1));
+            for n in [1, 2, 4, 5] {
+                assert!(f.send(family, n, 3) && f.send(family, 3, n));
+            }
             f.migrate(3, 2, false);
             assert!(f.send(family, 3, 1), "{mode:?} {family:?}");
-            assert!(f.send(family, 1, 3), "{mode:?} {family:?}");
+            // Its old neighbours and its new ones too.
+            for n in [1, 2, 4, 5, 6] {
+                assert!(f.send(family, n, 3) && f.send(family, 3, n), "{mode:?} {family:?} {n}");
+            }
         }
     }
 }
