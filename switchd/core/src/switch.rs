@@ -176,14 +176,9 @@ impl Switch {
         self.hold.load()
     }
 
-    /// Entries of the tables and their bounds.
-    pub fn table_sizes(&self) -> TableSizes {
-        TableSizes {
-            macs: self.tables.macs_len(),
-            max_macs: self.limits.max_macs,
-            ips: self.tables.ips_len(),
-            max_ips: self.limits.max_ips,
-        }
+    /// Bounds and ages.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     fn event(&mut self, event: Event, now: Time) {
@@ -216,19 +211,6 @@ impl Switch {
             self.next_sweep = Some(now + SWEEP_EVERY);
         }
     }
-}
-
-/// How full the tables are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct TableSizes {
-    /// Stations.
-    pub macs: usize,
-    /// Most stations.
-    pub max_macs: usize,
-    /// IPs.
-    pub ips: usize,
-    /// Most IPs.
-    pub max_ips: usize,
 }
 
 const SWEEP_EVERY: Duration = Duration::from_secs(1);

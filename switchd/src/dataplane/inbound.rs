@@ -9,7 +9,7 @@ use nat_traversal::{Protocol, classify};
 use quinn_udp::RecvMeta;
 use switch_core::fragment::{Reassembler, ReassemblyDrop, ReassemblyLimits};
 use switch_core::ids::{PeerId, Vni};
-use switch_core::offload::{Coalescer, Origin as RunOrigin};
+use switch_core::offload::{Coalescer, FrameSource};
 use switch_core::seal::{Newest, OpenError};
 use switch_core::switch::DropReason;
 use switch_core::time::Time;
@@ -250,7 +250,7 @@ impl Inbound {
         let offloads = network.offloads();
         if offloads.tso4 && offloads.tso6 {
             let uso = origin == Origin::UdpSegment && offloads.uso;
-            let run = RunOrigin { vni, peer: opened.peer };
+            let run = FrameSource { vni, peer: opened.peer };
             self.coalescers[i].push(run, self.opened.len() as u32, frame, opened.csum, uso);
         } else {
             self.singles.push((i, self.opened.len()));

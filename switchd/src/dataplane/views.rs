@@ -96,7 +96,8 @@ fn network_stats(network: &Network) -> NetworkStats {
     let remote = side(&network.remote);
     // Held frames expire by time, without a verdict.
     add(&mut local.drops, DropReason::HoldExpired, counters.drops(DropReason::HoldExpired));
-    let sizes = network.switch.table_sizes();
+    let (macs, ips) = network.switch.table_sizes();
+    let limits = network.switch.limits();
     let table = |name: &str, entries: usize, limit: usize, full| TableStats {
         table: name.to_owned(),
         entries: entries as u64,
@@ -110,13 +111,8 @@ fn network_stats(network: &Network) -> NetworkStats {
         arp: cases(&counters.arp),
         nd: cases(&counters.nd),
         tables: vec![
-            table(
-                "macs",
-                sizes.macs,
-                sizes.max_macs,
-                counters.mac_table_full,
-            ),
-            table("ips", sizes.ips, sizes.max_ips, counters.ip_table_full),
+            table("macs", macs, limits.max_macs, counters.mac_table_full),
+            table("ips", ips, limits.max_ips, counters.ip_table_full),
         ],
     }
 }
