@@ -17,8 +17,9 @@ use crate::input::Input;
 pub fn overlay_parse(data: &[u8]) {
     if let Ok(header) = Header::parse(data) {
         assert_eq!(header.encode()[..], data[..HEADER_LEN]);
-        let opened =
-            Opener::new(Cipher::Aes256Gcm, &key(), Role::Responder).open(&header, &mut data.to_vec());
+        let mut datagram = data.to_vec();
+        let mut opener = Opener::new(Cipher::Aes256Gcm, &key(), Role::Responder);
+        let opened = opener.open(&header, &mut datagram);
         assert!(opened.is_err(), "a datagram sealed without the key");
     }
     message(data);
