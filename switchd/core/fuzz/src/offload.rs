@@ -105,7 +105,11 @@ fn coalesce(
             let mut segment = vec![0; split.segment_len(i)];
             split.write_segment(i, &mut segment);
             right(&segment, split.csum());
-            same_headers(&segment, &frames[piece.index as usize], &split);
+            let frame = &frames[piece.index as usize];
+            same_headers(&segment, frame, &split);
+            if csum(piece.index as usize).is_none() {
+                assert_eq!(layer4_sum(frame), 0xffff, "a damaged frame joined a run");
+            }
         }
         out.push(Coalesced { payload: whole.len() - run.header().len() });
     }
@@ -126,14 +130,18 @@ fn same_headers(segment: &[u8], frame: &[u8], split: &Split<'_>) {
     }
 }
 
+fn layer4_sum(frame: &[u8]) -> u16 {
+    let ip = Eth::parse(frame).and_then(|eth| Ip::parse(frame, &eth)).expect("a good packet");
+    ip.pseudo_header(frame, ip.end - ip.l4).bytes(&frame[ip.l4..ip.end]).fold()
+}
+
 /// The frame's lengths agree and, once its partial checksum is completed, its checksums are right.
 fn right(segment: &[u8], csum: PartialCsum) {
     let mut frame = segment.to_vec();
     finish_checksum(&mut frame, csum).expect("inside of the frame");
     let ip = Eth::parse(&frame).and_then(|eth| Ip::parse(&frame, &eth)).expect("a segment is a good packet");
     assert_eq!(ip.end, frame.len());
-    let sum = ip.pseudo_header(&frame, ip.end - ip.l4).bytes(&frame[ip.l4..]).fold();
-    assert_eq!(sum, 0xffff);
+    assert_eq!(layer4_sum(&frame), 0xffff);
 }
 
 /// What a single frame counts for: it is a segment of its own, behind headers of its own.

@@ -29,7 +29,7 @@ pub fn overlay_parse(data: &[u8]) {
 }
 
 fn key() -> KeyMaterial {
-    KeyMaterial::new([7; KEY_MATERIAL_LEN])
+    KeyMaterial::new([9; KEY_MATERIAL_LEN])
 }
 
 fn message(data: &[u8]) {

@@ -78,6 +78,11 @@ fn offload() -> Vec<Vec<u8>> {
             all.push(batch(op, &flow(0, 0)));
         }
     }
+    for flags in [0x80, 0x40, 0x20, 8, 1, 4] {
+        let second: Vec<_> =
+            (0..3).map(|i| frames::tcp(false, i * 90, 90, if i == 1 { flags } else { 0 })).collect();
+        all.extend([batch(0, &second), batch(1, &second)]);
+    }
     let udp = vec![frames::udp(200), frames::udp(200), frames::udp(50)];
     all.extend([batch(1, &udp), batch(8, &udp), batch(10, &udp)]);
     let mixed = [
