@@ -54,9 +54,18 @@ fn mss(data: &[u8]) {
             Some(old) => {
                 assert!(old > 1240 && changed <= if partial { 2 } else { 4 });
                 assert_eq!(clamp_mss(&mut frame, 1300, partial), None, "once is enough");
+                if !partial {
+                    assert_eq!(tcp_sum(&frame) == 0xffff, tcp_sum(data) == 0xffff, "as right as it was");
+                }
             }
         }
     }
+}
+
+/// 0xffff if the checksum of a clamped frame is right.
+fn tcp_sum(frame: &[u8]) -> u16 {
+    let ip = Eth::parse(frame).and_then(|eth| Ip::parse(frame, &eth)).expect("a SYN was clamped");
+    ip.pseudo_header(frame, ip.end - ip.l4).bytes(&frame[ip.l4..ip.end]).fold()
 }
 
 fn vnet(data: &[u8]) {

@@ -75,16 +75,19 @@ fn limits() -> ReassemblyLimits {
     ReassemblyLimits { max_bytes: 20_000, max_messages: 4, timeout: Duration::from_secs(1) }
 }
 
-/// Cut in two sizes and put together backwards.
+/// Cut in two sizes and put together, forwards and backwards.
 fn fragments(data: &[u8]) {
     let data = &data[..data.len().min(10_000)];
-    for max in [1 + data.len() / 7, 512] {
+    for (max, backwards) in [(1 + data.len() / 7, false), (512, true)] {
         let Ok(pieces) = Fragmenter::new(1).cut(data, max) else { return };
-        let pieces: Vec<_> = pieces.collect();
+        let mut pieces: Vec<_> = pieces.collect();
         assert!(pieces.iter().all(|(_, piece)| piece.len() <= max));
+        if backwards {
+            pieces.reverse();
+        }
         let mut reassembler = Reassembler::new(limits());
-        let (last, first) = pieces.split_first().expect("at least one");
-        for (info, piece) in first.iter().rev() {
+        let (last, before) = pieces.split_last().expect("at least one");
+        for (info, piece) in before {
             assert_eq!(reassembler.handle(PeerId(1), *info, piece, Time::ZERO), Ok(None));
         }
         let whole = reassembler.handle(PeerId(1), last.0, last.1, Time::ZERO);

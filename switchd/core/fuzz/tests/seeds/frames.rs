@@ -92,6 +92,8 @@ pub(crate) fn ips() -> Vec<Vec<u8>> {
     add(&|f| v4().tcp(4000, 80, 1, 512).syn().options_raw(&syn).unwrap().write(f, &[]).unwrap());
     add(&|f| v6().tcp(4000, 80, 1, 512).syn().ack(3).options_raw(&syn).unwrap().write(f, &[]).unwrap());
     add(&|f| v4().tcp(4000, 80, 1, 512).ack(3).write(f, &[]).unwrap());
+    let odd: [u8; 8] = [1, 2, 4, 5, 180, 1, 1, 0];
+    add(&|f| v4().tcp(4000, 80, 1, 512).syn().options_raw(&odd).unwrap().write(f, &[]).unwrap());
     add(&|f| {
         v4().tcp(4000, 80, 1, 512).ack(3).psh().options_raw(&TIMESTAMPS).unwrap().write(f, b"GET /").unwrap();
     });
@@ -100,11 +102,11 @@ pub(crate) fn ips() -> Vec<Vec<u8>> {
     add(&|f| v6().udp(5353, 53).write(f, b"a question").unwrap());
     add(&|f| v4().icmpv4_echo_request(1, 2).write(f, b"ping").unwrap());
     add(&|f| v6().icmpv6_echo_request(1, 2).write(f, b"ping").unwrap());
-    let mut fragment = all[5].clone();
+    let mut fragment = all[6].clone();
     fragment[20..22].copy_from_slice(&[0x20, 0]);
-    let mut later = all[5].clone();
+    let mut later = all[6].clone();
     later[20..22].copy_from_slice(&[0, 9]);
-    let mut options = all[5].clone();
+    let mut options = all[6].clone();
     options.splice(34..34, [0x94, 4, 0, 0]);
     options[14] = 0x46;
     options[17] += 4;
@@ -112,7 +114,7 @@ pub(crate) fn ips() -> Vec<Vec<u8>> {
     for (number, header) in
         [(0, [17, 0, 1, 4, 0, 0, 0, 0]), (43, [17, 0, 0, 0, 0, 0, 0, 0]), (44, [17, 0, 0, 1, 0, 0, 0, 5])]
     {
-        let mut extended = all[6].clone();
+        let mut extended = all[7].clone();
         extended.splice(54..54, header);
         extended[20] = number;
         extended[19] += 8;

@@ -2,7 +2,7 @@
 
 pub(crate) mod frames;
 
-use switch_core::fragment::Fragmenter;
+use switch_core::fragment::{FragmentInfo, Fragmenter};
 use switch_core::ids::{ReceiverIndex, Vni};
 use switch_core::seal::{Cipher, KEY_MATERIAL_LEN, KeyMaterial, Role, Sealer};
 use switch_core::vnet::{Gso, PartialCsum, VnetHdr};
@@ -44,6 +44,13 @@ fn overlay() -> Vec<Vec<u8>> {
     all.push(
         [&blocks[0][..], &block(2, &pieces[1]), &block(250, &pieces[1]), &block(250, &pieces[2])].concat(),
     );
+    let large = |op: u8, id: u32, total: u16| {
+        let info = FragmentInfo { id, offset: 0, total };
+        block(op, &[&encode_fragment(vni, &info)[..], b"the first of many"].concat())
+    };
+    all.push((0..12).flat_map(|id| large(id as u8 % 4, id, 9000)).collect());
+    all.push((0..6).flat_map(|id| large(1, id, 9000 + 2000 * id as u16)).collect());
+    all.push((0..9).flat_map(|id| large(2, id, 300)).collect());
     for cipher in [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305] {
         let key = KeyMaterial::new([7; KEY_MATERIAL_LEN]);
         let mut sealer = Sealer::new(cipher, &key, Role::Responder, ReceiverIndex(9), 3, 10);
