@@ -166,7 +166,7 @@ fn neighbour() -> Vec<Vec<u8>> {
         .push(script(8, &[(BIND, &arps[0]), (BIND | 0x20, &arps[1]), (LOCAL, &arps[0]), (REMOTE, &arps[1])]));
     scripts.push(script(
         0,
-        &[(BIND | 0xa0, &arps[1]), (LOCAL, &arps[0]), (5, &[]), (LOCAL, &arps[0]), (LOCAL, &all[17])],
+        &[(BIND | 0xa0, &arps[1]), (LOCAL, &arps[0]), (5, &[]), (LOCAL, &arps[0]), (LOCAL, &all[18])],
     ));
     scripts
 }
