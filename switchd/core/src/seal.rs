@@ -1,1 +1,221 @@
-//! (to be written)
+//! Sealing and opening datagrams: AEAD keys of one link session, counters and the replay window.
+
+mod replay;
+
+pub use replay::ReplayWindow;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::ids::ReceiverIndex;
+use crate::wire::{HEADER_LEN, Header, SEAL_OVERHEAD, TAG_LEN};
+
+/// Bytes that a session takes from the TLS exporter: a key and an IV for each direction.
+pub const KEY_MATERIAL_LEN: usize = 2 * (KEY_LEN + NONCE_LEN);
+
+/// No session seals more datagrams than this, whatever the configuration: beyond 2^36 full-size datagrams
+/// AES-GCM's confidentiality bound (RFC 9001, appendix B) stops being comfortable.
+pub const COUNTER_LIMIT: u64 = 1 << 36;
+
+/// The AEAD of a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cipher {
+    /// Where both CPUs have AES instructions.
+    Aes256Gcm,
+    /// Everywhere else.
+    ChaCha20Poly1305,
+}
+
+impl Cipher {
+    /// The name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cipher::Aes256Gcm => "aes-256-gcm",
+            Cipher::ChaCha20Poly1305 => "chacha20-poly1305",
+        }
+    }
+}
+
+/// Which end of the link's handshake this node was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// It dialled.
+    Initiator,
+    /// It was dialled.
+    Responder,
+}
+
+/// The secret of a session as the TLS exporter gave it. Wiped when dropped, never printed.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct KeyMaterial([u8; KEY_MATERIAL_LEN]);
+
+impl KeyMaterial {
+    /// Takes the exporter's output: initiator's key, initiator's IV, responder's key, responder's IV.
+    pub fn new(bytes: [u8; KEY_MATERIAL_LEN]) -> KeyMaterial {
+        KeyMaterial(bytes)
+    }
+
+    /// The key with which `role` seals, and its peer opens.
+    fn direction(&self, sealed_by: Role) -> (&[u8], [u8; NONCE_LEN]) {
+        let half = match sealed_by {
+            Role::Initiator => &self.0[..KEY_MATERIAL_LEN / 2],
+            Role::Responder => &self.0[KEY_MATERIAL_LEN / 2..],
+        };
+        let (key, iv) = half.split_at(KEY_LEN);
+        (key, iv.try_into().expect("half of the material is a key and an IV"))
+    }
+}
+
+impl std::fmt::Debug for KeyMaterial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KeyMaterial(..)")
+    }
+}
+
+/// Seals datagrams for one peer.
+#[derive(Debug)]
+pub struct Sealer {
+    key: DirectionKey,
+    header: Header,
+    limit: u64,
+}
+
+impl Sealer {
+    /// `role` is this node's; `receiver` is the index that the peer chose; `limit` datagrams at most, and never
+    /// more than [`COUNTER_LIMIT`].
+    pub fn new(
+        cipher: Cipher,
+        material: &KeyMaterial,
+        role: Role,
+        receiver: ReceiverIndex,
+        epoch: u8,
+        limit: u64,
+    ) -> Sealer {
+        let key = DirectionKey::new(cipher, material, role);
+        Sealer { key, header: Header { epoch, receiver, counter: 0 }, limit: limit.min(COUNTER_LIMIT) }
+    }
+
+    /// Datagrams sealed so far.
+    pub fn counter(&self) -> u64 {
+        self.header.counter
+    }
+
+    /// Seals in place: `buf` is [`HEADER_LEN`] bytes to be filled, the message, [`TAG_LEN`] bytes to be filled.
+    ///
+    /// # Panics
+    /// If `buf` is shorter than [`SEAL_OVERHEAD`].
+    pub fn seal(&mut self, buf: &mut [u8]) -> Result<(), CounterExhausted> {
+        if self.header.counter >= self.limit {
+            return Err(CounterExhausted);
+        }
+        assert!(buf.len() >= SEAL_OVERHEAD, "the caller leaves room for header and tag");
+        let header = self.header.encode();
+        let nonce = self.key.nonce(self.header.counter);
+        self.header.counter += 1;
+        let (head, rest) = buf.split_at_mut(HEADER_LEN);
+        head.copy_from_slice(&header);
+        let (message, tag_out) = rest.split_at_mut(rest.len() - TAG_LEN);
+        let tag = self
+            .key
+            .aead
+            .seal_in_place_separate_tag(nonce, Aad::from(header), message)
+            .expect("AES-GCM and ChaCha20 seal any message of a datagram's size");
+        tag_out.copy_from_slice(tag.as_ref());
+        Ok(())
+    }
+}
+
+/// Opens datagrams of one session.
+#[derive(Debug)]
+pub struct Opener {
+    key: DirectionKey,
+    window: ReplayWindow,
+}
+
+impl Opener {
+    /// `role` is this node's.
+    pub fn new(cipher: Cipher, material: &KeyMaterial, role: Role) -> Opener {
+        let sealed_by = match role {
+            Role::Initiator => Role::Responder,
+            Role::Responder => Role::Initiator,
+        };
+        Opener { key: DirectionKey::new(cipher, material, sealed_by), window: ReplayWindow::default() }
+    }
+
+    /// Opens in place; `header` is what [`Header::parse`] read from `datagram`. Returns the message, and whether
+    /// it is the newest of the session so far: only those say where the peer is now.
+    pub fn open<'a>(
+        &mut self,
+        header: &Header,
+        datagram: &'a mut [u8],
+    ) -> Result<(&'a mut [u8], Newest), OpenError> {
+        if !self.window.may_accept(header.counter) {
+            return Err(OpenError::Replayed);
+        }
+        let Some((head, sealed)) = datagram.split_first_chunk_mut::<HEADER_LEN>() else {
+            return Err(OpenError::BadTag);
+        };
+        let nonce = self.key.nonce(header.counter);
+        let message =
+            self.key.aead.open_in_place(nonce, Aad::from(*head), sealed).map_err(|_| OpenError::BadTag)?;
+        let newest = Newest(self.window.accept(header.counter));
+        Ok((message, newest))
+    }
+}
+
+/// Whether a datagram's counter is the highest so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Newest(pub bool);
+
+/// The session has sealed all it may; a fresh handshake is overdue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the session's counter is used up")]
+pub struct CounterExhausted;
+
+/// Why a datagram was not opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Seen before, or too old to tell.
+    #[error("replayed, or older than the replay window")]
+    Replayed,
+    /// Forged, damaged or sealed with another key.
+    #[error("the tag does not verify")]
+    BadTag,
+}
+
+struct DirectionKey {
+    aead: LessSafeKey,
+    iv: [u8; NONCE_LEN],
+}
+
+impl DirectionKey {
+    fn new(cipher: Cipher, material: &KeyMaterial, sealed_by: Role) -> DirectionKey {
+        let (key, iv) = material.direction(sealed_by);
+        let algorithm = match cipher {
+            Cipher::Aes256Gcm => &AES_256_GCM,
+            Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+        };
+        let key = UnboundKey::new(algorithm, key).expect("both ciphers take 32-byte keys");
+        DirectionKey { aead: LessSafeKey::new(key), iv }
+    }
+
+    /// The IV with the counter XORed into its last eight bytes, as in RFC 8446, 5.3.
+    fn nonce(&self, counter: u64) -> Nonce {
+        let mut nonce = self.iv;
+        for (n, c) in nonce[NONCE_LEN - 8..].iter_mut().zip(counter.to_be_bytes()) {
+            *n ^= c;
+        }
+        Nonce::assume_unique_for_key(nonce)
+    }
+}
+
+impl std::fmt::Debug for DirectionKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DirectionKey(..)")
+    }
+}
+
+const KEY_LEN: usize = 32;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,45 @@
+# `make help` lists the targets. What CI runs is `make deps test`.
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+FUZZ_SECONDS ?= 30
+
+.PHONY: help deps build demo demo-clean test bench-ratio fuzz guards
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## Install what the build, the tests and the demo need and this Debian lacks (as root).
+	@.ci/deps
+
+build: ## Build the release binaries: switchd and switchctl.
+	$(CARGO) build --release -p switchd
+
+demo: build ## Show three nodes with two instances each, then remove them; KEEP=1 leaves them up (as root).
+	@$(CARGO) build --release -q -p netns-tests --bin demo
+	@$(TARGET)/release/demo
+
+demo-clean: ## Remove a demo that KEEP=1 left up (as root).
+	@$(CARGO) build --release -q -p netns-tests --bin demo
+	@$(TARGET)/release/demo --clean
+
+test: ## Run everything that CI runs: format, guards, lints, unit, property and corpus tests, docs, namespace tests (as root).
+	@.ci/test
+
+bench-ratio: build ## Measure one TCP flow and ping beside plaintext kernel VXLAN (as root, about a minute and a half).
+	@$(CARGO) build --release -q -p bench --bin bench-ratio
+	@$(TARGET)/release/bench-ratio
+
+fuzz: ## Fuzz each target for FUZZ_SECONDS (30) with cargo-fuzz, or run the corpora if it is not installed.
+	@if command -v cargo-fuzz >/dev/null; then \
+	  for target in $$(cd switchd/core/fuzz/fuzz_targets && ls *.rs | sed 's/\.rs$$//'); do \
+	    $(CARGO) fuzz run --fuzz-dir switchd/core/fuzz --features libfuzzer -s none $$target -- \
+	      -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	  done; \
+	else \
+	  echo "cargo-fuzz is not installed (cargo install cargo-fuzz): running the corpora only"; \
+	  $(CARGO) test --release -p switch-core-fuzz; \
+	fi
+
+guards: ## Prove the import rules, where unsafe may stand, file lengths, and that no secret is in the tree.
+	@.ci/guards

@@ -1,0 +1,86 @@
+use super::*;
+
+fn material() -> KeyMaterial {
+    KeyMaterial::new(std::array::from_fn(|i| i as u8))
+}
+
+fn pair(cipher: Cipher, limit: u64) -> (Sealer, Opener) {
+    let sealer = Sealer::new(cipher, &material(), Role::Initiator, ReceiverIndex(0x0a0b0c0d), 5, limit);
+    (sealer, Opener::new(cipher, &material(), Role::Responder))
+}
+
+fn seal(sealer: &mut Sealer, message: &[u8]) -> Vec<u8> {
+    let mut buf = vec![0; HEADER_LEN];
+    buf.extend(message);
+    buf.extend([0; TAG_LEN]);
+    sealer.seal(&mut buf).unwrap();
+    buf
+}
+
+fn open(opener: &mut Opener, datagram: &[u8]) -> Result<(Vec<u8>, bool), OpenError> {
+    let mut buf = datagram.to_vec();
+    let header = Header::parse(&buf).expect("sealed datagrams have a header");
+    opener.open(&header, &mut buf).map(|(m, newest)| (m.to_vec(), newest.0))
+}
+
+#[test]
+fn opens_what_was_sealed_once_and_in_any_order() {
+    for cipher in [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305] {
+        let (mut sealer, mut opener) = pair(cipher, 10);
+        let first = seal(&mut sealer, b"first");
+        let second = seal(&mut sealer, b"second");
+        assert_eq!(open(&mut opener, &second), Ok((b"second".to_vec(), true)));
+        assert_eq!(open(&mut opener, &first), Ok((b"first".to_vec(), false)));
+        assert_eq!(open(&mut opener, &first), Err(OpenError::Replayed));
+        assert_eq!(open(&mut opener, &second), Err(OpenError::Replayed));
+    }
+}
+
+#[test]
+fn every_flipped_bit_is_noticed_and_does_not_burn_the_counter() {
+    let (mut sealer, mut opener) = pair(Cipher::Aes256Gcm, 10);
+    let sealed = seal(&mut sealer, b"payload");
+    for bit in 0..sealed.len() * 8 {
+        let mut forged = sealed.clone();
+        forged[bit / 8] ^= 1 << (bit % 8);
+        if let Ok(header) = Header::parse(&forged) {
+            let mut buf = forged.clone();
+            assert_eq!(opener.open(&header, &mut buf).map(|_| ()), Err(OpenError::BadTag), "bit {bit}");
+        }
+    }
+    assert!(open(&mut opener, &sealed).is_ok());
+}
+
+#[test]
+fn a_node_does_not_open_its_own_datagrams() {
+    let (mut sealer, _) = pair(Cipher::Aes256Gcm, 10);
+    let mut own = Opener::new(Cipher::Aes256Gcm, &material(), Role::Initiator);
+    assert_eq!(open(&mut own, &seal(&mut sealer, b"x")), Err(OpenError::BadTag));
+}
+
+#[test]
+fn the_counter_limit_is_kept() {
+    let (mut sealer, _) = pair(Cipher::Aes256Gcm, 2);
+    seal(&mut sealer, b"1");
+    seal(&mut sealer, b"2");
+    assert_eq!(sealer.seal(&mut [0; 64]), Err(CounterExhausted));
+    assert_eq!(sealer.counter(), 2);
+}
+
+/// The vectors are published: another implementation must be able to check itself against them.
+#[test]
+fn vectors_of_the_documentation() {
+    let doc = include_str!("../../../../docs/wire-format.md");
+    let message: Vec<u8> = (0..24).collect();
+    for cipher in [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305] {
+        let (mut sealer, _) = pair(cipher, 10);
+        for counter in 0..2 {
+            let hex: String = seal(&mut sealer, &message).iter().map(|b| format!("{b:02x}")).collect();
+            assert!(
+                doc.contains(&hex),
+                "docs/wire-format.md lacks {} counter {counter}: {hex}",
+                cipher.name()
+            );
+        }
+    }
+}

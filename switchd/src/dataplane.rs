@@ -1,0 +1,98 @@
+//! The data plane: one OS thread that owns every endpoint's TAP, the UDP socket's receiving side, one switch per
+//! network and the sessions' keys, and runs each batch to completion. No locks, no async; memory is allocated for
+//! commands and for ARP and ND, never per frame.
+//!
+//! ```text
+//! local:  TAP -> Switch::handle_local  -> split, seal (outbound) -> UDP
+//! remote: UDP -> open, reassemble, coalesce -> Switch::handle_remote -> TAP
+//! ```
+
+mod capture;
+mod command;
+mod core;
+mod drops;
+mod inbound;
+mod network;
+mod outbound;
+mod peers;
+mod snapshot;
+mod transmitter;
+mod views;
+mod worker;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+
+pub use command::{Command, Handle, MssClamp, Report};
+pub use snapshot::{PeerCounters, Snapshot};
+
+use crate::links::QuicDatagram;
+use crate::underlay::Underlay;
+use switch_core::switch::SwitchConfig;
+
+/// A network as the worker needs it.
+#[derive(Clone, Debug)]
+pub struct NetworkConfig {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its switch.
+    pub switch: SwitchConfig,
+    /// Lower the MSS of TCP SYNs to what the path carries.
+    pub mss_clamp: bool,
+}
+
+/// The worker's other ends.
+#[derive(Debug)]
+pub struct DataPlane {
+    /// Commands to it.
+    pub handle: Handle,
+    /// What it reports.
+    pub reports: mpsc::UnboundedReceiver<Report>,
+    /// QUIC packets that it read.
+    pub quic: mpsc::Receiver<QuicDatagram>,
+    /// Its counters, at most a quarter of a second old.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Its thread.
+    pub thread: JoinHandle<()>,
+}
+
+/// Starts the worker. `node` is this node's name, for the binding tables.
+pub fn start(
+    underlay: Arc<Underlay>,
+    node: Arc<str>,
+    networks: Vec<NetworkConfig>,
+    hash_seed: [u64; 4],
+) -> Result<DataPlane, StartError> {
+    let (handle, commands, wake) = Handle::new().map_err(StartError::Wake)?;
+    let (reports_to, reports) = mpsc::unbounded_channel();
+    let (quic_to, quic) = mpsc::channel(QUIC_QUEUE);
+    let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+    let ends =
+        worker::Ends { commands, wake, reports: reports_to, quic: quic_to, snapshot: snapshot.clone() };
+    let worker = worker::Worker::new(underlay, node, networks, hash_seed, ends).map_err(StartError::Epoll)?;
+    let thread = std::thread::Builder::new()
+        .name("worker".into())
+        .spawn(move || worker.run())
+        .map_err(StartError::Thread)?;
+    Ok(DataPlane { handle, reports, quic, snapshot, thread })
+}
+
+/// Which step of starting the worker failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// eventfd(2).
+    #[error("cannot make the worker's wake-up descriptor")]
+    Wake(#[source] nix::Error),
+    /// epoll_create(2) or epoll_ctl(2).
+    #[error("cannot watch the worker's descriptors")]
+    Epoll(#[source] nix::Error),
+    /// pthread_create(3).
+    #[error("cannot start the worker's thread")]
+    Thread(#[source] std::io::Error),
+}
+
+/// QUIC packets that may wait for the link plane; more are lost, which QUIC repairs.
+const QUIC_QUEUE: usize = 1024;

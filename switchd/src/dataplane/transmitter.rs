@@ -1,0 +1,109 @@
+//! Gathers sealed datagrams for one destination and sends them in one system call (UDP GSO).
+//!
+//! Datagrams append to the newest batch only, so they leave in the order in which they came.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::os::fd::AsFd;
+
+use super::snapshot::Buckets;
+use crate::underlay::Underlay;
+
+/// The sending side of the data plane.
+#[derive(Debug)]
+pub(super) struct Transmitter {
+    underlay: Arc<Underlay>,
+    buf: Vec<u8>,
+    len: usize,
+    /// Length of every datagram of the batch but the last.
+    stride: usize,
+    count: usize,
+    destination: Option<SocketAddr>,
+    /// The last datagram was shorter: nothing may follow it.
+    closed: bool,
+    /// Datagrams in each send.
+    pub(super) batches: Buckets<8>,
+    /// Datagrams lost by errno.
+    pub(super) errors: Vec<(i32, u64)>,
+    /// The kernel said that a datagram is longer than the path's MTU; whose it was.
+    pub(super) too_long: Option<SocketAddr>,
+}
+
+impl Transmitter {
+    pub(super) fn new(underlay: Arc<Underlay>) -> Transmitter {
+        Transmitter {
+            underlay,
+            buf: vec![0; MAX_BATCH],
+            len: 0,
+            stride: 0,
+            count: 0,
+            destination: None,
+            closed: false,
+            batches: Buckets::new([1, 2, 4, 8, 16, 32, 64, 128]),
+            errors: Vec::new(),
+            too_long: None,
+        }
+    }
+
+    /// Room for the next datagram, `len` bytes to be filled before anything else is asked of this.
+    pub(super) fn reserve(&mut self, destination: SocketAddr, len: usize) -> &mut [u8] {
+        let joins = self.destination == Some(destination)
+            && !self.closed
+            && len <= self.stride
+            && self.count < self.underlay.max_segments()
+            && self.len + len <= MAX_BATCH;
+        if !joins {
+            self.flush();
+            self.destination = Some(destination);
+            self.stride = len;
+        }
+        self.closed = len < self.stride;
+        self.count += 1;
+        let start = self.len;
+        self.len += len;
+        &mut self.buf[start..start + len]
+    }
+
+    /// Takes the last reservation back.
+    pub(super) fn cancel(&mut self, len: usize) {
+        self.len -= len;
+        self.count -= 1;
+        self.closed = false;
+        if self.count == 0 {
+            self.destination = None;
+        }
+    }
+
+    /// Sends what is gathered.
+    pub(super) fn flush(&mut self) {
+        let Some(destination) = self.destination.take() else { return };
+        let (len, count) = (std::mem::take(&mut self.len), std::mem::take(&mut self.count));
+        self.closed = false;
+        let segment = (count > 1).then_some(self.stride);
+        self.batches.observe(count as u64);
+        let mut result = self.underlay.send(destination, &self.buf[..len], segment);
+        if result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock) {
+            // The underlay's queue is full: wait for room, as a NIC's driver would, but not for ever.
+            let mut fds = [PollFd::new(self.underlay.socket().as_fd(), PollFlags::POLLOUT)];
+            let _ = poll(&mut fds, PollTimeout::from(MAX_WAIT_MS));
+            result = self.underlay.send(destination, &self.buf[..len], segment);
+        }
+        if let Err(e) = result {
+            let errno = e.raw_os_error().unwrap_or(0);
+            if errno == libc::EMSGSIZE {
+                self.too_long = Some(destination);
+            }
+            match self.errors.iter_mut().find(|(known, _)| *known == errno) {
+                Some((_, lost)) => *lost += count as u64,
+                None => self.errors.push((errno, count as u64)),
+            }
+        }
+    }
+}
+
+/// The largest UDP payload over IPv4, and so the largest GSO send.
+const MAX_BATCH: usize = 65_507;
+const MAX_WAIT_MS: u8 = 5;

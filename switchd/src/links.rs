@@ -1,0 +1,342 @@
+//! The link plane: one authenticated link with each peer, kept up, its keys kept fresh.
+//!
+//! - [`identity`]: keys and TLS. - [`socket`]: QUIC as a guest on the node's socket.
+//! - [`sessions`]: what to do when, pure. - [`peer`]: doing it. - [`session`], [`control`]: one QUIC connection.
+
+mod control;
+mod identity;
+mod peer;
+mod session;
+mod sessions;
+mod socket;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use nat_traversal::PathTable;
+use quinn::{ClientConfig, Endpoint, EndpointConfig, ServerConfig, TransportConfig};
+use quinn_proto::RandomConnectionIdGenerator;
+use switch_core::ids::{PeerId, Vni};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::dataplane::{Handle, Report};
+use crate::key::{PrivateKey, PublicKey};
+use crate::underlay::Underlay;
+use identity::{Allowed, Identity};
+use peer::{Message, PeerTask};
+use session::LocalHello;
+use socket::{QuicSocket, SharedPaths};
+
+pub use peer::LinkStatus;
+pub use socket::QuicDatagram;
+
+/// Timing and limits of all links.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LinkConfig {
+    /// A silent link is spoken on this often.
+    pub keepalive: Duration,
+    /// A link that was silent this long is down.
+    pub dead_after: Duration,
+    /// Keys this old are renewed.
+    pub rekey_after: Duration,
+    /// The largest IP packet to try on the underlay, bytes.
+    pub underlay_mtu: u16,
+}
+
+/// A peer as configured.
+#[derive(Clone, Debug)]
+pub struct PeerConfig {
+    /// The number by which the daemon knows it.
+    pub id: PeerId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// The key that it must prove.
+    pub key: PublicKey,
+    /// Where to dial it; without, it must dial.
+    pub address: Option<SocketAddr>,
+}
+
+/// All links of this node.
+#[derive(Debug)]
+pub struct Links {
+    shared: Arc<Shared>,
+    peers: Mutex<HashMap<PeerId, PeerTask>>,
+}
+
+/// What the links start from.
+pub struct Start<'a> {
+    /// This node's key.
+    pub key: &'a PrivateKey,
+    /// This node's name.
+    pub node: String,
+    /// The CPU has AES instructions.
+    pub aes: bool,
+    /// The shared socket.
+    pub underlay: Arc<Underlay>,
+    /// QUIC packets, from the worker.
+    pub received: mpsc::Receiver<QuicDatagram>,
+    /// The worker.
+    pub worker: Handle,
+    /// Timing.
+    pub config: LinkConfig,
+}
+
+impl Links {
+    /// Starts listening; peers are added by [`set_peers`](Self::set_peers). Needs a running tokio runtime.
+    pub fn start(start: Start<'_>) -> Result<Arc<Links>, LinksError> {
+        let identity = Identity::new(start.key, start.aes).map_err(LinksError::Tls)?;
+        let allowed = Allowed::default();
+        let paths = SharedPaths::new(RwLock::new(PathTable::default()));
+        let socket = Arc::new(QuicSocket::new(start.underlay, paths.clone(), start.received));
+        let endpoint = Endpoint::new_with_abstract_socket(
+            endpoint_config(start.key),
+            None,
+            socket,
+            Arc::new(quinn::TokioRuntime),
+        )
+        .map_err(LinksError::Endpoint)?;
+        let hello = LocalHello { node: start.node, boot: random_u64(), vnis: Vec::new() };
+        let shared = Arc::new(Shared {
+            public_key: start.key.public(),
+            identity,
+            allowed,
+            endpoint,
+            paths,
+            worker: start.worker,
+            hello: ArcSwap::from_pointee(hello),
+            config: ArcSwap::from_pointee(start.config),
+        });
+        shared.endpoint.set_server_config(Some(shared.server_config(false).map_err(LinksError::Tls)?));
+        let links = Arc::new(Links { shared, peers: Mutex::default() });
+        tokio::spawn(accept(links.clone()));
+        Ok(links)
+    }
+
+    /// Makes these the peers: new ones are added, changed ones changed, missing ones cut off at once.
+    pub fn set_peers(&self, peers: &[PeerConfig]) {
+        let allowed = peers.iter().map(|peer| (peer.key, peer.id)).collect();
+        self.shared.allowed.store(Arc::new(allowed));
+        let mut tasks = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.retain(|id, task| {
+            let stays = peers.iter().any(|peer| peer.id == *id);
+            if !stays {
+                send(task, Message::Stop);
+            }
+            stays
+        });
+        for peer in peers {
+            match tasks.get(&peer.id) {
+                Some(task) => send(task, Message::Reconfigure(peer.clone())),
+                None => {
+                    let task = PeerTask::spawn(self.shared.clone(), peer.clone());
+                    tasks.insert(peer.id, task);
+                }
+            }
+        }
+    }
+
+    /// Tells the peers which networks this node is in.
+    pub fn set_networks(&self, vnis: &[Vni]) {
+        let vnis: Vec<u32> = vnis.iter().map(|vni| vni.get()).collect();
+        let hello = LocalHello { vnis, ..LocalHello::clone(&self.shared.hello.load()) };
+        self.shared.hello.store(Arc::new(hello));
+        for task in self.peers.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            send(task, Message::AnnounceNetworks);
+        }
+    }
+
+    /// Timing for new sessions, and for the renewal of keys of all.
+    pub fn set_config(&self, config: LinkConfig) -> Result<(), LinksError> {
+        self.shared.config.store(Arc::new(config));
+        let server = self.shared.server_config(false).map_err(LinksError::Tls)?;
+        self.shared.endpoint.set_server_config(Some(server));
+        Ok(())
+    }
+
+    /// Takes what the worker reports.
+    pub fn handle_report(&self, report: Report) {
+        let (peer, message) = match report {
+            Report::Moved(peer, address) => (peer, Message::Moved(address)),
+            Report::RekeyDue(peer) | Report::TooLong(peer) => (peer, Message::Renew),
+        };
+        if let Some(task) = self.peers.lock().unwrap_or_else(PoisonError::into_inner).get(&peer) {
+            send(task, message);
+        }
+    }
+
+    /// Every link as it stands.
+    pub fn status(&self) -> HashMap<PeerId, LinkStatus> {
+        let tasks = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let status = |task: &PeerTask| task.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        tasks.iter().map(|(id, task)| (*id, status(task))).collect()
+    }
+
+    /// Tells every peer that this node goes, and waits a moment for the word to leave.
+    pub async fn shutdown(&self) {
+        self.shared.endpoint.close(session::CLOSE_DONE.into(), b"shutdown");
+        let _ = tokio::time::timeout(Duration::from_millis(200), self.shared.endpoint.wait_idle()).await;
+    }
+}
+
+/// What every link needs.
+struct Shared {
+    public_key: PublicKey,
+    identity: Identity,
+    allowed: Allowed,
+    endpoint: Endpoint,
+    paths: SharedPaths,
+    worker: Handle,
+    hello: ArcSwap<LocalHello>,
+    config: ArcSwap<LinkConfig>,
+}
+
+impl Shared {
+    fn client_config(&self, peer: PublicKey, v6: bool) -> Result<ClientConfig, rustls::Error> {
+        let mut config = ClientConfig::new(Arc::new(self.identity.client(peer)?));
+        config.transport_config(self.transport(v6));
+        Ok(config)
+    }
+
+    fn server_config(&self, v6: bool) -> Result<ServerConfig, rustls::Error> {
+        let mut config = ServerConfig::with_crypto(Arc::new(self.identity.server(self.allowed.clone())?));
+        config.transport_config(self.transport(v6));
+        Ok(config)
+    }
+
+    fn transport(&self, v6: bool) -> Arc<TransportConfig> {
+        let config = self.config.load();
+        let mut discovery = quinn::MtuDiscoveryConfig::default();
+        let headers = if v6 { IPV6_UDP_HEADERS } else { IPV4_UDP_HEADERS };
+        discovery.upper_bound(config.underlay_mtu.saturating_sub(headers)).minimum_change(1);
+        let mut transport = TransportConfig::default();
+        transport
+            .max_idle_timeout(config.dead_after.try_into().ok())
+            .keep_alive_interval(Some(config.keepalive))
+            .initial_rtt(INITIAL_RTT)
+            .mtu_discovery_config(Some(discovery))
+            .max_concurrent_bidi_streams(1u8.into())
+            .max_concurrent_uni_streams(0u8.into())
+            .datagram_receive_buffer_size(None);
+        Arc::new(transport)
+    }
+
+    fn paths(&self) -> RwLockReadGuard<'_, PathTable> {
+        self.paths.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn paths_mut(&self) -> RwLockWriteGuard<'_, PathTable> {
+        self.paths.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("public_key", &self.public_key).finish_non_exhaustive()
+    }
+}
+
+/// Takes inbound connections until the endpoint closes. Strangers cost one bounded handshake each, and must show
+/// that they own their address (RFC 9000, 8.1.2) while many are under way.
+async fn accept(links: Arc<Links>) {
+    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    while let Some(incoming) = links.shared.endpoint.accept().await {
+        let Ok(permit) = handshakes.clone().try_acquire_owned() else {
+            incoming.ignore();
+            continue;
+        };
+        let crowded = handshakes.available_permits() < MAX_HANDSHAKES - CROWD;
+        if crowded && !incoming.remote_address_validated() {
+            let _ = incoming.retry();
+            continue;
+        }
+        let links = links.clone();
+        tokio::spawn(async move {
+            handshake(&links, incoming).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn handshake(links: &Links, incoming: quinn::Incoming) {
+    let shared = &links.shared;
+    let seen = incoming.remote_address();
+    let from = shared.paths().to_wire(seen).unwrap_or(seen);
+    let accepted = match shared.server_config(from.is_ipv6()) {
+        Ok(config) => incoming.accept_with(Arc::new(config)),
+        Err(e) => {
+            tracing::error!(error = %e, "this node's TLS configuration");
+            return incoming.ignore();
+        }
+    };
+    let connection = match accepted {
+        Ok(connecting) => tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await,
+        Err(e) => return tracing::debug!(%from, error = %e, "inbound handshake refused"),
+    };
+    let connection = match connection {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(e)) => {
+            return tracing::warn!(%from, error = %e, "inbound handshake failed: the dialling node's key may not be among the peers");
+        }
+        Err(_) => return tracing::debug!(%from, "inbound handshake took too long"),
+    };
+    let peer = identity::proven_key(&connection).and_then(|key| shared.allowed.load().get(&key).copied());
+    let task =
+        peer.and_then(|id| links.peers.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned());
+    match task {
+        Some(task) => {
+            let _ = task.messages.send(Message::Inbound(connection, from)).await;
+        }
+        None => connection.close(session::CLOSE_REFUSED.into(), b"not a peer"),
+    }
+}
+
+/// A lasting stateless-reset key makes a restarted node's first word to an old connection its end (RFC 9000, 10.3).
+fn endpoint_config(key: &PrivateKey) -> EndpointConfig {
+    let secret = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, key.pkcs8_der());
+    let reset = aws_lc_rs::hmac::sign(&secret, b"switchd stateless reset");
+    let reset = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, reset.as_ref());
+    let mut config = EndpointConfig::new(Arc::new(reset));
+    // Random ids, not ids that only this process can tell: a restarted node must answer its predecessor's.
+    config.grease_quic_bit(false).cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CID_LEN)));
+    if config.max_udp_payload_size(MAX_UDP_PAYLOAD).is_err() {
+        tracing::debug!("QUIC keeps its default for the largest UDP payload");
+    }
+    config
+}
+
+fn send(task: &PeerTask, message: Message) {
+    if let Err(mpsc::error::TrySendError::Full(message)) = task.messages.try_send(message) {
+        let messages = task.messages.clone();
+        tokio::spawn(async move { messages.send(message).await });
+    }
+}
+
+fn random_u64() -> u64 {
+    let mut bytes = [0; 8];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the operating system has randomness");
+    u64::from_ne_bytes(bytes)
+}
+
+/// Why the link plane did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum LinksError {
+    /// rustls refused the key or the configuration.
+    #[error("TLS set-up with this node's key")]
+    Tls(#[source] rustls::Error),
+    /// quinn refused the socket.
+    #[error("QUIC on the UDP socket")]
+    Endpoint(#[source] std::io::Error),
+}
+
+const INITIAL_RTT: Duration = Duration::from_millis(100);
+const IPV4_UDP_HEADERS: u16 = 28;
+const IPV6_UDP_HEADERS: u16 = 48;
+const MAX_UDP_PAYLOAD: u16 = 9216;
+const MAX_HANDSHAKES: usize = 256;
+/// Handshakes under way beyond which strangers' addresses are validated first.
+const CROWD: usize = 32;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+const CID_LEN: usize = 8;

@@ -1,0 +1,407 @@
+//! One peer's link: the task that carries out what its [`Sessions`] decide.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nat_traversal::{Path, PathKind, PathTable, Slot};
+use quinn::{Connection, ConnectionError};
+use switch_core::ids::{PeerId, Vni};
+use tokio::sync::mpsc;
+
+use super::control::Control;
+use super::session::{CLOSE_DONE, CLOSE_REFUSED, Established, Live, SessionError, SessionEvent, Setup};
+use super::sessions::{Action, SessionId, Sessions, Timing};
+use super::{PeerConfig, Shared};
+use crate::dataplane::Command;
+
+/// What happens to a link.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// The peer dialled and proved its key; the address that the connection came from.
+    Inbound(Connection, SocketAddr),
+    /// A dial or an inbound connection became a session, or not.
+    Made { dialled: bool, result: Result<Box<Established>, DialError> },
+    /// A running session says something.
+    Session(SessionId, SessionEvent),
+    /// The worker saw the peer at another address.
+    Moved(SocketAddr),
+    /// A fresh handshake is due.
+    Renew,
+    /// The configuration of the peer or of all links changed.
+    Reconfigure(PeerConfig),
+    /// This node's networks changed.
+    AnnounceNetworks,
+    /// The peer was removed.
+    Stop,
+}
+
+/// A link as it stands, for tables and metrics.
+#[derive(Clone, Debug, Default)]
+pub struct LinkStatus {
+    /// A session is in use.
+    pub up: bool,
+    /// A handshake is under way.
+    pub connecting: bool,
+    /// Where datagrams to the peer go.
+    pub path: Option<Path>,
+    /// Smoothed round trip of the session's connection.
+    pub rtt: Option<Duration>,
+    /// The largest UDP payload that the path carries.
+    pub datagram_max: Option<u16>,
+    /// Sessions made so far.
+    pub epoch: u64,
+    /// When the session in use was made.
+    pub since: Option<Instant>,
+    /// Its cipher.
+    pub cipher: Option<&'static str>,
+    /// How often the link came up again.
+    pub reconnects: u64,
+    /// Why the last handshake or session failed.
+    pub last_error: Option<String>,
+    /// The networks that the peer says it is in.
+    pub vnis: Vec<Vni>,
+}
+
+/// A peer's task, seen from the manager.
+#[derive(Clone, Debug)]
+pub(super) struct PeerTask {
+    pub(super) messages: mpsc::Sender<Message>,
+    pub(super) status: Arc<Mutex<LinkStatus>>,
+}
+
+impl PeerTask {
+    pub(super) fn spawn(shared: Arc<Shared>, config: PeerConfig) -> PeerTask {
+        let (messages, received) = mpsc::channel(64);
+        let status = Arc::new(Mutex::new(LinkStatus::default()));
+        let now = Instant::now();
+        let owner = shared.public_key < config.key;
+        let sessions = Sessions::new(owner, config.address.is_some(), timing(&shared), now);
+        let link = PeerLink {
+            span: tracing::info_span!("link", peer = %config.name),
+            sessions,
+            live: HashMap::new(),
+            next_id: 0,
+            next_measure: now,
+            measured_max: 0,
+            has_been_up: false,
+            failed_dials: 0,
+            messages: messages.clone(),
+            status: status.clone(),
+            shared,
+            config,
+        };
+        tokio::spawn(link.run(received));
+        PeerTask { messages, status }
+    }
+}
+
+struct PeerLink {
+    shared: Arc<Shared>,
+    config: PeerConfig,
+    span: tracing::Span,
+    sessions: Sessions,
+    live: HashMap<SessionId, Live>,
+    next_id: SessionId,
+    next_measure: Instant,
+    measured_max: u16,
+    has_been_up: bool,
+    failed_dials: u32,
+    messages: mpsc::Sender<Message>,
+    status: Arc<Mutex<LinkStatus>>,
+}
+
+impl PeerLink {
+    async fn run(mut self, mut received: mpsc::Receiver<Message>) {
+        if let Some(address) = self.config.address {
+            self.select_path(PathKind::Host, address);
+        }
+        loop {
+            self.act();
+            let measure = self.sessions.active().map(|_| self.next_measure);
+            let wake = [self.sessions.poll_timeout(), measure].into_iter().flatten().min();
+            let sleep = async {
+                match wake {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                message = received.recv() => match message {
+                    Some(Message::Stop) | None => break,
+                    Some(message) => self.handle(message),
+                },
+                () = sleep => {}
+            }
+            if Instant::now() >= self.next_measure {
+                self.measure();
+            }
+        }
+        for live in self.live.values() {
+            live.connection.close(CLOSE_REFUSED.into(), b"no longer a peer");
+            self.shared.worker.send(Command::RemoveSession(live.index));
+        }
+        self.shared.paths_mut().forget(slot(self.config.id));
+        self.shared.worker.send(Command::RemovePeer(self.config.id));
+    }
+
+    fn handle(&mut self, message: Message) {
+        let now = Instant::now();
+        match message {
+            Message::Inbound(connection, from) => {
+                if self.path().is_none_or(|path| path.remote != from) {
+                    self.select_path(PathKind::PeerReflexive, from);
+                }
+                self.make(async move { Ok(connection) }, false);
+            }
+            Message::Made { dialled, result: Ok(established) } => self.begin(*established, dialled, now),
+            Message::Made { dialled, result: Err(e) } => {
+                let _entered = self.span.enter();
+                tracing::debug!(dialled, error = %e, "handshake failed");
+                self.status().last_error = Some(e.to_string());
+                if dialled {
+                    self.failed_dials += 1;
+                    self.sessions.dial_failed(now);
+                }
+            }
+            Message::Session(id, SessionEvent::Membership(vnis)) => {
+                if let Some(live) = self.live.get_mut(&id) {
+                    live.peer_vnis.clone_from(&vnis);
+                }
+                if self.sessions.active() == Some(id) {
+                    self.set_membership(vnis);
+                }
+            }
+            Message::Session(id, SessionEvent::Retire) => self.sessions.retire(id, now),
+            Message::Session(id, SessionEvent::Closed(reason)) => self.end(id, &reason, now),
+            Message::Moved(address) => {
+                tracing::info!(parent: &self.span, %address, "the peer moved");
+                self.select_path(PathKind::PeerReflexive, address);
+            }
+            Message::Renew => self.sessions.renew(now),
+            Message::Reconfigure(config) => {
+                if let Some(address) = config.address.filter(|_| config.address != self.config.address) {
+                    self.select_path(PathKind::Host, address);
+                }
+                self.config = config;
+                self.sessions.set_timing(timing(&self.shared));
+                self.sessions.set_may_dial(self.may_dial(), now);
+            }
+            Message::AnnounceNetworks => {
+                let vnis = self.shared.hello.load().vnis.clone();
+                for live in self.live.values() {
+                    let _ = live.to_peer.try_send(Control::Networks { vnis: vnis.clone() });
+                }
+            }
+            Message::Stop => {}
+        }
+    }
+
+    fn act(&mut self) {
+        for action in self.sessions.poll(Instant::now()) {
+            match action {
+                Action::Dial => self.dial(),
+                Action::Use(id) => self.use_session(id),
+                Action::LinkDown => self.link_down(),
+                Action::Retire(id) => {
+                    if let Some(live) = self.live.get(&id) {
+                        let _ = live.to_peer.try_send(Control::Retire);
+                    }
+                }
+                Action::Close(id) => {
+                    if let Some(live) = self.live.get(&id) {
+                        live.connection.close(CLOSE_DONE.into(), b"replaced");
+                    }
+                }
+            }
+        }
+        self.status().connecting = self.sessions.dialling();
+    }
+
+    /// Dials the path in use; if dials fail, in turn the configured address.
+    fn dial(&mut self) {
+        if let Some(configured) = self.config.address
+            && self.failed_dials % 2 == 1
+            && self.sessions.active().is_none()
+        {
+            self.select_path(PathKind::Host, configured);
+        }
+        let shared = self.shared.clone();
+        let key = self.config.key;
+        let id = self.config.id;
+        let v6 = self.path().is_some_and(|path| path.remote.is_ipv6());
+        let connect = async move {
+            let config = shared.client_config(key, v6).map_err(DialError::Setup)?;
+            let address = PathTable::virtual_address(slot(id));
+            let connecting =
+                shared.endpoint.connect_with(config, address, SERVER_NAME).map_err(DialError::Connect)?;
+            match tokio::time::timeout(DIAL_TIMEOUT, connecting).await {
+                Ok(result) => result.map_err(DialError::Handshake),
+                Err(_) => Err(DialError::NoAnswer),
+            }
+        };
+        self.make(connect, true);
+    }
+
+    /// Turns a connection into a session, in a task of its own.
+    fn make(
+        &mut self,
+        connection: impl Future<Output = Result<Connection, DialError>> + Send + 'static,
+        dialled: bool,
+    ) {
+        self.next_id += 1;
+        let id = self.next_id;
+        let peer = self.config.id;
+        let shared = self.shared.clone();
+        let messages = self.messages.clone();
+        tokio::spawn(async move {
+            let result = async {
+                let connection = connection.await?;
+                let hello = shared.hello.load_full();
+                let setup = Setup { peer, id, dialled, hello: &hello, worker: &shared.worker };
+                Established::new(connection, setup).await.map(Box::new).map_err(DialError::Session)
+            };
+            let result = result.await;
+            let _ = messages.send(Message::Made { dialled, result }).await;
+        });
+    }
+
+    fn begin(&mut self, established: Established, dialled: bool, now: Instant) {
+        let (id, boot) = (established.id, established.peer_boot);
+        debug_assert_eq!(established.dialled, dialled);
+        let (live, task) = established.into_parts(self.messages.clone());
+        tokio::spawn(task);
+        self.live.insert(id, live);
+        self.failed_dials = 0;
+        self.sessions.ready(id, boot, dialled, now);
+        let mut status = self.status();
+        status.epoch += 1;
+        status.last_error = None;
+    }
+
+    fn use_session(&mut self, id: SessionId) {
+        let Some(live) = self.live.get(&id) else { return };
+        let (index, cipher, since) = (live.index, live.cipher.name(), live.since);
+        let vnis = live.peer_vnis.clone();
+        self.shared.worker.send(Command::UseSession(self.config.id, Some(index)));
+        self.set_membership(vnis);
+        self.measured_max = 0;
+        self.measure();
+        let was_up = {
+            let mut status = self.status();
+            status.cipher = Some(cipher);
+            status.since = Some(since);
+            if !status.up && self.has_been_up {
+                status.reconnects += 1;
+            }
+            std::mem::replace(&mut status.up, true)
+        };
+        self.has_been_up = true;
+        if !was_up {
+            let address = self.path().map(|path| path.remote);
+            tracing::info!(parent: &self.span, ?address, cipher, "link up");
+        }
+    }
+
+    fn link_down(&mut self) {
+        self.shared.worker.send(Command::UseSession(self.config.id, None));
+        let mut status = self.status();
+        status.up = false;
+        (status.since, status.rtt, status.datagram_max, status.cipher) = (None, None, None, None);
+        tracing::info!(parent: &self.span, reason = status.last_error, "link down");
+    }
+
+    fn end(&mut self, id: SessionId, reason: &ConnectionError, now: Instant) {
+        let Some(live) = self.live.remove(&id) else { return };
+        tracing::debug!(parent: &self.span, session = id, %reason, "session ended");
+        let replaced = matches!(reason, ConnectionError::LocallyClosed)
+            || matches!(reason, ConnectionError::ApplicationClosed(c) if c.error_code == CLOSE_DONE.into());
+        if !replaced {
+            self.status().last_error = Some(reason.to_string());
+        }
+        self.sessions.closed(id, now);
+        // What the peer sealed before it knew is still on its way.
+        let worker = self.shared.worker.clone();
+        let linger = if replaced { LINGER } else { Duration::ZERO };
+        tokio::spawn(async move {
+            tokio::time::sleep(linger).await;
+            worker.send(Command::RemoveSession(live.index));
+        });
+    }
+
+    /// Tells the worker what the path carries; often while discovery runs.
+    fn measure(&mut self) {
+        let now = Instant::now();
+        let Some(live) = self.sessions.active().and_then(|id| self.live.get(&id)) else { return };
+        let max = live.connection.stats().path.current_mtu;
+        let rtt = live.connection.rtt();
+        let young = now.duration_since(live.since) < DISCOVERY;
+        self.next_measure = now + if young { MEASURE_OFTEN } else { MEASURE };
+        if max != self.measured_max {
+            self.measured_max = max;
+            self.shared.worker.send(Command::SetDatagramMax(self.config.id, usize::from(max)));
+        }
+        let mut status = self.status();
+        status.rtt = Some(rtt);
+        status.datagram_max = Some(max);
+    }
+
+    fn set_membership(&self, vnis: Vec<Vni>) {
+        self.status().vnis.clone_from(&vnis);
+        self.shared.worker.send(Command::SetMembership(self.config.id, vnis));
+    }
+
+    fn select_path(&mut self, kind: PathKind, remote: SocketAddr) {
+        let path = Path { kind, remote };
+        self.shared.paths_mut().select(slot(self.config.id), path);
+        self.shared.worker.send(Command::SetAddress(self.config.id, remote));
+        self.status().path = self.path();
+        self.sessions.set_may_dial(true, Instant::now());
+    }
+
+    fn path(&self) -> Option<Path> {
+        self.shared.paths().path(slot(self.config.id))
+    }
+
+    fn may_dial(&self) -> bool {
+        self.path().is_some()
+    }
+
+    fn status(&self) -> std::sync::MutexGuard<'_, LinkStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) fn slot(peer: PeerId) -> Slot {
+    Slot(peer.0)
+}
+
+fn timing(shared: &Shared) -> Timing {
+    Timing { rekey_after: shared.config.load().rekey_after }
+}
+
+/// Why a dial did not become a session.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DialError {
+    #[error("this node's TLS configuration: {0}")]
+    Setup(rustls::Error),
+    #[error("cannot dial: {0}")]
+    Connect(quinn::ConnectError),
+    #[error("handshake: {0}: check that each node has the other's public key (`switchd pubkey`)")]
+    Handshake(ConnectionError),
+    #[error("no answer within {} s: check the peer's address, that it runs, and firewalls for UDP", DIAL_TIMEOUT.as_secs())]
+    NoAnswer,
+    #[error("{0}")]
+    Session(SessionError),
+}
+
+/// Peers are told apart by key; TLS wants a name all the same.
+const SERVER_NAME: &str = "switchd";
+const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a replaced session still opens what is on its way.
+const LINGER: Duration = Duration::from_secs(3);
+const MEASURE: Duration = Duration::from_secs(1);
+const MEASURE_OFTEN: Duration = Duration::from_millis(50);
+/// Path MTU discovery is mostly done this long after the handshake.
+const DISCOVERY: Duration = Duration::from_secs(3);

@@ -1,0 +1,118 @@
+//! QUIC's view of the node's one UDP socket: sends go straight out, receives come from the worker, which reads
+//! the socket and keeps the sealed datagrams to itself.
+
+use std::fmt;
+use std::io::{self, IoSliceMut};
+use std::net::{SocketAddr, UdpSocket};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use nat_traversal::PathTable;
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, UdpPoller};
+use tokio::sync::mpsc;
+
+use crate::underlay::Underlay;
+
+/// A QUIC packet that the worker read.
+#[derive(Debug)]
+pub struct QuicDatagram {
+    /// Where it came from.
+    pub source: SocketAddr,
+    /// Its bytes.
+    pub payload: Bytes,
+}
+
+/// Paths by peer, shared between the socket and the links.
+pub(super) type SharedPaths = Arc<RwLock<PathTable>>;
+
+/// The guest of the shared socket.
+pub(super) struct QuicSocket {
+    underlay: Arc<Underlay>,
+    paths: SharedPaths,
+    received: Mutex<mpsc::Receiver<QuicDatagram>>,
+}
+
+impl QuicSocket {
+    pub(super) fn new(
+        underlay: Arc<Underlay>,
+        paths: SharedPaths,
+        received: mpsc::Receiver<QuicDatagram>,
+    ) -> QuicSocket {
+        QuicSocket { underlay, paths, received: Mutex::new(received) }
+    }
+}
+
+impl AsyncUdpSocket for QuicSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(AlwaysWritable)
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let paths = self.paths.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(destination) = paths.to_wire(transmit.destination) else {
+            return Ok(()); // no path now: lost, as on any network
+        };
+        drop(paths);
+        // A full socket buffer or an unreachable network is loss to QUIC, which repairs it.
+        let _ = self.underlay.send(destination, transmit.contents, transmit.segment_size);
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let mut received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut filled = 0;
+        for (buf, meta) in bufs.iter_mut().zip(meta) {
+            let next = if filled == 0 {
+                ready!(received.poll_recv(cx))
+            } else {
+                match received.poll_recv(cx) {
+                    Poll::Ready(next) => next,
+                    Poll::Pending => break,
+                }
+            };
+            let Some(datagram) = next else {
+                if filled > 0 {
+                    break;
+                }
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::BrokenPipe, "the worker has stopped")));
+            };
+            let len = datagram.payload.len().min(buf.len());
+            buf[..len].copy_from_slice(&datagram.payload[..len]);
+            let addr = self.paths.read().unwrap_or_else(PoisonError::into_inner).from_wire(datagram.source);
+            *meta = RecvMeta { addr, len, stride: len, ecn: None, dst_ip: None };
+            filled += 1;
+        }
+        Poll::Ready(Ok(filled))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.underlay.socket().local_addr()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.underlay.may_fragment()
+    }
+}
+
+impl fmt::Debug for QuicSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuicSocket").field("socket", self.underlay.socket() as &UdpSocket).finish()
+    }
+}
+
+#[derive(Debug)]
+struct AlwaysWritable;
+
+impl UdpPoller for AlwaysWritable {
+    fn poll_writable(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

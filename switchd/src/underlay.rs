@@ -1,0 +1,131 @@
+//! The node's one UDP socket: IPv4 and IPv6, with GSO and GRO where the kernel has them.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// The socket, shared by the worker (which alone receives) and by QUIC (which sends).
+#[derive(Debug)]
+pub struct Underlay {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    dual_stack: bool,
+}
+
+impl Underlay {
+    /// Binds `listen`; the wildcard of IPv6 serves IPv4 too, and where the host has no IPv6 at all, the wildcard
+    /// of IPv4 is bound in its place.
+    pub fn bind(listen: SocketAddr) -> Result<Underlay, UnderlayError> {
+        match Underlay::try_bind(listen) {
+            Err(UnderlayError::Socket(e))
+                if listen.ip().is_unspecified() && e.raw_os_error() == Some(libc::EAFNOSUPPORT) =>
+            {
+                tracing::warn!("no IPv6 on this host: the UDP socket serves IPv4 only");
+                Underlay::try_bind(SocketAddr::new(
+                    IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+                    listen.port(),
+                ))
+            }
+            result => result,
+        }
+    }
+
+    fn try_bind(listen: SocketAddr) -> Result<Underlay, UnderlayError> {
+        let domain = Domain::for_address(listen);
+        let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP)).map_err(UnderlayError::Socket)?;
+        let dual_stack = listen.is_ipv6() && listen.ip().is_unspecified();
+        if listen.is_ipv6() {
+            socket.set_only_v6(!dual_stack).map_err(UnderlayError::Socket)?;
+        }
+        grow_buffers(&socket);
+        socket.bind(&listen.into()).map_err(|source| UnderlayError::Bind { listen, source })?;
+        let socket = UdpSocket::from(socket);
+        let state = UdpSocketState::new((&socket).into()).map_err(UnderlayError::Options)?;
+        Ok(Underlay { socket, state, dual_stack })
+    }
+
+    /// Sends one datagram, or with `segment` several of that size (the last may be shorter) in one system call.
+    /// Where the kernel or the path's device refuses segmentation, they are sent one by one.
+    pub fn send(&self, destination: SocketAddr, contents: &[u8], segment: Option<usize>) -> io::Result<()> {
+        let destination = self.wire_form(destination);
+        let one = |contents, segment_size| {
+            let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
+            self.state.try_send((&self.socket).into(), &transmit)
+        };
+        let Some(size) = segment.filter(|size| *size < contents.len()) else {
+            return one(contents, None);
+        };
+        let per_send = self.state.max_gso_segments();
+        if per_send == 1 {
+            return contents.chunks(size).try_for_each(|datagram| one(datagram, None));
+        }
+        contents.chunks(size * per_send).try_for_each(|batch| match one(batch, Some(size)) {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EIO | libc::EINVAL)) => {
+                batch.chunks(size).try_for_each(|datagram| one(datagram, None))
+            }
+            result => result,
+        })
+    }
+
+    /// Receives up to `bufs.len()` buffers of datagrams; see [`RecvMeta::stride`] for several in one buffer.
+    pub fn recv(&self, bufs: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> io::Result<usize> {
+        self.state.recv((&self.socket).into(), bufs, meta)
+    }
+
+    /// The socket itself.
+    pub fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+
+    /// Whether the kernel could not be told to leave datagrams in one piece.
+    pub fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
+    }
+
+    /// Datagrams in one send at most.
+    pub fn max_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    fn wire_form(&self, destination: SocketAddr) -> SocketAddr {
+        match destination.ip() {
+            IpAddr::V4(ip) if self.dual_stack => {
+                SocketAddr::new(ip.to_ipv6_mapped().into(), destination.port())
+            }
+            _ => destination,
+        }
+    }
+}
+
+/// Asks for [`SOCKET_BUFFER`] bytes each way, beyond the sysctl limits where privileges allow.
+fn grow_buffers(socket: &Socket) {
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    let fd = socket;
+    let _ = nix::sys::socket::setsockopt(fd, nix::sys::socket::sockopt::RcvBufForce, &SOCKET_BUFFER);
+    let _ = nix::sys::socket::setsockopt(fd, nix::sys::socket::sockopt::SndBufForce, &SOCKET_BUFFER);
+}
+
+/// Which step of opening the socket failed.
+#[derive(Debug, thiserror::Error)]
+pub enum UnderlayError {
+    /// socket(2).
+    #[error("cannot make a UDP socket")]
+    Socket(#[source] io::Error),
+    /// bind(2).
+    #[error("cannot bind UDP {listen}: set node.listen to a free port and an address of this host")]
+    Bind {
+        /// From the configuration.
+        listen: SocketAddr,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// setsockopt(2).
+    #[error("cannot set up the UDP socket")]
+    Options(#[source] io::Error),
+}
+
+/// Several GSO sends of 64 KiB may wait in each direction.
+const SOCKET_BUFFER: usize = 4 << 20;
