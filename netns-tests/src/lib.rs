@@ -11,6 +11,7 @@ pub mod cmd;
 pub mod config;
 pub mod ctl;
 mod daemon;
+pub mod dhcp;
 mod evidence;
 pub mod frames;
 mod lab;
