@@ -17,6 +17,7 @@ mod outbound;
 mod peers;
 mod snapshot;
 mod transmitter;
+mod views;
 mod worker;
 
 use std::sync::Arc;
@@ -69,7 +70,8 @@ pub fn start(
     let (reports_to, reports) = mpsc::unbounded_channel();
     let (quic_to, quic) = mpsc::channel(QUIC_QUEUE);
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
-    let ends = worker::Ends { commands, wake, reports: reports_to, quic: quic_to, snapshot: snapshot.clone() };
+    let ends =
+        worker::Ends { commands, wake, reports: reports_to, quic: quic_to, snapshot: snapshot.clone() };
     let worker = worker::Worker::new(underlay, node, networks, hash_seed, ends).map_err(StartError::Epoll)?;
     let thread = std::thread::Builder::new()
         .name("worker".into())

@@ -1,9 +1,14 @@
 //! The switch daemon, as a library for its binaries and benches.
 
+pub mod admin;
+pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod dataplane;
+pub mod endpoint;
 pub mod key;
 pub mod links;
+pub mod metrics;
 pub mod netlink;
 pub mod tap;
 pub mod underlay;

@@ -18,10 +18,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use nat_traversal::PathTable;
 use quinn::{ClientConfig, Endpoint, EndpointConfig, ServerConfig, TransportConfig};
+use quinn_proto::RandomConnectionIdGenerator;
 use switch_core::ids::{PeerId, Vni};
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::dataplane::{Command, Handle, Report};
+use crate::dataplane::{Handle, Report};
 use crate::key::{PrivateKey, PublicKey};
 use crate::underlay::Underlay;
 use identity::{Allowed, Identity};
@@ -282,9 +283,8 @@ async fn handshake(links: &Links, incoming: quinn::Incoming) {
         Err(_) => return tracing::debug!(%from, "inbound handshake took too long"),
     };
     let peer = identity::proven_key(&connection).and_then(|key| shared.allowed.load().get(&key).copied());
-    let task = peer.and_then(|id| {
-        links.peers.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
-    });
+    let task =
+        peer.and_then(|id| links.peers.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned());
     match task {
         Some(task) => {
             let _ = task.messages.send(Message::Inbound(connection, from)).await;
@@ -299,18 +299,12 @@ fn endpoint_config(key: &PrivateKey) -> EndpointConfig {
     let reset = aws_lc_rs::hmac::sign(&secret, b"switchd stateless reset");
     let reset = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, reset.as_ref());
     let mut config = EndpointConfig::new(Arc::new(reset));
-    config
-        .grease_quic_bit(false)
-        .cid_generator(|| Box::new(quinn_proto_random_cids()));
+    // Random ids, not ids that only this process can tell: a restarted node must answer its predecessor's.
+    config.grease_quic_bit(false).cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CID_LEN)));
     if config.max_udp_payload_size(MAX_UDP_PAYLOAD).is_err() {
         tracing::debug!("QUIC keeps its default for the largest UDP payload");
     }
     config
-}
-
-/// Connection ids that any process of this node accepts as possibly its own, so that it answers with a reset.
-fn quinn_proto_random_cids() -> impl quinn::ConnectionIdGenerator {
-    quinn::RandomConnectionIdGenerator::new(CID_LEN)
 }
 
 fn send(task: &PeerTask, message: Message) {

@@ -187,7 +187,8 @@ impl Netlink {
         step(&format!("add the forwarding entry of {mac} to bridge port {port}"), request.execute()).await
     }
 
-    /// Whether the bridge has the entry of [`Netlink::add_fdb`].
+    /// Whether the bridge has the entry of [`Netlink::add_fdb`]. Asks for this entry alone (Linux 5.0): the table may
+    /// be long.
     pub async fn has_fdb(&self, port: u32, mac: Mac) -> Result<bool, NetlinkError> {
         let mut message = NeighbourMessage::default();
         message.header.family = AddressFamily::Bridge;

@@ -23,7 +23,10 @@ impl Underlay {
                 if listen.ip().is_unspecified() && e.raw_os_error() == Some(libc::EAFNOSUPPORT) =>
             {
                 tracing::warn!("no IPv6 on this host: the UDP socket serves IPv4 only");
-                Underlay::try_bind(SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), listen.port()))
+                Underlay::try_bind(SocketAddr::new(
+                    IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+                    listen.port(),
+                ))
             }
             result => result,
         }
@@ -54,7 +57,7 @@ impl Underlay {
         let Some(size) = segment.filter(|size| *size < contents.len()) else {
             return one(contents, None);
         };
-        let per_send = self.state.max_gso_segments().get();
+        let per_send = self.state.max_gso_segments();
         if per_send == 1 {
             return contents.chunks(size).try_for_each(|datagram| one(datagram, None));
         }
@@ -83,12 +86,14 @@ impl Underlay {
 
     /// Datagrams in one send at most.
     pub fn max_segments(&self) -> usize {
-        self.state.max_gso_segments().get()
+        self.state.max_gso_segments()
     }
 
     fn wire_form(&self, destination: SocketAddr) -> SocketAddr {
         match destination.ip() {
-            IpAddr::V4(ip) if self.dual_stack => SocketAddr::new(ip.to_ipv6_mapped().into(), destination.port()),
+            IpAddr::V4(ip) if self.dual_stack => {
+                SocketAddr::new(ip.to_ipv6_mapped().into(), destination.port())
+            }
             _ => destination,
         }
     }

@@ -474,3 +474,6 @@ mod base64_bytes {
         BASE64_STANDARD.decode(String::deserialize(d)?).map_err(serde::de::Error::custom)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod fake;

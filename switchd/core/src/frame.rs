@@ -1,7 +1,12 @@
 //! Frames: checked views over bytes. After a view's constructor succeeded, no accessor panics.
 
+pub mod arp;
+pub mod build;
 pub mod checksum;
+pub mod dhcp;
 pub mod ip;
+pub mod l3;
+pub mod nd;
 pub mod transport;
 
 use crate::ids::Mac;

@@ -12,7 +12,7 @@ mod finish;
 mod mss;
 mod split;
 
-pub use coalesce::{Batch, Coalescer, MAX_SEGMENTS, Origin, Piece, Run};
+pub use coalesce::{Batch, Coalescer, FrameSource, MAX_SEGMENTS, Piece, Run};
 pub use finish::{ChecksumError, finish_checksum};
 pub use mss::clamp_mss;
 pub use split::{Split, SplitError};

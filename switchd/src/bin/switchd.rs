@@ -1,2 +1,7 @@
-//! (to be written)
-fn main() {}
+//! The switch daemon.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    switchd::cli::main(switchd::daemon::run)
+}

@@ -106,7 +106,7 @@ impl Handle {
 
     fn wake(&self) {
         // The counter can only be full if the worker is to wake up anyway.
-        let _ = self.wake.arm();
+        let _ = self.wake.write(1);
     }
 }
 

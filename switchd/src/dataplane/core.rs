@@ -6,7 +6,6 @@ use std::time::{Instant, SystemTime};
 use switch_core::ids::{PeerId, Vni};
 use switch_core::switch::DropReason;
 use switch_core::time::Time;
-use switch_core::vnet::VnetHdr;
 use tokio::sync::mpsc;
 
 use super::capture::Captures;
@@ -51,7 +50,7 @@ impl Core {
     }
 
     /// Copies the frame to the captures that want it.
-    pub(super) fn capture(&mut self, seen: Seen<'_>, _vnet: &VnetHdr, parts: &[&[u8]]) {
+    pub(super) fn capture(&mut self, seen: Seen<'_>, parts: &[&[u8]]) {
         if self.captures.is_empty() {
             return;
         }

@@ -3,14 +3,18 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use switch_core::ids::Vni;
-use switch_core::offload::{Coalescer, Split, finish_checksum};
-use switch_core::switch::{DropReason, Switch};
-use switch_core::vnet::{Gso, VnetHdr};
+use switch_core::ids::{PeerId, Vni};
+use switch_core::offload::{Split, finish_checksum};
+use switch_core::switch::{Destination, DropReason, Event, Switch, Verdict};
+use switch_core::time::Time;
+use switch_core::vnet::{Gso, PartialCsum, VNET_HDR_LEN, VnetHdr};
 
 use super::NetworkConfig;
+use super::core::{Core, Seen};
+use super::outbound::Outbound;
 use super::snapshot::{Buckets, DropCounts};
 use crate::tap::{Offloads, Tap, is_gone};
+use crate::view::Direction;
 
 /// A network.
 pub(super) struct Network {
@@ -19,8 +23,6 @@ pub(super) struct Network {
     pub(super) switch: Switch,
     pub(super) tap: Option<Tap>,
     pub(super) mss_clamp: bool,
-    /// Joins what arrives in one batch, if the TAP takes super-frames.
-    pub(super) coalescer: Coalescer,
     pub(super) local: SideCounters,
     pub(super) remote: SideCounters,
     scratch: Vec<u8>,
@@ -64,74 +66,200 @@ impl Network {
             switch: Switch::new(config.switch),
             tap: None,
             mss_clamp: config.mss_clamp,
-            coalescer: Coalescer::new(BATCH_FRAMES, false),
             local: SideCounters::new(),
             remote: SideCounters::new(),
             scratch: Vec::new(),
         }
     }
 
-    pub(super) fn set_tap(&mut self, tap: Option<Tap>) {
-        let uso = tap.as_ref().is_some_and(|tap| tap.offloads().uso);
-        self.coalescer = Coalescer::new(BATCH_FRAMES, uso);
-        self.tap = tap;
+    /// What the endpoint takes undone.
+    pub(super) fn offloads(&self) -> Offloads {
+        self.tap.as_ref().map_or(Offloads::NONE, Tap::offloads)
     }
 
-    /// Whether runs of segments may be joined for this TAP.
-    pub(super) fn coalesces(&self) -> bool {
-        self.tap.as_ref().is_some_and(|tap| tap.offloads().tso4 && tap.offloads().tso6)
+    /// A local frame, behind its virtio-net header, that the TAP gave.
+    pub(super) fn local_frame(&mut self, core: &mut Core, read: &mut [u8], now: Time) {
+        let Some((header, frame)) = read.split_at_mut_checked(VNET_HDR_LEN) else { return };
+        let name = self.name.clone();
+        let seen = Seen { network: &name, direction: Direction::Local, peer: None };
+        let Ok(vnet) = VnetHdr::parse(header) else {
+            self.local.drops.count(DropReason::BadVnetHeader, 1);
+            return core.log_drop(Some(seen), DropReason::BadVnetHeader, frame);
+        };
+        self.local.count(frame.len(), &vnet);
+        core.capture(seen, &[frame]);
+        let verdict = self.switch.handle_local(frame, &vnet, now);
+        self.act(core, seen, verdict, &vnet, frame, &[]);
+        self.drain(core);
+    }
+
+    /// A whole frame from a peer.
+    pub(super) fn remote_frame(
+        &mut self,
+        core: &mut Core,
+        from: PeerId,
+        csum: Option<PartialCsum>,
+        frame: &mut [u8],
+        now: Time,
+    ) {
+        let vnet = VnetHdr { csum, ..VnetHdr::default() };
+        let len = frame.len();
+        self.remote_super_frame(core, from, &vnet, frame, &[], len, now);
+    }
+
+    /// A frame from a peer in parts: its headers, or the whole frame, then its payload.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a frame in parts, none of which is worth a type of its own"
+    )]
+    pub(super) fn remote_super_frame(
+        &mut self,
+        core: &mut Core,
+        from: PeerId,
+        vnet: &VnetHdr,
+        head: &mut [u8],
+        payload: &[&[u8]],
+        len: usize,
+        now: Time,
+    ) {
+        let name = self.name.clone();
+        let seen = Seen { network: &name, direction: Direction::Remote, peer: Some(from) };
+        self.remote.count(len, vnet);
+        if !core.captures.is_empty() {
+            let parts: Vec<&[u8]> = std::iter::once(&*head).chain(payload.iter().copied()).collect();
+            core.capture(seen, &parts);
+        }
+        let verdict = self.switch.handle_remote(head, vnet, from, now);
+        self.act(core, seen, verdict, vnet, head, payload);
+        self.drain(core);
+    }
+
+    /// Sends on what the switch made or released, and logs its events.
+    pub(super) fn drain(&mut self, core: &mut Core) {
+        while let Some(mut made) = self.switch.poll_transmit() {
+            let verdict = match made.to {
+                Destination::Bridge => Verdict::Bridge,
+                Destination::Peer(peer) => Verdict::Peer(peer),
+                Destination::Flood => Verdict::Flood,
+            };
+            let name = self.name.clone();
+            let seen = Seen { network: &name, direction: Direction::Local, peer: None };
+            self.act(core, seen, verdict, &made.vnet, &mut made.frame, &[]);
+        }
+        while let Some(event) = self.switch.poll_event() {
+            self.log(event);
+        }
+    }
+
+    fn act(
+        &mut self,
+        core: &mut Core,
+        seen: Seen<'_>,
+        verdict: Verdict,
+        vnet: &VnetHdr,
+        head: &mut [u8],
+        payload: &[&[u8]],
+    ) {
+        match verdict {
+            Verdict::Bridge => self.deliver(vnet, head, payload),
+            Verdict::Peer(peer) => self.send(core, seen, peer, vnet, head),
+            Verdict::Flood => {
+                for i in 0..self.switch.flood_peers().len() {
+                    let peer = self.switch.flood_peers()[i];
+                    self.send(core, seen, peer, vnet, head);
+                }
+            }
+            Verdict::Answered | Verdict::Held => {}
+            Verdict::Drop(reason) => {
+                match seen.direction {
+                    Direction::Local => self.local.drops.count(reason, 1),
+                    Direction::Remote => self.remote.drops.count(reason, 1),
+                }
+                core.log_drop(Some(seen), reason, head);
+            }
+        }
+    }
+
+    fn send(&mut self, core: &mut Core, seen: Seen<'_>, to: PeerId, vnet: &VnetHdr, frame: &mut [u8]) {
+        let outbound = Outbound { vni: self.vni, mss_clamp: self.mss_clamp };
+        if let Err(reason) = core.send_frame(outbound, to, vnet, frame) {
+            self.local.drops.count(reason, 1);
+            core.log_drop(Some(Seen { peer: Some(to), ..seen }), reason, frame);
+        }
+    }
+
+    fn log(&self, event: Event) {
+        let network = &*self.name;
+        match event {
+            Event::Loop { key } => {
+                tracing::warn!(network, mac = %key.mac, "loop: the endpoint's own frame came back from the bridge; look for a second way between the bridges of this network")
+            }
+            Event::Flapping { key, at } => {
+                tracing::warn!(network, mac = %key.mac, ?at, "this MAC moves too often and is held where it is: two instances with one MAC, or a loop")
+            }
+            Event::Spoof { key, ip, from } => {
+                tracing::warn!(network, mac = %key.mac, ?ip, ?from, "a source address contradicts its binding: frames dropped")
+            }
+            Event::BoundElsewhere { key, from, bound } => {
+                tracing::warn!(network, mac = %key.mac, ?from, ?bound, "this MAC is bound to another node: frames dropped")
+            }
+            Event::TableFull => {
+                tracing::warn!(network, "the MAC or IP table is full: raise max_macs or max_ips")
+            }
+            other => tracing::trace!(network, event = ?other),
+        }
     }
 
     /// Puts a frame on the bridge; `parts` together are the frame.
-    pub(super) fn deliver(&mut self, vnet: &VnetHdr, parts: &[IoSlice<'_>]) {
+    fn deliver(&mut self, vnet: &VnetHdr, head: &[u8], payload: &[&[u8]]) {
         let Some(tap) = &mut self.tap else {
             return self.remote.drops.count(DropReason::TapWrite, 1);
         };
-        let result = match unsupported(tap.offloads(), vnet) {
-            false => write(tap, vnet, parts),
-            true => {
-                self.scratch.clear();
-                parts.iter().for_each(|part| self.scratch.extend_from_slice(part));
-                write_finished(tap, vnet, &mut self.scratch)
-            }
+        let result = if unsupported(tap.offloads(), vnet) {
+            self.scratch.clear();
+            self.scratch.extend_from_slice(head);
+            payload.iter().for_each(|part| self.scratch.extend_from_slice(part));
+            write_finished(tap, vnet, &mut self.scratch)
+        } else {
+            write(tap, vnet, head, payload)
         };
         let Err(e) = result else { return };
         self.remote.drops.count(DropReason::TapWrite, 1);
         if is_gone(&e) {
-            self.set_tap(None); // the endpoint's keeper opens another
+            self.tap = None; // the endpoint's keeper opens another
         } else if e.raw_os_error() == Some(libc::EINVAL) && vnet.gso != Gso::None {
-            let reduced = reduce(tap.offloads(), vnet.gso);
             tracing::warn!(network = %self.name, gso = ?vnet.gso, "the kernel refuses a super-frame on the TAP: this offload stays off");
-            let _ = tap.set_offloads(reduced);
-            let uso = tap.offloads().uso;
-            self.coalescer = Coalescer::new(BATCH_FRAMES, uso);
+            let _ = tap.set_offloads(reduce(tap.offloads(), vnet.gso));
         }
     }
 }
 
-fn write(tap: &Tap, vnet: &VnetHdr, parts: &[IoSlice<'_>]) -> io::Result<()> {
+fn write(tap: &Tap, vnet: &VnetHdr, head: &[u8], payload: &[&[u8]]) -> io::Result<()> {
     let header = vnet.encode();
-    let mut slices = [IoSlice::new(&[]); MAX_PARTS + 1];
+    let mut slices = [IoSlice::new(&[]); MAX_PARTS + 2];
     slices[0] = IoSlice::new(&header);
-    slices[1..=parts.len()].copy_from_slice(parts);
-    tap.write_vectored(&slices[..=parts.len()]).map(|_| ())
+    slices[1] = IoSlice::new(head);
+    for (slice, part) in slices[2..].iter_mut().zip(payload) {
+        *slice = IoSlice::new(part);
+    }
+    tap.write_vectored(&slices[..2 + payload.len()]).map(|_| ())
 }
 
 /// For a TAP without the offload: whole segments with whole checksums.
 fn write_finished(tap: &Tap, vnet: &VnetHdr, frame: &mut [u8]) -> io::Result<()> {
-    let invalid = |_| io::Error::from(io::ErrorKind::InvalidData);
+    let invalid = || io::Error::from(io::ErrorKind::InvalidData);
     if vnet.gso == Gso::None {
         if let Some(csum) = vnet.csum {
-            finish_checksum(frame, csum).map_err(invalid)?;
+            finish_checksum(frame, csum).map_err(|_| invalid())?;
         }
-        return write(tap, &VnetHdr::default(), &[IoSlice::new(frame)]);
+        return write(tap, &VnetHdr::default(), frame, &[]);
     }
-    let split = Split::new(frame, vnet, usize::MAX).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    let split = Split::new(frame, vnet, usize::MAX).map_err(|_| invalid())?;
     let mut segment = vec![0; split.segment_len(0)];
     for i in 0..split.count() {
         let len = split.write_segment(i, &mut segment);
-        finish_checksum(&mut segment[..len], split.csum()).map_err(invalid)?;
-        write(tap, &VnetHdr::default(), &[IoSlice::new(&segment[..len])])?;
+        finish_checksum(&mut segment[..len], split.csum()).map_err(|_| invalid())?;
+        write(tap, &VnetHdr::default(), &segment[..len], &[])?;
     }
     Ok(())
 }
@@ -155,5 +283,5 @@ fn reduce(on: Offloads, refused: Gso) -> Offloads {
 
 /// Frames that one batch of receives may hold without allocation.
 pub(super) const BATCH_FRAMES: usize = 2048;
-/// The header and the payloads of the longest run.
-pub(super) const MAX_PARTS: usize = switch_core::offload::MAX_SEGMENTS + 1;
+/// Payloads of the longest run.
+pub(super) const MAX_PARTS: usize = switch_core::offload::MAX_SEGMENTS;

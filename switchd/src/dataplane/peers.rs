@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use switch_core::fragment::Fragmenter;
 use switch_core::ids::{PeerId, ReceiverIndex, Vni};
@@ -134,12 +133,6 @@ impl Peers {
         let peer = self.peers.get_mut(&id)?;
         let session = self.sessions.get_mut(&peer.active?)?;
         Some((peer, session))
-    }
-
-    pub(super) fn heard(&mut self, id: PeerId, now: Instant) {
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.counters.last_heard = Some(now);
-        }
     }
 }
 

@@ -34,7 +34,8 @@ pub(super) struct Hello {
 /// Writes one message.
 pub(super) async fn write(stream: &mut SendStream, message: &Control) -> Result<(), ControlError> {
     let body = serde_json::to_vec(message).map_err(ControlError::Json)?;
-    let len = u32::try_from(body.len()).ok().filter(|len| *len <= MAX_MESSAGE).ok_or(ControlError::TooLong)?;
+    let len =
+        u32::try_from(body.len()).ok().filter(|len| *len <= MAX_MESSAGE).ok_or(ControlError::TooLong)?;
     stream.write_all(&len.to_be_bytes()).await.map_err(ControlError::Write)?;
     stream.write_all(&body).await.map_err(ControlError::Write)
 }

@@ -107,7 +107,11 @@ impl ServerCertVerifier for PeerKey {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if end_entity.as_ref() == self.expected { Ok(ServerCertVerified::assertion()) } else { Err(unknown_key()) }
+        if end_entity.as_ref() == self.expected {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(unknown_key())
+        }
     }
 
     fn verify_tls12_signature(
@@ -222,5 +226,6 @@ fn tls13_only() -> Error {
 }
 
 /// SubjectPublicKeyInfo of an Ed25519 key up to the key itself (RFC 8410, 4).
-const ED25519_SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+const ED25519_SPKI_PREFIX: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 const NO_INITIAL_SUITE: &str = "the TLS provider lacks AES-128-GCM for QUIC's Initial packets";

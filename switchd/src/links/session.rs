@@ -62,7 +62,9 @@ impl Established {
     pub(super) async fn new(connection: Connection, setup: Setup<'_>) -> Result<Established, SessionError> {
         let cipher = identity::agreed_cipher(&connection).ok_or(SessionError::NoCipher)?;
         let mut bytes = [0; KEY_MATERIAL_LEN];
-        connection.export_keying_material(&mut bytes, EXPORTER_LABEL, b"").map_err(|_| SessionError::Exporter)?;
+        connection
+            .export_keying_material(&mut bytes, EXPORTER_LABEL, b"")
+            .map_err(|_| SessionError::Exporter)?;
         let material = KeyMaterial::new(bytes);
         bytes.zeroize();
         let role = if setup.dialled { Role::Initiator } else { Role::Responder };

@@ -133,9 +133,11 @@ fn the_watch_tells_links_ports_and_addresses() {
         netlink.attach(port, bridge).await.unwrap();
         until(&mut watch, &new(port, "t0", Some(bridge))).await;
         netlink.release(port).await.unwrap();
-        until(&mut watch, &new(port, "t0", None)).await;
+        let seen = until(&mut watch, &new(port, "t0", None)).await;
         netlink.add_address(bridge, "10.0.0.1".parse().unwrap(), 24).await;
-        until(&mut watch, &LinkEvent::AddressChanged { index: bridge }).await;
+        let more = until(&mut watch, &LinkEvent::AddressChanged { index: bridge }).await;
+        let gone = seen.iter().chain(&more).any(|event| matches!(event, LinkEvent::LinkGone { .. }));
+        assert!(!gone, "a port that leaves its bridge is not gone: {seen:?} {more:?}");
         let addresses = netlink.addresses(bridge).await.unwrap();
         let ip = "10.0.0.1".parse().unwrap();
         assert!(addresses.contains(&Address { ip, prefix: 24, link_local: false }), "{addresses:?}");
@@ -144,7 +146,23 @@ fn the_watch_tells_links_ports_and_addresses() {
     });
 }
 
-async fn until(watch: &mut Watch, wanted: &LinkEvent) {
+#[test]
+fn a_watcher_that_falls_behind_is_told_to_look_again() {
+    in_netns(|| async {
+        let netlink = Netlink::open().unwrap();
+        let mut watch = netlink.watch();
+        let tap = crate::tap::Tap::open("t0", false).unwrap();
+        for change in 0..2 * watch::QUEUE as u32 {
+            netlink.set_mtu(tap.index(), 1400 + change % 2).await.unwrap();
+        }
+        assert_eq!(watch.next().await, Some(LinkEvent::Resync));
+        drop(tap);
+        until(&mut watch, &LinkEvent::LinkGone { index: 2, name: "t0".into() }).await;
+    });
+}
+
+/// The events before the one that is wanted.
+async fn until(watch: &mut Watch, wanted: &LinkEvent) -> Vec<LinkEvent> {
     let mut seen = Vec::new();
     let search = async {
         while let Some(event) = watch.next().await {
@@ -156,4 +174,5 @@ async fn until(watch: &mut Watch, wanted: &LinkEvent) {
     };
     let found = tokio::time::timeout(Duration::from_secs(5), search).await.is_ok();
     assert!(found, "no {wanted:?} among {seen:?}");
+    seen
 }

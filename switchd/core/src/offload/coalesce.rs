@@ -9,7 +9,7 @@ use crate::frame::transport::{TCP_CHECKSUM, UDP_CHECKSUM};
 use crate::ids::{PeerId, Vni};
 use crate::offload::{MAX_HEADER, MAX_SUPER_FRAME};
 use crate::vnet::{Gso, PartialCsum, VnetHdr};
-use candidate::{Candidate, Flow, Ids, Kind, Protocol, kind};
+use candidate::{Candidate, Flow, Ids, Kind, Layout, Mask, Protocol, kind};
 
 /// The most frames in one run: what the kernel takes as one UDP super-frame (`UDP_MAX_SEGMENTS`).
 pub const MAX_SEGMENTS: usize = 128;
@@ -32,9 +32,9 @@ pub struct Coalescer {
     uso: bool,
 }
 
-/// Where a frame came from. Frames of different origins never share a run.
+/// Where a frame came from. Frames of different sources never share a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Origin {
+pub struct FrameSource {
     /// The network.
     pub vni: Vni,
     /// The peer.
@@ -66,11 +66,22 @@ impl Coalescer {
 
     /// Adds the next frame of the batch, whole from its Ethernet header. `csum`: its checksum is partial.
     /// `uso`: its sender cut it out of a UDP super-frame; TCP does not ask.
-    pub fn push(&mut self, origin: Origin, index: u32, frame: &[u8], csum: Option<PartialCsum>, uso: bool) {
-        let (flow, candidate) = match kind(frame, origin, csum, uso && self.uso) {
+    pub fn push(
+        &mut self,
+        source: FrameSource,
+        index: u32,
+        frame: &[u8],
+        csum: Option<PartialCsum>,
+        uso: bool,
+    ) {
+        let uso = uso && self.uso;
+        if self.continue_newest(source, index, frame, csum, uso) {
+            return;
+        }
+        let (flow, candidate) = match kind(frame, source, csum, uso) {
             Kind::Opaque => {
                 self.open = [None; MAX_OPEN];
-                self.runs.push(RunState::single(origin, index, frame, csum));
+                self.runs.push(RunState::single(source, index, frame, csum));
                 return;
             }
             Kind::Lone(flow) => (flow, None),
@@ -79,24 +90,21 @@ impl Coalescer {
         let slot = self.slot_of(&flow);
         if let (Some(slot), Some(candidate)) = (slot, &candidate)
             && let Some(open) = self.open[slot]
-            && self.runs[open.run as usize].accepts(origin, frame, candidate)
+            && self.runs[open.run as usize].accepts(source, frame, candidate)
+            && open.mask.equal(frame, &self.runs[open.run as usize].header)
         {
-            if self.join(open.run, index, candidate) {
-                self.newest = slot;
-            } else {
-                self.open[slot] = None;
-            }
+            self.join(slot, open.run, index, candidate);
             return;
         }
         let run = self.runs.len() as u32;
         match candidate {
             Some(candidate) => {
-                let mut state = RunState::first(origin, index, frame, csum, &candidate);
+                let mut state = RunState::first(source, index, frame, csum, &candidate);
                 state.head = self.pieces.len() as u32;
                 state.tail = state.head;
                 self.pieces.push(Link { piece: candidate.piece(index), next: NO_LINK });
                 let slot = slot.unwrap_or_else(|| self.free_slot());
-                self.open[slot] = state.may_grow.then_some(Open { flow, run });
+                self.open[slot] = state.may_grow.then(|| Open { flow, run, mask: candidate.mask() });
                 self.newest = slot;
                 self.runs.push(state);
             }
@@ -104,7 +112,7 @@ impl Coalescer {
                 if let Some(slot) = slot {
                     self.open[slot] = None;
                 }
-                self.runs.push(RunState::single(origin, index, frame, csum));
+                self.runs.push(RunState::single(source, index, frame, csum));
             }
         }
     }
@@ -127,15 +135,40 @@ impl Coalescer {
         self.open.iter().position(Option::is_none).unwrap_or((self.newest + 1) % MAX_OPEN)
     }
 
-    /// Appends a frame that the run accepts; false if the run grows no more.
-    fn join(&mut self, run: u32, index: u32, candidate: &Candidate) -> bool {
+    /// The common case, in which nothing has to be parsed: the frame has the headers of the run that grew last.
+    fn continue_newest(
+        &mut self,
+        source: FrameSource,
+        index: u32,
+        frame: &[u8],
+        csum: Option<PartialCsum>,
+        uso: bool,
+    ) -> bool {
+        let Some(open) = &self.open[self.newest] else { return false };
+        let run = &self.runs[open.run as usize];
+        if !open.mask.equal(frame, &run.header) || (run.layout.protocol == Protocol::Udp && !uso) {
+            return false;
+        }
+        let Some(candidate) = run.layout.candidate(frame, csum) else { return false };
+        if !run.accepts(source, frame, &candidate) {
+            return false;
+        }
+        self.join(self.newest, open.run, index, &candidate);
+        true
+    }
+
+    /// Appends a frame that the run in `slot` accepts.
+    fn join(&mut self, slot: usize, run: u32, index: u32, candidate: &Candidate) {
         let link = self.pieces.len() as u32;
         self.pieces.push(Link { piece: candidate.piece(index), next: NO_LINK });
         let run = &mut self.runs[run as usize];
         self.pieces[run.tail as usize].next = link;
         run.tail = link;
         run.join(candidate);
-        run.may_grow
+        self.newest = slot;
+        if !run.may_grow {
+            self.open[slot] = None;
+        }
     }
 }
 
@@ -176,8 +209,8 @@ pub struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// Where its frames came from.
-    pub fn origin(&self) -> Origin {
-        self.state.origin
+    pub fn source(&self) -> FrameSource {
+        self.state.source
     }
 
     /// The index of its first frame.
@@ -200,7 +233,7 @@ impl<'a> Run<'a> {
         if self.is_single() {
             self.state.whole.end as usize
         } else {
-            usize::from(self.state.header_len) + self.state.payload_len
+            self.state.layout.header_len + self.state.payload_len
         }
     }
 
@@ -210,16 +243,16 @@ impl<'a> Run<'a> {
         if self.is_single() {
             return VnetHdr { csum: state.csum, ..VnetHdr::default() };
         }
-        let (gso, offset) = match (state.protocol, state.version) {
+        let (gso, offset) = match (state.layout.protocol, state.layout.version) {
             (Protocol::Tcp, IpVersion::V4) => (Gso::TcpV4 { ecn: state.cwr }, TCP_CHECKSUM),
             (Protocol::Tcp, IpVersion::V6) => (Gso::TcpV6 { ecn: state.cwr }, TCP_CHECKSUM),
             (Protocol::Udp, _) => (Gso::UdpL4, UDP_CHECKSUM),
         };
         VnetHdr {
-            csum: Some(PartialCsum { start: state.l4, offset: offset as u16 }),
+            csum: Some(PartialCsum { start: state.layout.l4 as u16, offset: offset as u16 }),
             data_valid: false,
             gso,
-            hdr_len: state.header_len,
+            hdr_len: state.layout.header_len as u16,
             gso_size: state.stride as u16,
         }
     }
@@ -227,13 +260,13 @@ impl<'a> Run<'a> {
     /// A super-frame's headers, Ethernet to layer 4, for the switch to rewrite and for `writev`. Empty for a single
     /// frame.
     pub fn header_mut(&mut self) -> &mut [u8] {
-        let len = if self.is_single() { 0 } else { usize::from(self.state.header_len) };
+        let len = if self.is_single() { 0 } else { self.state.layout.header_len };
         &mut self.state.header[..len]
     }
 
     /// [`Run::header_mut`], to read.
     pub fn header(&self) -> &[u8] {
-        let len = if self.is_single() { 0 } else { usize::from(self.state.header_len) };
+        let len = if self.is_single() { 0 } else { self.state.layout.header_len };
         &self.state.header[..len]
     }
 
@@ -255,7 +288,7 @@ impl<'a> Run<'a> {
 
 /// A run as it grows.
 struct RunState {
-    origin: Origin,
+    source: FrameSource,
     /// The first frame, whole.
     whole: Piece,
     csum: Option<PartialCsum>,
@@ -264,11 +297,7 @@ struct RunState {
     segments: u16,
     may_grow: bool,
     /// The fields from here on are a candidate's only.
-    protocol: Protocol,
-    version: IpVersion,
-    l3: u16,
-    l4: u16,
-    header_len: u16,
+    layout: Layout,
     stride: usize,
     payload_len: usize,
     next_seq: u32,
@@ -279,20 +308,16 @@ struct RunState {
 }
 
 impl RunState {
-    fn single(origin: Origin, index: u32, frame: &[u8], csum: Option<PartialCsum>) -> RunState {
+    fn single(source: FrameSource, index: u32, frame: &[u8], csum: Option<PartialCsum>) -> RunState {
         RunState {
-            origin,
+            source,
             whole: Piece { index, start: 0, end: frame.len() as u32 },
             csum,
             head: NO_LINK,
             tail: NO_LINK,
             segments: 1,
             may_grow: false,
-            protocol: Protocol::Udp,
-            version: IpVersion::V4,
-            l3: 0,
-            l4: 0,
-            header_len: 0,
+            layout: Layout::NONE,
             stride: 0,
             payload_len: 0,
             next_seq: 0,
@@ -304,43 +329,37 @@ impl RunState {
     }
 
     fn first(
-        origin: Origin,
+        source: FrameSource,
         index: u32,
         frame: &[u8],
         csum: Option<PartialCsum>,
         candidate: &Candidate,
     ) -> RunState {
-        let mut run = RunState::single(origin, index, frame, csum);
+        let mut run = RunState::single(source, index, frame, csum);
         run.may_grow = !candidate.last;
-        run.protocol = candidate.protocol;
-        run.version = candidate.version;
-        run.l3 = candidate.l3 as u16;
-        run.l4 = candidate.l4 as u16;
-        run.header_len = candidate.header_len as u16;
+        run.layout = candidate.layout;
         run.stride = candidate.payload_len();
         run.payload_len = run.stride;
         run.next_seq = candidate.seq.wrapping_add(run.stride as u32);
         run.ids = candidate.ids(frame);
         run.cwr = candidate.cwr;
         run.last_flags = candidate.last_flags;
-        run.header[..candidate.header_len].copy_from_slice(&frame[..candidate.header_len]);
+        let header_len = candidate.layout.header_len;
+        run.header[..header_len].copy_from_slice(&frame[..header_len]);
         run
     }
 
-    /// Whether a frame of the run's flow continues it.
-    fn accepts(&self, origin: Origin, frame: &[u8], c: &Candidate) -> bool {
-        self.origin == origin
+    /// Whether a frame of the run's flow, whose headers are equal where they must be, continues it.
+    fn accepts(&self, source: FrameSource, frame: &[u8], c: &Candidate) -> bool {
+        self.source == source
+            && c.layout == self.layout
             && c.payload_len() <= self.stride
-            && c.header_len == usize::from(self.header_len)
-            && c.l3 == usize::from(self.l3)
-            && c.l4 == usize::from(self.l4)
             && self.csum.is_some() == c.partial
             && usize::from(self.segments) < MAX_SEGMENTS
-            && usize::from(self.header_len) + self.payload_len + c.payload_len() <= MAX_SUPER_FRAME
+            && self.layout.header_len + self.payload_len + c.payload_len() <= MAX_SUPER_FRAME
             && !c.cwr
-            && (c.protocol == Protocol::Udp || c.seq == self.next_seq)
+            && (c.layout.protocol == Protocol::Udp || c.seq == self.next_seq)
             && self.ids.continued_by(c.ids(frame), self.segments)
-            && c.same_headers(&frame[..c.header_len], &self.header[..c.header_len])
     }
 
     fn join(&mut self, c: &Candidate) {
@@ -356,11 +375,11 @@ impl RunState {
 
     /// Makes the first frame's headers those of the super-frame.
     fn patch(&mut self) {
-        let (l3, l4) = (usize::from(self.l3), usize::from(self.l4));
-        let end = usize::from(self.header_len) + self.payload_len;
+        let Layout { protocol, version, l3, l4, header_len } = self.layout;
+        let end = header_len + self.payload_len;
         let l4_len = (end - l4) as u16;
         let header = &mut self.header;
-        let addresses = match self.version {
+        let addresses = match version {
             IpVersion::V4 => {
                 header[l3 + 2..l3 + 4].copy_from_slice(&((end - l3) as u16).to_be_bytes());
                 header[l3 + 10..l3 + 12].fill(0);
@@ -373,9 +392,8 @@ impl RunState {
                 &header[l3 + 8..l3 + 40]
             }
         };
-        let seed =
-            Sum::default().bytes(addresses).word(u16::from(self.protocol.number())).word(l4_len).fold();
-        let checksum = match self.protocol {
+        let seed = Sum::default().bytes(addresses).word(u16::from(protocol.number())).word(l4_len).fold();
+        let checksum = match protocol {
             Protocol::Tcp => {
                 header[l4 + 13] |= self.last_flags;
                 TCP_CHECKSUM
@@ -393,6 +411,8 @@ impl RunState {
 struct Open {
     flow: Flow,
     run: u32,
+    /// Where the next frame's headers must be the run's.
+    mask: Mask,
 }
 
 /// A run's frames form a list, because frames of other runs may stand between them.

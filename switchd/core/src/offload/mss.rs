@@ -34,7 +34,7 @@ pub fn clamp_mss(frame: &mut [u8], ip_mtu: u16, partial: bool) -> Option<u16> {
     header[at..at + 2].copy_from_slice(&max.to_be_bytes());
     if !partial {
         // At an odd offset the two bytes belong to different words of the sum: the same as swapped in one word.
-        let (from, to) = if at % 2 == 0 { (old, max) } else { (old.swap_bytes(), max.swap_bytes()) };
+        let (from, to) = if at.is_multiple_of(2) { (old, max) } else { (old.swap_bytes(), max.swap_bytes()) };
         let field = &mut header[TCP_CHECKSUM..TCP_CHECKSUM + 2];
         let sum = checksum::update(u16::from_be_bytes([field[0], field[1]]), from, to);
         field.copy_from_slice(&sum.to_be_bytes());

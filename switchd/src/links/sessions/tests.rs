@@ -4,7 +4,6 @@ const HOUR: Duration = Duration::from_secs(3600);
 const TIMING: Timing = Timing { rekey_after: HOUR };
 
 fn sessions(owner: bool) -> (Sessions, Instant) {
-    #[expect(clippy::disallowed_methods, reason = "an arbitrary start for invented time")]
     let now = Instant::now();
     (Sessions::new(owner, true, TIMING, now), now)
 }

@@ -6,7 +6,7 @@ use crate::frame::transport::{TCP_CHECKSUM, Tcp, UDP_CHECKSUM, UDP_LEN, Udp, tcp
 use crate::frame::{Eth, ethertype};
 use crate::ids::Vni;
 use crate::offload::MAX_HEADER;
-use crate::offload::coalesce::{Origin, Piece};
+use crate::offload::coalesce::{FrameSource, Piece};
 use crate::vnet::PartialCsum;
 
 /// How a frame takes part.
@@ -45,14 +45,20 @@ impl Protocol {
     }
 }
 
-/// A frame that may begin or continue a run: plain IP, data, and a checksum that is partial or right.
-pub(super) struct Candidate {
+/// Where the headers of a frame that may coalesce lie: plain IP, TCP or UDP.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Layout {
     pub(super) protocol: Protocol,
     pub(super) version: IpVersion,
     pub(super) l3: usize,
     pub(super) l4: usize,
     /// Offset of the payload.
     pub(super) header_len: usize,
+}
+
+/// A frame that may begin or continue a run: plain IP, data, and a checksum that is partial or right.
+pub(super) struct Candidate {
+    pub(super) layout: Layout,
     /// End of the payload; padding may follow.
     pub(super) end: usize,
     pub(super) seq: u32,
@@ -67,7 +73,7 @@ pub(super) struct Candidate {
 }
 
 /// Classifies `frame`. `uso`: UDP may coalesce.
-pub(super) fn kind(frame: &[u8], origin: Origin, csum: Option<PartialCsum>, uso: bool) -> Kind {
+pub(super) fn kind(frame: &[u8], source: FrameSource, csum: Option<PartialCsum>, uso: bool) -> Kind {
     let Ok(eth) = Eth::parse(frame) else { return Kind::Opaque };
     if !matches!(eth.ethertype, ethertype::IPV4 | ethertype::IPV6) {
         return Kind::Opaque;
@@ -76,63 +82,88 @@ pub(super) fn kind(frame: &[u8], origin: Origin, csum: Option<PartialCsum>, uso:
     if ip.fragment || ip.routed {
         return Kind::Opaque;
     }
-    let (protocol, checksum, payload, tcp) = match ip.protocol {
+    let (protocol, payload, may_join) = match ip.protocol {
         protocol::TCP => {
             let Ok(tcp) = Tcp::parse(frame, &ip) else { return Kind::Opaque };
-            (Protocol::Tcp, TCP_CHECKSUM, tcp.payload(), Some(tcp))
+            let never = tcp_flags::SYN | tcp_flags::RST | tcp_flags::URG;
+            let data = tcp.flags() & (never | tcp_flags::ACK) == tcp_flags::ACK;
+            (Protocol::Tcp, tcp.payload(), data)
         }
         protocol::UDP => {
             let Ok(udp) = Udp::parse(frame, &ip) else { return Kind::Opaque };
-            (Protocol::Udp, UDP_CHECKSUM, udp.payload(), None)
+            (Protocol::Udp, udp.payload(), uso)
         }
         _ => return Kind::Opaque,
     };
-    let flow = Flow::new(frame, &ip, origin.vni, protocol);
-    let joinable = ip.is_plain()
-        && !payload.is_empty()
-        && payload.start <= MAX_HEADER
-        && match &tcp {
-            Some(tcp) => {
-                let never = tcp_flags::SYN | tcp_flags::RST | tcp_flags::URG;
-                tcp.flags() & (never | tcp_flags::ACK) == tcp_flags::ACK
-            }
-            None => uso,
-        };
-    if !joinable || !checksums_fit(frame, &ip, csum, checksum) {
+    let flow = Flow::new(frame, &ip, source.vni, protocol);
+    if !may_join || !ip.is_plain() || payload.start > MAX_HEADER {
         return Kind::Lone(flow);
     }
-    let flags = tcp.as_ref().map_or(0, Tcp::flags);
-    let last_flags = flags & LAST_FLAGS;
-    let candidate = Candidate {
-        protocol,
-        version: ip.version,
-        l3: ip.l3,
-        l4: ip.l4,
-        header_len: payload.start,
-        end: payload.end,
-        seq: tcp.as_ref().map_or(0, Tcp::seq),
-        id: if ip.version == IpVersion::V4 { word(frame, ip.l3 + 4) } else { 0 },
-        partial: csum.is_some(),
-        last: last_flags != 0,
-        last_flags,
-        cwr: flags & tcp_flags::CWR != 0,
-    };
-    Kind::Candidate(flow, candidate)
+    let layout = Layout { protocol, version: ip.version, l3: ip.l3, l4: ip.l4, header_len: payload.start };
+    match layout.candidate(frame, csum) {
+        Some(candidate) => Kind::Candidate(flow, candidate),
+        None => Kind::Lone(flow),
+    }
 }
 
-/// The IPv4 header's checksum is right, and that of layer 4 is partial at its usual place, or right.
-fn checksums_fit(frame: &[u8], ip: &Ip, csum: Option<PartialCsum>, checksum: usize) -> bool {
-    if ip.version == IpVersion::V4 && Sum::default().bytes(&frame[ip.l3..ip.l4]).fold() != 0xffff {
-        return false;
-    }
-    match csum {
-        Some(csum) => usize::from(csum.start) == ip.l4 && usize::from(csum.offset) == checksum,
-        None => {
-            // UDP without a checksum must arrive without one.
-            let none = checksum == UDP_CHECKSUM && word(frame, ip.l4 + checksum) == 0;
-            let sum = || ip.pseudo_header(frame, ip.end - ip.l4).bytes(&frame[ip.l4..ip.end]).fold();
-            !none && sum() == 0xffff
+impl Layout {
+    /// Of a frame that does not coalesce.
+    pub(super) const NONE: Layout =
+        Layout { protocol: Protocol::Udp, version: IpVersion::V4, l3: 0, l4: 0, header_len: 0 };
+
+    /// The frame of this layout, if it has data, true lengths, and checksums that are right or partial at the usual
+    /// place. It has all the headers.
+    pub(super) fn candidate(&self, frame: &[u8], csum: Option<PartialCsum>) -> Option<Candidate> {
+        let Layout { protocol, version, l3, l4, header_len } = *self;
+        let (end, id) = match version {
+            IpVersion::V4 => {
+                if Sum::default().bytes(&frame[l3..l4]).fold() != 0xffff {
+                    return None;
+                }
+                (l3 + usize::from(word(frame, l3 + 2)), word(frame, l3 + 4))
+            }
+            IpVersion::V6 => (l4 + usize::from(word(frame, l3 + 4)), 0),
+        };
+        if end <= header_len || end > frame.len() {
+            return None;
         }
+        let (checksum, seq, flags) = match protocol {
+            Protocol::Tcp => {
+                let seq = u32::from(word(frame, l4 + 4)) << 16 | u32::from(word(frame, l4 + 6));
+                (TCP_CHECKSUM, seq, frame[l4 + 13])
+            }
+            Protocol::Udp if usize::from(word(frame, l4 + 4)) != end - l4 => return None,
+            Protocol::Udp => (UDP_CHECKSUM, 0, 0),
+        };
+        match csum {
+            Some(csum) if usize::from(csum.start) != l4 || usize::from(csum.offset) != checksum => {
+                return None;
+            }
+            Some(_) => {}
+            // UDP without a checksum must arrive without one.
+            None if protocol == Protocol::Udp && word(frame, l4 + checksum) == 0 => return None,
+            None => {
+                let addresses = match version {
+                    IpVersion::V4 => l3 + 12..l3 + 20,
+                    IpVersion::V6 => l3 + 8..l3 + 40,
+                };
+                let pseudo = Sum::default().bytes(&frame[addresses]).word(protocol.number().into());
+                if pseudo.word((end - l4) as u16).bytes(&frame[l4..end]).fold() != 0xffff {
+                    return None;
+                }
+            }
+        }
+        let last_flags = flags & LAST_FLAGS;
+        Some(Candidate {
+            layout: *self,
+            end,
+            seq,
+            id,
+            partial: csum.is_some(),
+            last: last_flags != 0,
+            last_flags,
+            cwr: flags & tcp_flags::CWR != 0,
+        })
     }
 }
 
@@ -151,44 +182,64 @@ impl Flow {
 
 impl Candidate {
     pub(super) fn payload_len(&self) -> usize {
-        self.end - self.header_len
+        self.end - self.layout.header_len
     }
 
     /// The payload.
     pub(super) fn piece(&self, index: u32) -> Piece {
-        Piece { index, start: self.header_len as u32, end: self.end as u32 }
+        Piece { index, start: self.layout.header_len as u32, end: self.end as u32 }
     }
 
     /// The IPv4 identification of the frame that this is.
     pub(super) fn ids(&self, frame: &[u8]) -> Ids {
-        match self.version {
+        match self.layout.version {
             IpVersion::V6 => Ids::None,
-            IpVersion::V4 => Ids::First { id: self.id, df: frame[self.l3 + 6] & DONT_FRAGMENT != 0 },
+            IpVersion::V4 => Ids::First { id: self.id, df: frame[self.layout.l3 + 6] & DONT_FRAGMENT != 0 },
         }
     }
 
-    /// Whether two headers of this layout are equal but for what may differ inside of a run: lengths,
-    /// identification, checksums, sequence number, FIN, PSH and CWR.
-    pub(super) fn same_headers(&self, a: &[u8], b: &[u8]) -> bool {
-        let (l3, l4) = (self.l3, self.l4);
-        let same = |from: usize, to: usize| a[from..to] == b[from..to];
-        let ip = match self.version {
-            // Version to TOS; flags and offset; TTL and protocol; addresses.
-            IpVersion::V4 => same(0, l3 + 2) && same(l3 + 6, l3 + 10) && same(l3 + 12, l4),
-            // Version, traffic class and flow label; next header, hop limit, addresses.
-            IpVersion::V6 => same(0, l3 + 4) && same(l3 + 6, l4),
-        };
-        ip && match self.protocol {
-            // Ports; acknowledgment and data offset; flags; window; urgent pointer and options.
-            Protocol::Tcp => {
-                same(l4, l4 + 4)
-                    && same(l4 + 8, l4 + 13)
-                    && (a[l4 + 13] ^ b[l4 + 13]) & !(LAST_FLAGS | tcp_flags::CWR) == 0
-                    && same(l4 + 14, l4 + 16)
-                    && same(l4 + 18, self.header_len)
+    /// Where the headers of a run's frames are equal: all but lengths, identification, checksums, sequence number,
+    /// FIN, PSH and CWR.
+    pub(super) fn mask(&self) -> Mask {
+        let Layout { protocol, version, l3, l4, header_len } = self.layout;
+        let mut bits = [0; MAX_HEADER];
+        bits[..header_len].fill(0xff);
+        match version {
+            IpVersion::V4 => {
+                bits[l3 + 2..l3 + 6].fill(0);
+                bits[l3 + 10..l3 + 12].fill(0);
             }
-            Protocol::Udp => same(l4, l4 + UDP_LEN - 4),
+            IpVersion::V6 => bits[l3 + 4..l3 + 6].fill(0),
         }
+        match protocol {
+            Protocol::Tcp => {
+                bits[l4 + 4..l4 + 8].fill(0);
+                bits[l4 + 13] = !(LAST_FLAGS | tcp_flags::CWR);
+                bits[l4 + TCP_CHECKSUM..l4 + TCP_CHECKSUM + 2].fill(0);
+            }
+            Protocol::Udp => bits[l4 + 4..l4 + UDP_LEN].fill(0),
+        }
+        Mask { bits, header_len }
+    }
+}
+
+/// The bits in which the headers of a run's frames are equal.
+#[derive(Clone, Copy)]
+pub(super) struct Mask {
+    bits: [u8; MAX_HEADER],
+    header_len: usize,
+}
+
+impl Mask {
+    /// Whether `frame` has the headers of `run`.
+    pub(super) fn equal(&self, frame: &[u8], run: &[u8; MAX_HEADER]) -> bool {
+        if frame.len() < self.header_len {
+            return false;
+        }
+        // Whole 16-byte blocks, for the vector unit; the mask is zero behind the headers.
+        let len = self.header_len.next_multiple_of(16).min(frame.len());
+        let differs = |((a, b), mask): ((&u8, &u8), &u8)| (a ^ b) & mask;
+        frame[..len].iter().zip(run).zip(&self.bits).map(differs).fold(0, |all, bits| all | bits) == 0
     }
 }
 

@@ -1,0 +1,279 @@
+//! The way of a frame through the switch.
+
+use std::net::IpAddr;
+
+use super::asks::Permit;
+use super::binding::{BindingKey, Place};
+use super::config::{DhcpPolicy, Mode};
+use super::flood::Share;
+use super::hold::Sender;
+use super::message::{self, Message};
+use super::tables::key;
+use super::verdict::{Destination, DropReason, Verdict};
+use super::{Event, Switch};
+use crate::frame::dhcp::{self, Dhcp};
+use crate::frame::{Eth, Tags, ethertype, l3::L3, set_dst, set_src};
+use crate::ids::{Mac, PeerId};
+use crate::time::Time;
+use crate::vnet::VnetHdr;
+
+impl Switch {
+    pub(super) fn local(
+        &mut self,
+        frame: &mut [u8],
+        vnet: &VnetHdr,
+        now: Time,
+    ) -> Result<Verdict, DropReason> {
+        let eth = read_eth(frame)?;
+        if eth.src == self.endpoint {
+            self.event(Event::Loop { key: key(eth.tags, eth.src) }, now);
+            return Err(DropReason::Loop);
+        }
+        let message = message::parse(frame, &eth, vnet)?;
+        let control = self.guard(frame, &eth, message.as_ref())?;
+        let station = self.admit(frame, &eth, Place::Local, now)?;
+        match message {
+            Some(message) => self.local_neighbour(frame, &eth, vnet, &message, station, now),
+            None => self.forward_local(frame, &eth, vnet, control, now),
+        }
+    }
+
+    pub(super) fn remote(
+        &mut self,
+        frame: &mut [u8],
+        vnet: &VnetHdr,
+        from: PeerId,
+        now: Time,
+    ) -> Result<Verdict, DropReason> {
+        let eth = read_eth(frame)?;
+        // Endpoints send only what they make for held frames, under the instances' own addresses.
+        if eth.src == self.endpoint {
+            self.event(Event::Loop { key: key(eth.tags, eth.src) }, now);
+            return Err(DropReason::Loop);
+        }
+        let message = message::parse(frame, &eth, vnet)?;
+        self.guard(frame, &eth, message.as_ref())?;
+        let station = self.admit(frame, &eth, Place::Peer(from), now)?;
+        if let Some(message) = message {
+            return self.remote_neighbour(frame, &eth, vnet, &message, station, from, now);
+        }
+        if eth.ethertype == ethertype::RARP {
+            self.counters.rarp += 1;
+        }
+        Ok(self.deliver(frame, &eth))
+    }
+
+    /// Hands a remote frame to the bridge. What guests take an IP neighbour's address from shows the endpoint.
+    pub(super) fn deliver(&mut self, frame: &mut [u8], eth: &Eth) -> Verdict {
+        let ip = matches!(eth.ethertype, ethertype::IPV4 | ethertype::IPV6 | ethertype::ARP);
+        if self.mode == Mode::Rewrite && ip {
+            set_src(frame, self.endpoint);
+        }
+        Verdict::Bridge
+    }
+
+    /// Any local frame but ARP and ND that the switch takes part in.
+    pub(super) fn forward_local(
+        &mut self,
+        frame: &mut [u8],
+        eth: &Eth,
+        vnet: &VnetHdr,
+        control: bool,
+        now: Time,
+    ) -> Result<Verdict, DropReason> {
+        if eth.dst.is_group() {
+            let rarp = eth.ethertype == ethertype::RARP;
+            self.counters.rarp += u64::from(rarp);
+            let share = if control || rarp { Share::Control } else { Share::Bulk };
+            return self.flood(share, now);
+        }
+        if eth.dst == self.endpoint {
+            return self.forward_by_ip(frame, eth, vnet, now);
+        }
+        self.forward_by_mac(eth, now)
+    }
+
+    pub(super) fn forward_by_mac(&mut self, eth: &Eth, now: Time) -> Result<Verdict, DropReason> {
+        match self.tables.place(&key(eth.tags, eth.dst), now) {
+            Some(Place::Peer(peer)) => self.to_peer(peer),
+            Some(Place::Local) => Err(DropReason::SameBridge),
+            None => {
+                let verdict = self.flood(Share::Bulk, now)?;
+                self.counters.unknown_unicast += 1;
+                Ok(verdict)
+            }
+        }
+    }
+
+    pub(super) fn to_peer(&self, peer: PeerId) -> Result<Verdict, DropReason> {
+        if self.links.is_up(peer) { Ok(Verdict::Peer(peer)) } else { Err(DropReason::LinkDown) }
+    }
+
+    pub(super) fn flood(&mut self, share: Share, now: Time) -> Result<Verdict, DropReason> {
+        if self.links.all_up().is_empty() {
+            return Err(DropReason::NoPeers);
+        }
+        if self.bucket.take(share, now) { Ok(Verdict::Flood) } else { Err(DropReason::FloodLimited) }
+    }
+
+    /// A frame to the endpoint: its destination is who has the IP.
+    fn forward_by_ip(
+        &mut self,
+        frame: &mut [u8],
+        eth: &Eth,
+        vnet: &VnetHdr,
+        now: Time,
+    ) -> Result<Verdict, DropReason> {
+        if self.mode == Mode::Preserve {
+            return Err(DropReason::NotForEndpoint);
+        }
+        let ip = match L3::parse(frame, eth) {
+            Ok(Some(ip)) => ip,
+            Ok(None) => return Err(DropReason::NotForEndpoint),
+            Err(_) => return Err(DropReason::BadIp),
+        };
+        match self.tables.owner(eth.tags, ip.dst, now).map(|(e, s, a)| (s.key, a.at, e.router)) {
+            Some((owner, Place::Peer(peer), _)) => {
+                set_dst(frame, owner.mac);
+                self.to_peer(peer)
+            }
+            Some((owner, Place::Local, router)) => {
+                self.correct(eth, owner, ip.dst, router, ip.src, now);
+                Ok(self.hairpin(frame, owner.mac))
+            }
+            None => self.hold(frame, eth, vnet, ip, now),
+        }
+    }
+
+    /// Sends a local frame back to the bridge, to an instance that lives there now. The source is the
+    /// endpoint's: the sender's own would make the bridge believe that the sender is behind the endpoint.
+    pub(super) fn hairpin(&mut self, frame: &mut [u8], owner: Mac) -> Verdict {
+        self.counters.hairpinned += 1;
+        set_dst(frame, owner);
+        set_src(frame, self.endpoint);
+        Verdict::Bridge
+    }
+
+    fn hold(
+        &mut self,
+        frame: &[u8],
+        eth: &Eth,
+        vnet: &VnetHdr,
+        ip: L3,
+        now: Time,
+    ) -> Result<Verdict, DropReason> {
+        if !super::admit::bindable(&ip.dst) {
+            return Err(DropReason::NotForEndpoint);
+        }
+        if self.links.all_up().is_empty() {
+            return Err(DropReason::NoPeers);
+        }
+        if !self.hold.has_room(eth.tags, ip.dst, frame.len()) {
+            return Err(DropReason::HoldFull);
+        }
+        let sender = Sender { mac: eth.src, ip: self.own_ip(key(eth.tags, eth.src), ip, now) };
+        self.hold.push((eth.tags, ip.dst), sender, *vnet, frame, now);
+        self.ask(eth.tags, ip.dst, sender, now);
+        Ok(Verdict::Held)
+    }
+
+    /// An IP of the sender that it may ask with: the frame's, unless the sender forwards for others.
+    fn own_ip(&self, sender: BindingKey, ip: L3, now: Time) -> Option<IpAddr> {
+        let station = self.tables.station(self.tables.find(&sender)?);
+        let mut own = station
+            .ips
+            .iter()
+            .map(|e| self.tables.ip(*e))
+            .filter(|e| !e.expired(self.limits.ip_age, now) && e.ip.is_ipv4() == ip.dst.is_ipv4())
+            .map(|e| e.ip);
+        let first = own.next()?;
+        Some(if first == ip.src || own.any(|o| o == ip.src) { ip.src } else { first })
+    }
+
+    fn ask(&mut self, tags: Tags, target: IpAddr, sender: Sender, now: Time) {
+        if self.asks.permit(tags, target, now) != Permit::Ask || self.flood(Share::Control, now).is_err() {
+            return;
+        }
+        let request = message::request(tags, target, sender.mac, sender.ip);
+        self.neighbour_counters(target).own_requests += 1;
+        self.transmit(Destination::Flood, VnetHdr::default(), request);
+    }
+
+    /// Drops what was held too long and asks again for the rest.
+    pub(super) fn ask_again(&mut self, now: Time) {
+        let (expired, waiting) = self.hold.expire(now);
+        for _ in 0..expired {
+            self.counters.count_drop(DropReason::HoldExpired);
+        }
+        for (tags, target, sender) in waiting {
+            self.ask(tags, target, sender, now);
+        }
+    }
+
+    /// Sends on what was held for an IP that is known now.
+    pub(super) fn release(&mut self, tags: Tags, ip: IpAddr, now: Time) {
+        let Some((owner, at)) = self.tables.owner(tags, ip, now).map(|(_, s, a)| (s.key, a.at)) else {
+            return;
+        };
+        if matches!(at, Place::Peer(p) if !self.links.is_up(p)) {
+            return;
+        }
+        for mut held in self.hold.take(tags, ip) {
+            self.counters.released += 1;
+            let to = match at {
+                Place::Peer(peer) => {
+                    set_dst(&mut held.frame, owner.mac);
+                    Destination::Peer(peer)
+                }
+                Place::Local => {
+                    self.hairpin(&mut held.frame, owner.mac);
+                    Destination::Bridge
+                }
+            };
+            self.transmit(to, held.vnet, held.frame);
+        }
+    }
+
+    pub(super) fn release_station(&mut self, i: super::tables::StationIndex, now: Time) {
+        let station = self.tables.station(i);
+        let tags = station.key.tags;
+        let ips: Vec<_> = station.ips.iter().map(|e| self.tables.ip(*e).ip).collect();
+        for ip in ips {
+            self.release(tags, ip, now);
+        }
+    }
+
+    /// Applies the dhcp policy. `true`: the frame is a DHCP message that may pass.
+    fn guard(&self, frame: &[u8], eth: &Eth, message: Option<&Message>) -> Result<bool, DropReason> {
+        let group = eth.dst.is_group();
+        if self.policy.dhcp == DhcpPolicy::Forward && !group {
+            return Ok(false);
+        }
+        let role = match message {
+            Some(m) => m.dhcp_role(),
+            None => dhcp::classify(frame, eth),
+        };
+        let passes = match (self.policy.dhcp, role) {
+            (DhcpPolicy::Forward, _) | (_, None) => true,
+            (DhcpPolicy::LocalOnly, Some(_)) => false,
+            (DhcpPolicy::Trusted(mac), Some(Dhcp::Server)) => eth.src == mac,
+            (DhcpPolicy::Trusted(_), Some(Dhcp::Client)) => true,
+        };
+        if passes { Ok(role.is_some()) } else { Err(DropReason::DhcpPolicy) }
+    }
+}
+
+fn read_eth(frame: &[u8]) -> Result<Eth, DropReason> {
+    let eth = Eth::parse(frame).map_err(|_| DropReason::BadFrame)?;
+    if !eth.src.is_unicast() {
+        return Err(DropReason::BadSource);
+    }
+    if eth.dst == Mac::ZERO {
+        return Err(DropReason::BadDestination);
+    }
+    let [a, b, c, d, e, f] = eth.dst.0;
+    if [a, b, c, d, e] == [0x01, 0x80, 0xc2, 0, 0] && f < 0x10 {
+        return Err(DropReason::LinkLocalGroup);
+    }
+    Ok(eth)
+}

@@ -1,0 +1,163 @@
+//! The command line of `switchd`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Config};
+use crate::key::PrivateKey;
+
+/// Joins the Linux bridges of many nodes into layer-2 networks over encrypted links.
+#[derive(Parser, Debug)]
+#[command(name = "switchd", version, about, arg_required_else_help = true, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the switch until SIGTERM or SIGINT; SIGHUP reloads peers and policies
+    Run(ConfigFile),
+    /// Check the configuration and the private key, and say everything that is wrong
+    CheckConfig(ConfigFile),
+    /// Make this node's private key and print its public key
+    Keygen {
+        /// Where the private key goes (mode 0600)
+        #[arg(long, value_name = "FILE", default_value = "/etc/switchd/private.key")]
+        out: PathBuf,
+        /// Replace an existing key: peers must then learn the new public key
+        #[arg(long)]
+        force: bool,
+    },
+    /// Print the public key that peers put into their [[peer]]
+    Pubkey {
+        /// The private key's file; default: node.private_key of the configuration
+        #[arg(long, value_name = "FILE", conflicts_with = "config")]
+        key: Option<PathBuf>,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+}
+
+#[derive(Args, Debug)]
+struct ConfigFile {
+    /// The configuration
+    #[arg(long, short, value_name = "FILE", env = "SWITCHD_CONFIG", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  switchd keygen                     make /etc/switchd/private.key, print the public key
+  switchd check-config               check /etc/switchd/switchd.toml
+  switchd run --config ./node.toml   run in the foreground, log on stderr
+
+Environment:
+  SWITCHD_LOG   log filter: error, warn, info (default), debug, trace, or per module
+                such as info,switchd::links=debug
+
+Exit codes: 0 done, 1 failed, 2 wrong usage. `switchctl` looks into a running switchd.";
+
+/// Parses the command line and carries it out; `run` is the daemon.
+pub fn main(run: impl FnOnce(Config, PathBuf) -> anyhow::Result<()>) -> ExitCode {
+    match execute(Cli::parse().command, run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("switchd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command, run: impl FnOnce(Config, PathBuf) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    match command {
+        Command::Run(ConfigFile { config: path }) => run(Config::load(&path)?, path),
+        Command::CheckConfig(ConfigFile { config: path }) => {
+            println!("{}", check_config(&path)?);
+            Ok(())
+        }
+        Command::Keygen { out, force } => {
+            let key = PrivateKey::generate()?;
+            key.save(&out, force)?;
+            eprintln!("private key written to {}; its public key, for the peers:", out.display());
+            println!("{}", key.public());
+            Ok(())
+        }
+        Command::Pubkey { key, config } => {
+            let path = match key {
+                Some(path) => path,
+                None => Config::load(&config.config)?.node.private_key,
+            };
+            println!("{}", PrivateKey::load(&path)?.public());
+            Ok(())
+        }
+    }
+}
+
+fn check_config(path: &Path) -> anyhow::Result<String> {
+    let config = Config::load(path)?;
+    let key = PrivateKey::load(&config.node.private_key)?;
+    check_own_key(&config, &key)?;
+    let dialled = config.peers.iter().filter(|peer| peer.address.is_some()).count();
+    Ok(format!(
+        "{} is good: node {} ({}), {} network(s), {} peer(s), {dialled} with an address",
+        path.display(),
+        config.node.name,
+        key.public(),
+        config.networks.len(),
+        config.peers.len(),
+    ))
+}
+
+/// Refuses a peer that has this node's own key: the mark of a copied disk or configuration.
+pub fn check_own_key(config: &Config, key: &PrivateKey) -> anyhow::Result<()> {
+    match config.peers.iter().find(|peer| peer.public_key == key.public()) {
+        None => Ok(()),
+        Some(peer) => Err(anyhow::anyhow!("each node needs a key of its own: switchd keygen --force"))
+            .with_context(|| format!("peer {:?} has this node's own public key", peer.name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn run(args: &[&str]) -> anyhow::Result<()> {
+        let cli = Cli::try_parse_from([&["switchd"], args].concat())?;
+        execute(cli.command, |_, _| Ok(()))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent_and_has_help() {
+        Cli::command().debug_assert();
+        let help = Cli::command().render_long_help().to_string();
+        for word in ["run", "check-config", "keygen", "pubkey", "SWITCHD_LOG", "Examples"] {
+            assert!(help.contains(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn keygen_pubkey_and_check_config() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("private.key");
+        let conf = dir.path().join("switchd.toml");
+        run(&["keygen", "--out", key.to_str().unwrap()]).unwrap();
+        assert!(run(&["keygen", "--out", key.to_str().unwrap()]).is_err());
+        run(&["pubkey", "--key", key.to_str().unwrap()]).unwrap();
+        std::fs::write(&conf, format!("[node]\nname = \"a\"\nprivate_key = {key:?}\n")).unwrap();
+        run(&["check-config", "--config", conf.to_str().unwrap()]).unwrap();
+        run(&["pubkey", "--config", conf.to_str().unwrap()]).unwrap();
+        run(&["run", "--config", conf.to_str().unwrap()]).unwrap();
+        let own = PrivateKey::load(&key).unwrap().public();
+        let text = format!(
+            "[node]\nname = \"a\"\nprivate_key = {key:?}\n[[peer]]\nname = \"b\"\npublic_key = \"{own}\"\n"
+        );
+        std::fs::write(&conf, text).unwrap();
+        let error = run(&["check-config", "--config", conf.to_str().unwrap()]).unwrap_err();
+        assert!(format!("{error:#}").contains("own public key"), "{error:#}");
+    }
+}

@@ -1,0 +1,169 @@
+//! Frames on their way to a peer: split to the path, sealed in place in the send buffer.
+
+use switch_core::frame::{ETH_LEN, ethertype};
+use switch_core::ids::{PeerId, Vni};
+use switch_core::offload::{Split, clamp_mss};
+use switch_core::seal::Sealer;
+use switch_core::switch::DropReason;
+use switch_core::vnet::{Gso, PartialCsum, VnetHdr};
+use switch_core::wire::{
+    FRAGMENT_HEADER_LEN, FRAME_HEADER_LEN, FrameHeader, HEADER_LEN, Origin, Probe, SEAL_OVERHEAD, TAG_LEN,
+    encode_fragment,
+};
+
+use super::command::Report;
+use super::core::Core;
+use super::peers::Peer;
+use super::transmitter::Transmitter;
+
+/// The network's part in sending.
+#[derive(Clone, Copy)]
+pub(super) struct Outbound {
+    pub(super) vni: Vni,
+    pub(super) mss_clamp: bool,
+}
+
+impl Core {
+    /// Seals a frame or super-frame for a peer. It leaves with the transmitter's next flush.
+    pub(super) fn send_frame(
+        &mut self,
+        outbound: Outbound,
+        to: PeerId,
+        vnet: &VnetHdr,
+        frame: &mut [u8],
+    ) -> Result<(), DropReason> {
+        let Core { peers, transmitter, scratch, reports, rekey_datagrams, .. } = self;
+        let (peer, session) = peers.sealing(to).ok_or(DropReason::LinkDown)?;
+        let address = peer.address.ok_or(DropReason::LinkDown)?;
+        let sealer = session.sealer.as_deref_mut().ok_or(DropReason::LinkDown)?;
+        let mut line = Line { transmitter, peer, sealer, address, outbound, scratch };
+
+        let max_frame = line.peer.max_frame();
+        if outbound.mss_clamp {
+            clamp_mss(frame, (max_frame - l2_len(frame)) as u16, vnet.csum.is_some());
+        }
+        match vnet.gso {
+            Gso::None => line.frame(Origin::Whole, vnet.csum, frame)?,
+            gso => {
+                let origin = if gso == Gso::UdpL4 { Origin::UdpSegment } else { Origin::TcpSegment };
+                let split = Split::new(frame, vnet, max_frame).map_err(|_| DropReason::BadGso)?;
+                line.segments(origin, &split)?;
+            }
+        }
+        if !session.rekey_reported
+            && session.sealer.as_ref().is_some_and(|sealer| sealer.counter() >= *rekey_datagrams)
+        {
+            session.rekey_reported = true;
+            let _ = reports.send(Report::RekeyDue(to));
+        }
+        Ok(())
+    }
+
+    /// Seals a sign of life.
+    pub(super) fn send_probe(&mut self, to: PeerId, probe: Probe) {
+        let Core { peers, transmitter, .. } = self;
+        let Some((peer, session)) = peers.sealing(to) else { return };
+        let (Some(address), Some(sealer)) = (peer.address, session.sealer.as_deref_mut()) else { return };
+        let message = probe.encode();
+        let len = SEAL_OVERHEAD + message.len();
+        let slot = transmitter.reserve(address, len);
+        slot[HEADER_LEN..len - TAG_LEN].copy_from_slice(&message);
+        if sealer.seal(slot).is_err() {
+            transmitter.cancel(len);
+        }
+    }
+}
+
+/// One peer's sending side, borrowed for one frame.
+struct Line<'a> {
+    transmitter: &'a mut Transmitter,
+    peer: &'a mut Peer,
+    sealer: &'a mut Sealer,
+    address: std::net::SocketAddr,
+    outbound: Outbound,
+    scratch: &'a mut Vec<u8>,
+}
+
+impl Line<'_> {
+    fn frame(&mut self, origin: Origin, csum: Option<PartialCsum>, frame: &[u8]) -> Result<(), DropReason> {
+        let header = FrameHeader { vni: self.outbound.vni, origin, csum }.encode();
+        if frame.len() > self.peer.max_frame() {
+            self.scratch.clear();
+            self.scratch.extend_from_slice(&header);
+            self.scratch.extend_from_slice(frame);
+            return self.fragments();
+        }
+        self.seal(FRAME_HEADER_LEN + frame.len(), |message| {
+            let (head, body) = message.split_at_mut(FRAME_HEADER_LEN);
+            head.copy_from_slice(&header);
+            body.copy_from_slice(frame);
+        })
+    }
+
+    fn segments(&mut self, origin: Origin, split: &Split<'_>) -> Result<(), DropReason> {
+        let header = FrameHeader { vni: self.outbound.vni, origin, csum: Some(split.csum()) }.encode();
+        for i in 0..split.count() {
+            let len = split.segment_len(i);
+            if len > self.peer.max_frame() {
+                self.scratch.resize(FRAME_HEADER_LEN + len, 0);
+                self.scratch[..FRAME_HEADER_LEN].copy_from_slice(&header);
+                split.write_segment(i, &mut self.scratch[FRAME_HEADER_LEN..]);
+                self.fragments()?;
+                continue;
+            }
+            self.seal(FRAME_HEADER_LEN + len, |message| {
+                let (head, body) = message.split_at_mut(FRAME_HEADER_LEN);
+                head.copy_from_slice(&header);
+                split.write_segment(i, body);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Cuts the message in `scratch`.
+    fn fragments(&mut self) -> Result<(), DropReason> {
+        let message = std::mem::take(self.scratch);
+        let max = self.peer.datagram_max - SEAL_OVERHEAD - FRAGMENT_HEADER_LEN;
+        let result = match self.peer.fragmenter.cut(&message, max) {
+            Ok(mut pieces) => pieces.try_for_each(|(info, data)| {
+                let header = encode_fragment(self.outbound.vni, &info);
+                self.seal(FRAGMENT_HEADER_LEN + data.len(), |message| {
+                    let (head, body) = message.split_at_mut(FRAGMENT_HEADER_LEN);
+                    head.copy_from_slice(&header);
+                    body.copy_from_slice(data);
+                })
+            }),
+            Err(_) => Err(DropReason::TooBig),
+        };
+        *self.scratch = message;
+        result
+    }
+
+    /// One datagram whose message is `len` bytes that `fill` writes.
+    fn seal(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) -> Result<(), DropReason> {
+        let total = SEAL_OVERHEAD + len;
+        let slot = self.transmitter.reserve(self.address, total);
+        fill(&mut slot[HEADER_LEN..HEADER_LEN + len]);
+        if self.sealer.seal(slot).is_err() {
+            self.transmitter.cancel(total);
+            return Err(DropReason::CounterExhausted);
+        }
+        self.peer.counters.datagrams_to_peer += 1;
+        self.peer.counters.bytes_to_peer += total as u64;
+        Ok(())
+    }
+}
+
+/// Bytes in front of the IP header: the MSS that fits depends on it.
+fn l2_len(frame: &[u8]) -> usize {
+    let tagged = |at: usize| {
+        frame
+            .get(at..at + 2)
+            .is_some_and(|t| matches!(u16::from_be_bytes([t[0], t[1]]), ethertype::VLAN | ethertype::QINQ))
+    };
+    match (tagged(ETH_LEN - 2), tagged(ETH_LEN + 2)) {
+        (false, _) => ETH_LEN,
+        (true, false) => ETH_LEN + 4,
+        (true, true) => ETH_LEN + 8,
+    }
+}
