@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use netns_tests::{Lab, LabSpec, cmd, ctl, expect, lab_test, measure, wait_for};
+use netns_tests::{Lab, LabSpec, cmd, expect, lab_test, measure, switchd_bin, wait_for};
 
 /// The default of `metrics.listen`, in the node's own namespace.
 const METRICS: u16 = 9484;
@@ -146,8 +146,7 @@ fn mistakes_in_the_configuration_are_named() -> Result<()> {
     lab_test(LabSpec::pair("config_mistakes"), |lab| {
         let good = lab.configs()?.remove(0).to_toml();
         let node = lab.node("node-a")?;
-        let bin = std::env::var("SWITCHD_BIN")
-            .unwrap_or_else(|_| netns_tests::target_dir().join("release/switchd").display().to_string());
+        let bin = switchd_bin()?.display().to_string();
         let config = node.config_path().display().to_string();
         let check = |text: &str| -> Result<cmd::Finished> {
             node.write_config(text)?;
@@ -182,28 +181,22 @@ fn mistakes_in_the_configuration_are_named() -> Result<()> {
 fn watch_shows_rates() -> Result<()> {
     spoken("watch", |lab| {
         let node = lab.node("node-a")?;
-        let ctl_bin = std::env::var("SWITCHCTL_BIN")
-            .unwrap_or_else(|_| netns_tests::target_dir().join("release/switchctl").display().to_string());
-        let socket = node.socket_path().display().to_string();
-        let args = ["timeout", "3", &ctl_bin, "--socket", &socket, "--json", "watch"];
         let text = std::thread::scope(|scope| {
-            let watch = scope.spawn(|| cmd::finish(&args, None, Duration::from_secs(6)));
+            let watch =
+                scope.spawn(|| node.ctl_text(&["--json", "watch", "--interval", "0.5", "--count", "3"]));
             measure::ping(
                 lab.instance("a1")?.ns(),
                 lab.instance("b1")?.v4()?,
-                100,
+                50,
                 Duration::from_millis(20),
             )?;
             watch.join().map_err(|_| anyhow::anyhow!("watch panicked"))?
-        })?
-        .stdout;
+        })?;
         let lines: Vec<&str> = text.lines().collect();
-        expect(lines.len() >= 2, || format!("only {} lines in 3 s:\n{text}", lines.len()))?;
+        expect(lines.len() == 3, || format!("{} lines of 3:\n{text}", lines.len()))?;
         for line in lines {
             let value: serde_json::Value = serde_json::from_str(line).context("a line is no JSON")?;
-            expect(value.to_string().contains("blue") || !ctl::rows(&value, "networks").is_empty(), || {
-                text.clone()
-            })?;
+            expect(value.to_string().contains("blue"), || format!("no network in {value}"))?;
         }
         Ok(())
     })
