@@ -461,7 +461,8 @@ fn a_second_way_between_two_bridges_does_not_circle() {
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Send(u8, u8),
-    Migrate(u8, usize),
+    /// To a node; the hypervisor announces it by RARP, or the instance itself in one family.
+    Migrate(u8, usize, bool),
     Pass(u64),
 }
 
@@ -474,7 +475,7 @@ proptest! {
         acts in prop::collection::vec(
             prop_oneof![
                 6 => (1..7u8, 1..7u8).prop_map(|(n, to)| Act::Send(n, to)),
-                2 => (1..7u8, 0..3usize).prop_map(|(n, to)| Act::Migrate(n, to)),
+                2 => (1..7u8, 0..3usize, any::<bool>()).prop_map(|(n, to, told)| Act::Migrate(n, to, told)),
                 1 => prop::sample::select(vec![3_000, 400_000, 1_300_000]).prop_map(Act::Pass),
             ],
             1..60,
@@ -486,10 +487,13 @@ proptest! {
             match act {
                 Act::Send(n, to) if n != to => prop_assert!(f.send(family, n, to), "{} to {}", n, to),
                 Act::Send(..) => {}
-                Act::Migrate(n, to) => {
+                Act::Migrate(n, to, told) => {
                     // Not so often that it would count as flapping.
                     f.pass(3_000);
-                    f.migrate(n, to, true);
+                    f.migrate(n, to, told);
+                    if !told {
+                        f.emit(n, gratuitous(family, n));
+                    }
                 }
                 Act::Pass(ms) => f.pass(ms),
             }
