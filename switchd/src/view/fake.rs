@@ -45,7 +45,11 @@ impl View for FakeView {
                 mode: "rewrite".into(),
                 bridge: "br-blue".into(),
                 endpoint: "sw-blue".into(),
-                endpoint_state: if self.ready { EndpointStatus::Up } else { EndpointStatus::WaitingForBridge },
+                endpoint_state: if self.ready {
+                    EndpointStatus::Up
+                } else {
+                    EndpointStatus::WaitingForBridge
+                },
                 endpoint_mac: "02:73:77:00:00:64".into(),
                 mtu: 1500,
                 offloads: vec!["csum".into(), "tso4".into()],
