@@ -11,7 +11,7 @@ use crate::key::PrivateKey;
 
 /// Joins the Linux bridges of many nodes into layer-2 networks over encrypted links.
 #[derive(Parser, Debug)]
-#[command(name = "switchd", version, about, arg_required_else_help = true, after_help = EXAMPLES)]
+#[command(name = "switchd", version, arg_required_else_help = true, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

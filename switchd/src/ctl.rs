@@ -21,7 +21,7 @@ use crate::view::{BindingRow, Direction, DroppedFrame, Link, MacRow, Stats, Stat
 
 /// Look into a running switchd.
 #[derive(Parser, Debug)]
-#[command(name = "switchctl", version, about, arg_required_else_help = true, after_help = EXAMPLES)]
+#[command(name = "switchctl", version, arg_required_else_help = true, after_help = EXAMPLES)]
 pub struct Cli {
     /// The daemon's admin socket (admin.socket of its configuration)
     #[arg(long, short, global = true, value_name = "PATH", env = "SWITCHCTL_SOCKET", default_value = DEFAULT_SOCKET)]

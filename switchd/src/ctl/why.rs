@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
+use switch_core::switch::DropReason;
+
 use super::client::{Client, CtlError};
 use super::show::duration;
 use super::{WhyDropped, print_line};
@@ -88,150 +90,57 @@ fn line(row: &DroppedFrame) -> String {
 }
 
 fn meaning_and_mend(reason: &str) -> (&'static str, &'static str) {
-    REASONS.iter().find(|(label, ..)| *label == reason).map_or(
-        ("a reason that this switchctl does not know", "use the switchctl of the daemon's version"),
-        |(_, meaning, mend)| (meaning, mend),
-    )
+    match DropReason::ALL.iter().find(|known| known.label() == reason) {
+        Some(known) => (known.help(), mend(*known)),
+        None => ("A reason that this switchctl does not know.", "use the switchctl of the daemon's version"),
+    }
+}
+
+/// What to do about it; every reason has its line.
+fn mend(reason: DropReason) -> &'static str {
+    match reason {
+        DropReason::BadFrame => "look at the sender's driver: switchctl capture",
+        DropReason::BadSource => "give the instance a unicast MAC",
+        DropReason::BadDestination => "look at the sender: its neighbour table holds a zero MAC",
+        DropReason::BadArp | DropReason::BadIp => "look at the sender: switchctl capture",
+        DropReason::BadNd => "look at the sender: its hop limit must be 255 and its checksum right",
+        DropReason::LinkLocalGroup | DropReason::SameBridge => "none needed",
+        DropReason::Loop => "find the other port: bridge fdb show, then remove it from the bridge",
+        DropReason::Flapping => "look for two instances with one MAC, or a loop",
+        DropReason::Spoof => {
+            "correct the binding, or stop the sender; anti_spoof = \"learn\" takes it as a move"
+        }
+        DropReason::BoundElsewhere => "give the moved instance's binding a higher generation and this node",
+        DropReason::NotForEndpoint => "none needed, unless the protocol needs real MACs: mode = \"preserve\"",
+        DropReason::NoAsker => "none needed if rare",
+        DropReason::AskLimited => "none needed; does the address exist?",
+        DropReason::AskTableFull => "look for a scanner: switchctl why-dropped --reason ask_limited",
+        DropReason::FloodLimited => "look for a storm; else raise broadcast_rate and broadcast_burst",
+        DropReason::NoPeers | DropReason::LinkDown => "switchctl links says why",
+        DropReason::DhcpPolicy => "change dhcp of the network if it should cross",
+        DropReason::HoldFull => "none needed if rare; it is sent again",
+        DropReason::HoldExpired => "is the destination running? switchctl bindings",
+        DropReason::BadDatagram => "do all nodes run one version? else a stranger sends",
+        DropReason::UnknownReceiver => "none needed just after a restart",
+        DropReason::BadTag => "none needed if rare; else find the sender",
+        DropReason::Replayed => "none needed if rare; the path duplicates or reorders",
+        DropReason::BadInnerHeader => "do all nodes run one version?",
+        DropReason::UnknownNetwork => "add the network here, or take this node out of its peers there",
+        DropReason::NotAMember => "add it to the network's peers, or take the network from it",
+        DropReason::TooBig => "set the guests' MTU to the network's mtu",
+        DropReason::ReassemblyFull => "the path loses fragments: see path MTU in switchctl links",
+        DropReason::ReassemblyTimeout => "look at the underlay's loss",
+        DropReason::BadVnetHeader | DropReason::BadGso => {
+            "set offloads = false for the network and report it"
+        }
+        DropReason::TapWrite => "is the endpoint up? switchctl status",
+        DropReason::CounterExhausted => "fresh keys are under way; lower link.rekey_datagrams",
+        DropReason::SendFailed => "switchctl stats names the error; firewall or route?",
+        DropReason::QueueFull => "none needed if rare; else the machine is short of CPU",
+    }
 }
 
 const POLL: Duration = Duration::from_millis(500);
-
-/// (label, meaning, mend).
-const REASONS: &[(&str, &str, &str)] = &[
-    (
-        "bad_frame",
-        "the frame ends inside its Ethernet header or tags",
-        "look at the sender's driver: switchctl capture",
-    ),
-    ("bad_source", "the source MAC is a group address or zero", "give the instance a unicast MAC"),
-    (
-        "bad_destination",
-        "the destination MAC is zero",
-        "look at the sender: its neighbour table holds a zero MAC",
-    ),
-    ("bad_arp", "the ARP message is malformed", "look at the sender: switchctl capture"),
-    (
-        "bad_nd",
-        "the neighbour discovery message fails the checks of RFC 4861",
-        "look at the sender: its hop limit must be 255 and its checksum right",
-    ),
-    ("bad_ip", "the IP header is cut short", "look at the sender: switchctl capture"),
-    ("link_local_group", "STP, LLDP and PAUSE are not forwarded by bridges", "none needed"),
-    (
-        "loop",
-        "the endpoint's own frame came back: the bridge has a second way to this network",
-        "find the other port: bridge fdb show, then remove it from the bridge",
-    ),
-    (
-        "flapping",
-        "the source MAC changes its place too often and is held where it was",
-        "look for two instances with one MAC, or a loop",
-    ),
-    (
-        "spoof",
-        "the source contradicts a controller's binding",
-        "correct the binding, or stop the sender; anti_spoof = \"learn\" takes it as a move",
-    ),
-    (
-        "bound_elsewhere",
-        "the controller binds the source MAC to another node",
-        "give the moved instance's binding a higher generation and this node",
-    ),
-    ("same_bridge", "the destination is on this bridge, which carries the frame itself", "none needed"),
-    (
-        "not_for_endpoint",
-        "the frame is for the endpoint but nothing that it forwards",
-        "none needed, unless the protocol needs real MACs: mode = \"preserve\"",
-    ),
-    ("no_asker", "a reply for an asker that nobody knows any more", "none needed if rare"),
-    (
-        "ask_limited",
-        "the same unknown address was asked for a moment ago",
-        "none needed; does the address exist?",
-    ),
-    (
-        "ask_table_full",
-        "too many unknown addresses are asked for at once",
-        "look for a scanner: switchctl why-dropped --reason ask_limited",
-    ),
-    (
-        "flood_limited",
-        "over the network's limit of broadcast, multicast and unknown unicast",
-        "look for a storm; else raise broadcast_rate and broadcast_burst",
-    ),
-    ("no_peers", "no peer of the network is up", "switchctl links says why"),
-    (
-        "dhcp_policy",
-        "the network's dhcp policy keeps the message from crossing",
-        "change dhcp of the network if it should cross",
-    ),
-    (
-        "hold_full",
-        "no room to keep the frame until its destination is known",
-        "none needed if rare; it is sent again",
-    ),
-    ("hold_expired", "nobody answered for the destination", "is the destination running? switchctl bindings"),
-    ("link_down", "the link to the destination's node is down", "switchctl links says why"),
-    (
-        "bad_datagram",
-        "the datagram is too short, or of an unknown type or version",
-        "do all nodes run one version? else a stranger sends",
-    ),
-    ("unknown_receiver", "the datagram is for a session that is gone", "none needed just after a restart"),
-    (
-        "bad_tag",
-        "the datagram was altered, or sealed by a stranger",
-        "none needed if rare; else find the sender",
-    ),
-    (
-        "replayed",
-        "the datagram was seen before, or is older than the replay window",
-        "none needed if rare; the path duplicates or reorders",
-    ),
-    ("bad_inner_header", "the opened datagram is malformed", "do all nodes run one version?"),
-    (
-        "unknown_network",
-        "the VNI is no network of this node",
-        "add the network here, or take this node out of its peers there",
-    ),
-    (
-        "not_a_member",
-        "the sender is no peer of the network",
-        "add it to the network's peers, or take the network from it",
-    ),
-    (
-        "too_big",
-        "the frame exceeds what the path or the network's MTU carries",
-        "set the guests' MTU to the network's mtu",
-    ),
-    (
-        "reassembly_full",
-        "no room to reassemble another frame",
-        "the path loses fragments: see path MTU in switchctl links",
-    ),
-    ("reassembly_timeout", "fragments of a frame were lost", "look at the underlay's loss"),
-    (
-        "bad_vnet_header",
-        "the kernel's offload header contradicts the frame",
-        "set offloads = false for the network and report it",
-    ),
-    (
-        "bad_gso",
-        "the super-frame cannot be segmented as its header says",
-        "set offloads = false for the network and report it",
-    ),
-    ("tap_write", "the kernel refused the frame on the TAP", "is the endpoint up? switchctl status"),
-    (
-        "counter_exhausted",
-        "the session's keys sealed as many datagrams as they may",
-        "fresh keys are under way; lower link.rekey_datagrams",
-    ),
-    (
-        "send_failed",
-        "the kernel refused the datagram on the socket",
-        "switchctl stats names the error; firewall or route?",
-    ),
-];
 
 #[cfg(test)]
 mod tests {
@@ -261,13 +170,5 @@ mod tests {
         assert_eq!(unseen(&log(0..3), &log(7..9)), log(7..9), "all of them did");
         assert_eq!(unseen(&log(0..3), &log(0..3)), []);
         assert_eq!(unseen(&[], &log(0..2)), log(0..2));
-    }
-
-    #[test]
-    fn reasons_are_known_once() {
-        let mut labels: Vec<_> = REASONS.iter().map(|(label, ..)| label).collect();
-        labels.sort();
-        labels.dedup();
-        assert_eq!(labels.len(), REASONS.len());
     }
 }
