@@ -63,16 +63,19 @@ impl PacketSocket {
 
     /// The next frame, or `None` after 20 ms without any.
     pub fn recv(&self) -> Result<Option<Frame>> {
-        let mut buf = vec![0; FRAME_MAX];
-        match sys::recv(self.socket.as_fd(), &mut buf) {
+        self.recv_with(&mut vec![0; FRAME_MAX])
+    }
+
+    fn recv_with(&self, buf: &mut [u8]) -> Result<Option<Frame>> {
+        match sys::recv(self.socket.as_fd(), buf) {
             Ok(got) => {
-                buf.truncate(got.len);
+                let mut bytes = buf[..got.len].to_vec();
                 if let Some((tpid, tci)) = got.vlan
-                    && buf.len() >= 12
+                    && bytes.len() >= 12
                 {
-                    buf.splice(12..12, [tpid.to_be_bytes(), tci.to_be_bytes()].concat());
+                    bytes.splice(12..12, [tpid.to_be_bytes(), tci.to_be_bytes()].concat());
                 }
-                Ok(Some(Frame { bytes: buf, sent: got.sent }))
+                Ok(Some(Frame { bytes, sent: got.sent }))
             }
             Err(error)
                 if matches!(
@@ -104,8 +107,9 @@ impl Sniffer {
         let thread = {
             let (frames, stop) = (frames.clone(), stop.clone());
             std::thread::spawn(move || {
+                let mut buf = vec![0; FRAME_MAX];
                 while !stop.load(Ordering::Relaxed) {
-                    match socket.recv() {
+                    match socket.recv_with(&mut buf) {
                         Ok(Some(frame)) => lock(&frames).push(frame),
                         Ok(None) => {}
                         // ENETDOWN while the interface goes away and comes back.

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use netns_tests::{Lab, LabSpec, cmd, expect, lab_test, measure, switchd_bin, wait_for};
+use netns_tests::{Lab, LabSpec, cmd, ctl, expect, lab_test, measure, switchd_bin, wait_for};
 
 /// The default of `metrics.listen`, in the node's own namespace.
 const METRICS: u16 = 9484;
@@ -15,6 +15,12 @@ fn spoken(name: &str, body: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
         lab.start_switchd(|_| {})?;
         for ip in lab.instance("b1")?.both()? {
             measure::ping_ok(lab.instance("a1")?.ns(), ip)?;
+        }
+        // The counters shown are a snapshot that the worker renews now and then.
+        for node in lab.nodes() {
+            wait_for("counters of the pings", Duration::from_secs(2), || {
+                node.stats().is_ok_and(|stats| ctl::sum(&stats, "frames") >= 12)
+            })?;
         }
         body(lab)
     })

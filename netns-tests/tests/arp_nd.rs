@@ -148,7 +148,8 @@ fn requests_for_known_bindings_never_cross() -> Result<()> {
         let stats = lab.node("node-a")?.stats()?;
         for protocol in ["arp", "nd"] {
             let answered = ctl::outcome(&stats, protocol, "answered");
-            expect(answered >= 5, || format!("{answered} {protocol} requests were answered: {stats}"))?;
+            // Now and then the neighbour's own request fills the cache before ours is sent.
+            expect(answered >= 3, || format!("{answered} {protocol} requests were answered: {stats}"))?;
         }
         Ok(())
     })
@@ -207,9 +208,11 @@ fn unicast_polls_reach_their_target() -> Result<()> {
             at_b.wait(&format!("the poll for {ip} at b1"), SOON, |seen, frame| {
                 remote(frame) && seen.asks() && seen.dst == own
             })?;
+            // An answer to a unicast solicitation need not repeat the MAC (RFC 4861, 7.2.4), and Linux's does not.
             let shown = shown_mac(b, mode)?;
             at_a.wait(&format!("the answer about {ip} at a1"), SOON, |seen, frame| {
-                remote(frame) && answer_about(seen, ip) == Some(shown)
+                let bare = seen.nd.is_some_and(|nd| nd.kind == ADVERTISEMENT && nd.link_layer.is_none());
+                remote(frame) && seen.src == shown && (bare || answer_about(seen, ip) == Some(shown))
             })?;
         }
         Ok(())

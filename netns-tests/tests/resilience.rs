@@ -93,10 +93,10 @@ fn bridge_comes_after_the_daemon() -> Result<()> {
         lab.node("node-b")?.ns().ip("link del br-blue")?;
         lab.start_switchd_unready(|_| {})?;
         let node = lab.node("node-b")?;
-        let status = wait_ok("a status", Duration::from_secs(5), || node.ctl(&["status"]))?;
-        expect(!ctl::ready(&status), || "ready without a bridge".into())?;
-        expect(status["not_ready_because"].to_string().contains("br-blue"), || {
-            format!("no reason: {status}")
+        wait_for("a reason that names the bridge", Duration::from_secs(5), || {
+            node.ctl(&["status"]).is_ok_and(|status| {
+                !ctl::ready(&status) && status["not_ready_because"].to_string().contains("br-blue")
+            })
         })?;
         node.create_bridge("br-blue")?;
         node.attach_instances("blue", "br-blue")?;
