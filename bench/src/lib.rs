@@ -1,1 +1,1 @@
-//! (to be written)
+//! Benches: of the core's parts in `benches/`, of the whole system in `src/bin/`.

@@ -47,6 +47,12 @@ pub fn sum(value: &Value, name: &str) -> u64 {
     }
 }
 
+/// How often a case of `arp` or `nd` in a `stats` answer ended in `outcome`, over all networks.
+pub fn outcome(stats: &Value, protocol: &str, outcome: &str) -> u64 {
+    let cases = rows(stats, "networks").iter().flat_map(|network| rows(&network[protocol], ""));
+    cases.filter(|case| case["outcome"] == outcome).filter_map(|case| case["count"].as_u64()).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

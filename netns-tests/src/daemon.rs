@@ -72,12 +72,12 @@ impl Drop for Daemon {
 }
 
 /// The daemon under test: `$SWITCHD_BIN`, or the one beside the running test.
-pub(crate) fn switchd_bin() -> Result<PathBuf> {
+pub fn switchd_bin() -> Result<PathBuf> {
     shipped("SWITCHD_BIN", "switchd")
 }
 
 /// The command under test: `$SWITCHCTL_BIN`, or the one beside the running test.
-pub(crate) fn switchctl_bin() -> Result<PathBuf> {
+pub fn switchctl_bin() -> Result<PathBuf> {
     shipped("SWITCHCTL_BIN", "switchctl")
 }
 

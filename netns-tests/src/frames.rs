@@ -233,6 +233,23 @@ impl Seen {
     }
 }
 
+/// A UDP datagram over IPv4 with no UDP checksum, which IPv4 allows (RFC 768).
+pub fn udp_v4(macs: [Mac; 2], from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), payload: &[u8]) -> Vec<u8> {
+    let [dst, src] = macs;
+    let mut ip = vec![0x45, 0];
+    ip.extend((28 + payload.len() as u16).to_be_bytes());
+    ip.extend([0, 0, 0, 0, 64, 17, 0, 0]);
+    ip.extend(from.0.octets());
+    ip.extend(to.0.octets());
+    let sum = internet_checksum(&ip);
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    for word in [from.1, to.1, 8 + payload.len() as u16, 0] {
+        ip.extend(word.to_be_bytes());
+    }
+    ip.extend(payload);
+    ethernet(dst, src, &[], IPV4, &ip)
+}
+
 fn ports(udp: Option<&[u8]>) -> Option<(u16, u16)> {
     let [a, b, c, d] = *udp?.first_chunk::<4>()?;
     Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
@@ -243,6 +260,11 @@ fn icmpv6_checksum(src: Ipv6Addr, dst: Ipv6Addr, icmp: &[u8]) -> u16 {
     bytes.extend((icmp.len() as u32).to_be_bytes());
     bytes.extend([0, 0, 0, 58]);
     bytes.extend(icmp);
+    internet_checksum(&bytes)
+}
+
+/// RFC 1071.
+fn internet_checksum(bytes: &[u8]) -> u16 {
     let mut sum: u32 =
         bytes.chunks(2).map(|c| u32::from(c[0]) << 8 | u32::from(*c.get(1).unwrap_or(&0))).sum();
     while sum > 0xffff {

@@ -11,6 +11,7 @@ pub mod cmd;
 pub mod config;
 pub mod ctl;
 mod daemon;
+pub mod dhcp;
 mod evidence;
 pub mod frames;
 mod lab;
@@ -23,6 +24,7 @@ pub mod vxlan;
 mod wait;
 
 pub use config::SwitchdConfig;
+pub use daemon::{switchctl_bin, switchd_bin};
 pub use lab::{
     BridgeSpec, Instance, InstanceSpec, Lab, LabSpec, Node, NodeSpec, UnderlaySpec, lab_test, require_root,
     sweep, target_dir,

@@ -1,6 +1,7 @@
 //! iperf3, ping and /proc, read as numbers.
 
-use std::net::IpAddr;
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -69,6 +70,20 @@ pub fn iperf(client: &Namespace, server: &Namespace, ip: IpAddr, seconds: u32) -
     let _ = listening.kill();
     let _ = listening.wait();
     parse_iperf(&result?.stdout)
+}
+
+/// A GET of `path` at port `port` of the namespace's loopback: status code and body.
+pub fn http_get(ns: &Namespace, port: u16, path: &str) -> Result<(u16, String)> {
+    let limit = Duration::from_secs(3);
+    let mut stream = ns.enter(|| Ok(TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), limit)?))?;
+    stream.set_read_timeout(Some(limit))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let (head, body) = text.split_once("\r\n\r\n").context("no HTTP header came")?;
+    let code =
+        head.split_whitespace().nth(1).and_then(|code| code.parse().ok()).context("no HTTP status came")?;
+    Ok((code, body.to_owned()))
 }
 
 /// CPU time that process `pid` has used.

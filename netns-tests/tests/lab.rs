@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Result;
+use netns_tests::dhcp::{DhcpServer, lease};
 use netns_tests::frames::{EXPERIMENTAL, Mac, ethernet};
 use netns_tests::packet::{PacketSocket, Sniffer};
 use netns_tests::traffic::{Sequence, TcpFlow, UdpEcho, multicast, round_trips, tcp_both_ways};
-use netns_tests::{LabSpec, expect, lab_test, measure, vxlan};
+use netns_tests::{LabSpec, expect, lab_test, measure, vxlan, wait_for};
 
 /// Every kind of traffic that the tests use, between two instances of one bridge.
 #[test]
@@ -98,5 +99,22 @@ fn mtu_of_underlays() -> Result<()> {
             largest(b.underlay_v4(1), "1472")?,
         ];
         expect(got == [1, 1, 0], || format!("{got:?}"))
+    })
+}
+
+/// A lease and an address by SLAAC, from a neighbour on the same bridge.
+#[test]
+fn dhcp_tools_on_one_bridge() -> Result<()> {
+    lab_test(LabSpec::star("dhcp_tools", 1, &["blue"], 2), |lab| {
+        let (server, client) = (lab.instance("a1")?, lab.instance("a2")?);
+        server.ns().ip("addr add fd00:5::1/64 dev eth0 nodad")?;
+        let ranges = ["10.0.0.100,10.0.0.150,255.255.255.0,120", "fd00:5::,ra-only,64,120"];
+        let _server = DhcpServer::start(server, lab.dir(), &ranges)?;
+        let address = lease(client, lab.dir(), 3)?;
+        expect(address.starts_with("10.0.0.1"), || format!("leased {address}"))?;
+        wait_for("an address by SLAAC", Duration::from_secs(10), || {
+            client.ns().ip("-6 addr show dev eth0 dynamic").is_ok_and(|text| text.contains("fd00:5::"))
+        })
+        .map(drop)
     })
 }

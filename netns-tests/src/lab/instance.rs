@@ -78,6 +78,13 @@ impl Instance {
         self.ns.ip("neigh flush dev eth0").map(drop)
     }
 
+    /// Moves the instance to another node's bridge with its MAC and addresses, as a migration would. Nothing is
+    /// announced.
+    pub fn move_to(&self, from: &Node, to: &Node, bridge: &str) -> Result<()> {
+        from.ns().ip(&format!("link del {}", self.port()))?;
+        self.plug(to, Some(bridge))
+    }
+
     fn address(&self, want: impl Fn(&IpAddr) -> bool) -> Result<IpAddr> {
         let parsed = self.spec.ips.iter().filter_map(|cidr| cidr.split('/').next()?.parse().ok());
         parsed.into_iter().find(want).ok_or_else(|| anyhow!("{} has no such address", self.name()))

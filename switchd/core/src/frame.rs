@@ -57,6 +57,11 @@ impl Tags {
         &self.vids[..usize::from(self.len)]
     }
 
+    /// All of it as one number, different for different tags, to be hashed in one step.
+    pub fn pack(self) -> u32 {
+        u32::from(self.len) << 24 | u32::from(self.vids[0]) << 12 | u32::from(self.vids[1])
+    }
+
     fn push(&mut self, vid: u16) -> bool {
         match self.vids.get_mut(usize::from(self.len)) {
             Some(slot) => {

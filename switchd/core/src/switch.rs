@@ -20,6 +20,7 @@ mod counters;
 mod events;
 mod flood;
 mod forward;
+mod gateway;
 mod hold;
 mod message;
 mod neighbour;
@@ -47,6 +48,7 @@ use crate::vnet::VnetHdr;
 use asks::Asks;
 use events::Events;
 use flood::{Bucket, Links};
+use gateway::Gateways;
 use hold::Hold;
 use tables::Tables;
 
@@ -62,6 +64,7 @@ pub struct Switch {
     asks: Asks,
     hold: Hold,
     links: Links,
+    gateways: Gateways,
     bucket: Bucket,
     transmits: VecDeque<Transmit>,
     events: Events,
@@ -84,6 +87,7 @@ impl Switch {
             asks: Asks::new(config.limits, &hash),
             hold: Hold::new(config.limits, &hash),
             links: Links::default(),
+            gateways: Gateways::default(),
             bucket: Bucket::new(config.policy.broadcast_rate, config.policy.broadcast_burst),
             transmits: VecDeque::new(),
             events: Events::default(),

@@ -1,2 +1,7 @@
-//! (to be written)
-fn main() {}
+//! Looks into a running `switchd`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    switchd::ctl::main()
+}

@@ -60,7 +60,7 @@ fn node(mut table: Table<'_, '_>) -> Node {
         None => host_name(),
     };
     let private_key = table.parsed("private_key", absolute_path);
-    let listen = table.from_str("listen", "use an address and a port, such as \"[::]:4840\" (IPv4 and IPv6)");
+    let listen = table.as_type("listen", "use an address and a port, such as \"[::]:4840\" (IPv4 and IPv6)");
     table.finish();
     Node {
         name,
@@ -71,8 +71,8 @@ fn node(mut table: Table<'_, '_>) -> Node {
 
 fn admin(mut table: Table<'_, '_>) -> Admin {
     let socket = table.parsed("socket", |text| match text.len() {
-        // sun_path of struct sockaddr_un has 108 bytes with its NUL.
-        108.. => Err(format!("{} bytes are too long for a socket's path: use at most 107", text.len())),
+        // sun_path of struct sockaddr_un has 108 bytes with its NUL; the socket is first bound as `<path>.new`.
+        101.. => Err(format!("{} bytes are too long for a socket's path: use at most 100", text.len())),
         _ => absolute_path(text),
     });
     let group = table.parsed("group", |text| {

@@ -41,7 +41,7 @@ pub fn diff(old: &Config, new: &Config) -> Reload {
     for was in &old.networks {
         let Some(is) = new.networks.iter().find(|is| is.name == was.name) else {
             needs_restart.push(format!("network {:?} (removed)", was.name));
-            networks.push(without_unknown_nodes(was.clone(), new));
+            networks.push(without_unknown_nodes(was.clone(), &old.node.name, new));
             continue;
         };
         needs_restart.extend(network_restart_keys(was, is));
@@ -133,10 +133,11 @@ fn with_live_keys(was: &Network, is: &Network) -> Network {
 }
 
 /// A network that stays until the restart must not name peers that are gone.
-fn without_unknown_nodes(mut network: Network, new: &Config) -> Network {
-    let known = |name: &String| new.peers.iter().any(|peer| peer.name == *name);
+fn without_unknown_nodes(mut network: Network, own_name: &str, new: &Config) -> Network {
+    let known = |name: &str| name == own_name || new.peers.iter().any(|peer| peer.name == name);
     if let Some(names) = &mut network.peers {
-        names.retain(known);
+        names.retain(|name| known(name));
     }
+    network.bindings.retain(|binding| known(&binding.node));
     network
 }

@@ -145,7 +145,7 @@ impl<'s, 't> Table<'s, 't> {
     }
 
     /// A text by its `FromStr`, with `allowed` in place of the type's own error.
-    pub(super) fn from_str<T: FromStr>(&mut self, key: &'static str, allowed: &str) -> Option<At<T>> {
+    pub(super) fn as_type<T: FromStr>(&mut self, key: &'static str, allowed: &str) -> Option<At<T>> {
         self.parsed(key, |text| text.parse().map_err(|_| format!("{text:?} is not allowed: {allowed}")))
     }
 
@@ -261,12 +261,6 @@ impl<'s, 't> Table<'s, 't> {
             };
             self.source.problem(key.span(), format!("unknown key {name:?}{place}: {hint}"));
         }
-    }
-
-    /// The keys that were asked for: the schema.
-    #[cfg(test)]
-    pub(super) fn schema(&self) -> &BTreeSet<&'static str> {
-        &self.asked
     }
 
     fn path(&self, key: &str) -> String {

@@ -65,3 +65,44 @@ pub fn set_sha(frame: &mut [u8], l3: usize, mac: Mac) {
 pub fn set_tha(frame: &mut [u8], l3: usize, mac: Mac) {
     frame[l3 + 18..l3 + 24].copy_from_slice(&mac.0);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message() -> Arp {
+        Arp {
+            op: REPLY,
+            sha: Mac([2, 0, 0, 0, 0, 1]),
+            spa: Ipv4Addr::new(10, 0, 0, 1),
+            tha: Mac([2, 0, 0, 0, 0, 2]),
+            tpa: Ipv4Addr::new(10, 0, 0, 2),
+        }
+    }
+
+    #[test]
+    fn round_trip_and_overwrites() {
+        let mut bytes = vec![0; 18];
+        message().append(&mut bytes);
+        bytes.extend([0; 18]); // padding
+        assert_eq!(Arp::parse(&bytes, 18), Ok(message()));
+        set_sha(&mut bytes, 18, Mac([9; 6]));
+        set_tha(&mut bytes, 18, Mac([8; 6]));
+        assert_eq!(Arp::parse(&bytes, 18), Ok(Arp { sha: Mac([9; 6]), tha: Mac([8; 6]), ..message() }));
+    }
+
+    #[test]
+    fn refuses_short_and_foreign_messages() {
+        let mut bytes = Vec::new();
+        message().append(&mut bytes);
+        for len in 0..ARP_LEN {
+            assert!(Arp::parse(&bytes[..len], 0).is_err());
+        }
+        for at in 0..6 {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            assert!(Arp::parse(&bad, 0).is_err(), "{at}");
+        }
+        assert!(Arp::parse(&bytes, usize::MAX).is_err());
+    }
+}

@@ -65,3 +65,44 @@ pub(super) fn ipv6(bytes: &[u8]) -> Ipv6Addr {
     }
     octets.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(frame: &[u8]) -> Result<Option<L3>, FrameError> {
+        L3::parse(frame, &Eth::parse(frame)?)
+    }
+
+    #[test]
+    fn agrees_with_etherparse() {
+        let builder = || etherparse::PacketBuilder::ethernet2([2; 6], [4; 6]);
+        let mut v4 = Vec::new();
+        builder().ipv4([10, 0, 0, 1], [10, 0, 0, 2], 9).udp(1, 2).write(&mut v4, &[0; 5]).unwrap();
+        let ip = read(&v4).unwrap().unwrap();
+        assert_eq!((ip.src, ip.dst), ([10, 0, 0, 1].into(), [10, 0, 0, 2].into()));
+        assert_eq!((ip.protocol, ip.l4), (17, Some(34)));
+        v4[21] = 1; // fragment offset 1
+        assert_eq!(read(&v4).unwrap().unwrap().l4, None);
+        let mut v6 = Vec::new();
+        builder().ipv6([1; 16], [2; 16], 9).udp(1, 2).write(&mut v6, &[0; 5]).unwrap();
+        let ip = read(&v6).unwrap().unwrap();
+        assert_eq!((ip.src, ip.dst), ([1; 16].into(), [2; 16].into()));
+        assert_eq!((ip.protocol, ip.l4), (17, Some(54)));
+    }
+
+    #[test]
+    fn every_prefix_is_refused_or_read() {
+        for (ethertype, first, least) in [([8, 0], 0x45, 20), ([0x86, 0xdd], 0x60, 40)] {
+            let mut frame = vec![2; 12];
+            frame.extend(ethertype);
+            frame.push(first);
+            frame.extend([0; 60]);
+            for len in 14..frame.len() {
+                assert_eq!(read(&frame[..len]).is_ok(), len >= 14 + least, "{len}");
+            }
+            frame[14] = 0x11;
+            assert!(read(&frame).is_err());
+        }
+    }
+}

@@ -251,3 +251,6 @@ fn malformed(what: &'static str) -> FrameError {
 
 const ICMPV6: u8 = 58;
 const IPV6_LEN: usize = 40;
+
+#[cfg(test)]
+mod tests;

@@ -6,12 +6,15 @@ use std::time::Duration;
 use super::binding::{Binding, BindingKey, Place, Source, State};
 use super::config::AntiSpoof;
 use super::control::place_of;
+use super::flood::Share;
+use super::message;
 use super::tables::{Active, Flap, IpBound, StationIndex};
-use super::verdict::DropReason;
+use super::verdict::{Destination, DropReason};
 use super::{Event, Switch};
 use crate::frame::{Eth, ethertype, l3::L3};
 use crate::ids::Generation;
 use crate::time::Time;
+use crate::vnet::VnetHdr;
 
 impl Switch {
     /// Refuses or learns a frame's source. `None`: the frame may pass but nothing may be learned from it.
@@ -44,7 +47,8 @@ impl Switch {
         Ok(Some(i))
     }
 
-    /// Learns that a station has an IP. Refused where the controller gave the IP to another.
+    /// Learns that a station has an IP; `true` if it was another's. Refused where the controller gave the IP to
+    /// another.
     pub(super) fn learn_ip(
         &mut self,
         i: StationIndex,
@@ -52,9 +56,9 @@ impl Switch {
         router: Option<bool>,
         from: Place,
         now: Time,
-    ) -> Result<(), DropReason> {
+    ) -> Result<bool, DropReason> {
         if !bindable(&ip) {
-            return Ok(());
+            return Ok(false);
         }
         let key = self.tables.station(i).key;
         if let Some(e) = self.tables.find_ip(key.tags, ip, now) {
@@ -63,13 +67,20 @@ impl Switch {
                 return Err(self.spoof(key, Some(ip), from, now));
             }
         }
+        match router {
+            Some(true) => self.gateways.add(key.tags, ip, None),
+            Some(false) => self.gateways.remove(key.tags, ip),
+            None => {}
+        }
+        let mut taken = false;
         match self.tables.bind_ip(i, ip, Source::Learned, router, now) {
-            Ok(IpBound::Known) => return Ok(()),
+            Ok(IpBound::Known) => return Ok(false),
             Ok(IpBound::New) => {
                 let at = place_of(self.tables.station(i));
                 self.event(Event::BindingLearned { key, ip: Some(ip), at }, now);
             }
             Ok(IpBound::From(before)) => {
+                taken = true;
                 self.counters.ip_moves += 1;
                 self.event(Event::IpMoved { ip, from: before, to: key }, now);
             }
@@ -79,10 +90,11 @@ impl Switch {
             }
         }
         self.release(key.tags, ip, now);
-        Ok(())
+        Ok(taken)
     }
 
-    /// What follows a move: the caches of the bridge's instances are corrected.
+    /// What follows a move: the caches of the bridge's instances are corrected, and the peers hear of an
+    /// instance that came here.
     ///
     /// Not every IP may be announced: an instance that just started may have its own IPv6 addresses still under
     /// duplicate address detection, and our announcement would make it give them up (RFC 4862, 5.4.4). So IPv6
@@ -117,6 +129,12 @@ impl Switch {
         }
         for (ip, router) in ips {
             self.announce(key, ip, router, to.at);
+        }
+        // The frame that showed the move may concern one peer only, or none.
+        let untold = to.at == Place::Local && frame.is_some() && !resumed;
+        if untold && self.flood(Share::Control, now).is_ok() {
+            let rarp = message::rarp(key);
+            self.transmit(Destination::Flood, VnetHdr::default(), rarp);
         }
     }
 
@@ -158,7 +176,7 @@ impl Switch {
                 state: State::Active,
             };
             self.tables.touch(i, now);
-            if self.activate(i, false, binding, now).is_err() {
+            if self.activate(i, false, &binding, now).is_err() {
                 self.event(Event::TableFull, now);
             }
             return Ok(true);
@@ -201,7 +219,11 @@ impl Switch {
         };
         self.tables.station_mut(i).active = Some(next);
         self.tables.touch(i, now);
-        self.moved(i, active.at, next, Some((frame, eth)), now);
+        if expired {
+            self.event(Event::BindingLearned { key, ip: None, at: from }, now);
+        } else {
+            self.moved(i, active.at, next, Some((frame, eth)), now);
+        }
         Ok(true)
     }
 

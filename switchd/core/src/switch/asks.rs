@@ -106,11 +106,6 @@ impl Asks {
         self.table.is_empty() && self.corrected.is_empty()
     }
 
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.table.len()
-    }
-
     fn entry(&mut self, tags: Tags, target: IpAddr, now: Time) -> Option<&mut Ask> {
         let key = (tags, target);
         if self.table.len() >= self.limits.max_asks && !self.table.contains_key(&key) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::ids::{Mac, Vni};
 
 /// A switch's settings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct SwitchConfig {
     /// The network that the switch serves.
     pub vni: Vni,

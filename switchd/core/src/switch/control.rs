@@ -40,7 +40,7 @@ impl Switch {
                 station.prepared = Some(Box::new(next));
                 Ok(BindingChange::Prepared)
             }
-            State::Active => self.activate(i, found.is_none(), binding, now),
+            State::Active => self.activate(i, found.is_none(), &binding, now),
         }
     }
 
@@ -132,7 +132,7 @@ impl Switch {
         &mut self,
         i: StationIndex,
         new: bool,
-        binding: Binding,
+        binding: &Binding,
         now: Time,
     ) -> Result<BindingChange, BindingError> {
         let station = self.tables.station_mut(i);
@@ -143,7 +143,7 @@ impl Switch {
         if station.prepared.as_ref().is_some_and(|p| p.generation <= binding.generation) {
             station.prepared = None;
         }
-        let ips_changed = self.replace_controlled_ips(i, &binding, now)?;
+        let ips_changed = self.replace_controlled_ips(i, binding, now)?;
         let change = match before {
             Some(b) if b.at != after.at => BindingChange::Moved { from: b.at },
             Some(b) if b == after && !ips_changed => BindingChange::Unchanged,

@@ -30,11 +30,14 @@ impl Switch {
             return Err(DropReason::Loop);
         }
         let message = message::parse(frame, &eth, vnet)?;
-        let control = self.guard(frame, &eth, message.as_ref())?;
+        let dhcp = self.guard(frame, &eth, message.as_ref())?;
         let station = self.admit(frame, &eth, Place::Local, now)?;
+        if dhcp == Some(Dhcp::Server) {
+            self.learn_gateways(frame, &eth);
+        }
         match message {
             Some(message) => self.local_neighbour(frame, &eth, vnet, &message, station, now),
-            None => self.forward_local(frame, &eth, vnet, control, now),
+            None => self.forward_local(frame, &eth, vnet, dhcp.is_some(), now),
         }
     }
 
@@ -51,9 +54,15 @@ impl Switch {
             self.event(Event::Loop { key: key(eth.tags, eth.src) }, now);
             return Err(DropReason::Loop);
         }
+        if eth.dst == self.endpoint {
+            return Err(DropReason::NotForEndpoint);
+        }
         let message = message::parse(frame, &eth, vnet)?;
-        self.guard(frame, &eth, message.as_ref())?;
+        let dhcp = self.guard(frame, &eth, message.as_ref())?;
         let station = self.admit(frame, &eth, Place::Peer(from), now)?;
+        if dhcp == Some(Dhcp::Server) {
+            self.learn_gateways(frame, &eth);
+        }
         if let Some(message) = message {
             return self.remote_neighbour(frame, &eth, vnet, &message, station, from, now);
         }
@@ -132,16 +141,22 @@ impl Switch {
             Ok(None) => return Err(DropReason::NotForEndpoint),
             Err(_) => return Err(DropReason::BadIp),
         };
-        match self.tables.owner(eth.tags, ip.dst, now).map(|(e, s, a)| (s.key, a.at, e.router)) {
+        if !super::admit::bindable(&ip.dst) {
+            return Err(DropReason::NotForEndpoint);
+        }
+        let target = self.next_hop(key(eth.tags, eth.src), ip, now);
+        match self.tables.owner(eth.tags, target, now).map(|(e, s, a)| (s.key, a.at, e.router)) {
             Some((owner, Place::Peer(peer), _)) => {
                 set_dst(frame, owner.mac);
                 self.to_peer(peer)
             }
             Some((owner, Place::Local, router)) => {
-                self.correct(eth, owner, ip.dst, router, ip.src, now);
+                let sender = key(eth.tags, eth.src);
+                let sender_ip = self.own_ip(sender, ip, now).unwrap_or(ip.src);
+                self.correct(eth, owner, target, router, sender_ip, now);
                 Ok(self.hairpin(frame, owner.mac))
             }
-            None => self.hold(frame, eth, vnet, ip, now),
+            None => self.hold(frame, eth, vnet, ip, target, now),
         }
     }
 
@@ -160,20 +175,18 @@ impl Switch {
         eth: &Eth,
         vnet: &VnetHdr,
         ip: L3,
+        target: IpAddr,
         now: Time,
     ) -> Result<Verdict, DropReason> {
-        if !super::admit::bindable(&ip.dst) {
-            return Err(DropReason::NotForEndpoint);
-        }
         if self.links.all_up().is_empty() {
             return Err(DropReason::NoPeers);
         }
-        if !self.hold.has_room(eth.tags, ip.dst, frame.len()) {
+        if !self.hold.has_room(eth.tags, target, frame.len()) {
             return Err(DropReason::HoldFull);
         }
         let sender = Sender { mac: eth.src, ip: self.own_ip(key(eth.tags, eth.src), ip, now) };
-        self.hold.push((eth.tags, ip.dst), sender, *vnet, frame, now);
-        self.ask(eth.tags, ip.dst, sender, now);
+        self.hold.push((eth.tags, target), sender, *vnet, frame, now);
+        self.ask(eth.tags, target, sender, now);
         Ok(Verdict::Held)
     }
 
@@ -243,12 +256,8 @@ impl Switch {
         }
     }
 
-    /// Applies the dhcp policy. `true`: the frame is a DHCP message that may pass.
-    fn guard(&self, frame: &[u8], eth: &Eth, message: Option<&Message>) -> Result<bool, DropReason> {
-        let group = eth.dst.is_group();
-        if self.policy.dhcp == DhcpPolicy::Forward && !group {
-            return Ok(false);
-        }
+    /// Applies the dhcp policy, and says whether the frame is a DHCP message or router discovery.
+    fn guard(&self, frame: &[u8], eth: &Eth, message: Option<&Message>) -> Result<Option<Dhcp>, DropReason> {
         let role = match message {
             Some(m) => m.dhcp_role(),
             None => dhcp::classify(frame, eth),
@@ -259,7 +268,7 @@ impl Switch {
             (DhcpPolicy::Trusted(mac), Some(Dhcp::Server)) => eth.src == mac,
             (DhcpPolicy::Trusted(_), Some(Dhcp::Client)) => true,
         };
-        if passes { Ok(role.is_some()) } else { Err(DropReason::DhcpPolicy) }
+        if passes { Ok(role) } else { Err(DropReason::DhcpPolicy) }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::binding::BindingKey;
 use super::verdict::DropReason;
 use crate::frame::arp::{self, Arp};
 use crate::frame::dhcp::Dhcp;
@@ -108,7 +109,7 @@ impl Message {
     /// unspecified sender address, and the answer must find its way back.
     pub(super) fn show_endpoint(&self, frame: &mut [u8], eth: &Eth, vnet: &VnetHdr, endpoint: Mac) {
         match self.format {
-            Format::Arp(_) if self.kind == Kind::Probe => {}
+            Format::Arp(arp) if arp.spa.is_unspecified() => {}
             Format::Arp(_) => arp::set_sha(frame, eth.l3, endpoint),
             Format::Nd(nd) => {
                 for addr in [nd.slla, nd.tlla].into_iter().flatten() {
@@ -149,6 +150,14 @@ pub(super) fn request(tags: Tags, target: IpAddr, sender: Mac, sender_ip: Option
             frame
         }
     }
+}
+
+/// A reverse ARP request in the name of a station: what hypervisors send for a machine that has moved.
+pub(super) fn rarp(station: BindingKey) -> Vec<u8> {
+    let mut frame = build::header(Mac::BROADCAST, station.mac, station.tags, ethertype::RARP);
+    let (sha, spa) = (station.mac, Ipv4Addr::UNSPECIFIED);
+    Arp { op: RARP_REQUEST, sha, spa, tha: sha, tpa: spa }.append(&mut frame);
+    frame
 }
 
 /// Whom an announcement is for.
@@ -245,6 +254,9 @@ fn from_nd(nd: &Nd, eth: &Eth) -> Message {
     let sender = link_addr.map_or(eth.src, |a| a.mac);
     Message { format: Format::Nd(*nd), kind, claim, sender, router, target, asker }
 }
+
+/// "Request reverse" (RFC 903).
+const RARP_REQUEST: u16 = 3;
 
 fn router_flag(router: bool) -> u8 {
     if router { nd::FLAG_ROUTER } else { 0 }

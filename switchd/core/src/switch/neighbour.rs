@@ -9,9 +9,10 @@
 //! that it still lives.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::asks::{Asker, Permit};
-use super::binding::{BindingKey, Place};
+use super::binding::{BindingKey, Place, Source};
 use super::config::{AntiSpoof, Mode};
 use super::counters::NeighbourCounters;
 use super::flood::Share;
@@ -44,8 +45,8 @@ impl Switch {
             self.event(Event::Loop { key: key(eth.tags, eth.src) }, now);
             return Err(DropReason::Loop);
         }
-        self.learn_claim(eth, message, station, Place::Local, now)?;
-        match message.kind {
+        let taken = self.learn_claim(eth, message, station, Place::Local, now)?;
+        let verdict = match message.kind {
             Kind::Request | Kind::Probe => self.local_request(frame, eth, message, now),
             Kind::Poll => self.local_poll(frame, eth, message, now),
             Kind::Reply => self.local_reply(frame, eth, message, now),
@@ -54,7 +55,19 @@ impl Switch {
                 self.flood(Share::Control, now)
             }
             Kind::Router => self.forward_local(frame, eth, vnet, true, now),
+        };
+        if let (true, Some(ip)) = (taken, message.claim)
+            && verdict != Ok(Verdict::Flood)
+            && self.flood(Share::Control, now).is_ok()
+        {
+            // The peers bind the IP to its former owner and this message does not reach them all.
+            let owner = key(eth.tags, eth.src);
+            let router = message.router.unwrap_or(false);
+            let (mac, to) = (owner.mac, Audience::Everybody);
+            let frame = message::announcement(owner.tags, ip, router, mac, mac, to);
+            self.transmit(Destination::Flood, VnetHdr::default(), frame);
         }
+        verdict
     }
 
     #[expect(clippy::too_many_arguments, reason = "the frame, what was read of it, and who and when")]
@@ -138,7 +151,7 @@ impl Switch {
         if ip.is_ipv4() { &mut self.counters.arp } else { &mut self.counters.nd }
     }
 
-    /// Learns who has which IP. A message whose link-layer address is not its sender's teaches nothing, and one
+    /// Learns who has which IP; `true` if it was another's. A message whose link-layer address is not its sender's teaches nothing, and one
     /// that contradicts a controller's binding is dropped: it would poison the guests' caches.
     fn learn_claim(
         &mut self,
@@ -147,8 +160,8 @@ impl Switch {
         station: Option<StationIndex>,
         from: Place,
         now: Time,
-    ) -> Result<(), DropReason> {
-        let Some(ip) = message.claim else { return Ok(()) };
+    ) -> Result<bool, DropReason> {
+        let Some(ip) = message.claim else { return Ok(false) };
         let strict_local = self.policy.anti_spoof == AntiSpoof::Strict && from == Place::Local;
         let sender = key(eth.tags, eth.src);
         match station {
@@ -162,10 +175,10 @@ impl Switch {
             _ => {
                 let contradicts = self.tables.find_ip(eth.tags, ip, now).is_some_and(|e| {
                     let entry = self.tables.ip(e);
-                    entry.source == super::Source::Controller
+                    entry.source == Source::Controller
                         && self.tables.station(entry.station).key.mac != message.sender
                 });
-                if contradicts { Err(self.spoof(sender, Some(ip), from, now)) } else { Ok(()) }
+                if contradicts { Err(self.spoof(sender, Some(ip), from, now)) } else { Ok(false) }
             }
         }
     }
@@ -181,6 +194,14 @@ impl Switch {
         self.neighbour_counters(message.target).probes += u64::from(probe);
         let found =
             self.tables.owner(eth.tags, message.target, now).map(|(e, s, a)| (s.key.mac, a.at, e.router));
+        if probe
+            && let Some((mac, Place::Peer(peer), _)) = found
+            && mac != eth.src
+            && self.links.is_up(peer)
+            && !self.defends(eth, message.target, now)
+        {
+            return Ok(Verdict::Peer(peer));
+        }
         match found {
             Some((mac, Place::Peer(peer), router)) if mac != eth.src && self.links.is_up(peer) => {
                 let shown = if self.mode == Mode::Rewrite { self.endpoint } else { mac };
@@ -195,7 +216,7 @@ impl Switch {
             }
             // A probe for the prober's own IP: it came up anew, perhaps on another node, and the peers that
             // know it elsewhere must hear of it.
-            Some(_) if probe => self.flood(Share::Control, now),
+            Some((mac, ..)) if probe && mac == eth.src => self.flood(Share::Control, now),
             _ => self.ask_peers(eth, message, now),
         }
     }
@@ -299,10 +320,21 @@ impl Switch {
         if active.at != Place::Local || owner.key.mac == eth.src {
             return false;
         }
+        if message.kind == Kind::Probe && !self.defends(eth, message.target, now) {
+            return false;
+        }
         let reply = message.answer(frame, eth, owner.key.mac, entry.router);
         self.neighbour_counters(message.target).remote_answered += 1;
         self.transmit(Destination::Peer(from), VnetHdr::default(), reply);
         true
+    }
+
+    /// Whether the switch may answer a probe in the owner's name: an answer makes the prober give the address
+    /// up, so a learned owner must have been seen lately. An older one is left to defend itself.
+    fn defends(&self, eth: &Eth, target: IpAddr, now: Time) -> bool {
+        self.tables.owner(eth.tags, target, now).is_some_and(|(_, owner, active)| {
+            active.source == Source::Controller || owner.seen.is_some_and(|t| now.since(t) < DEFEND)
+        })
     }
 
     fn remember(&mut self, eth: &Eth, message: &Message, peer: PeerId, now: Time) {
@@ -310,3 +342,5 @@ impl Switch {
         self.asks.remember(eth.tags, message.target, asker, now);
     }
 }
+
+const DEFEND: Duration = Duration::from_secs(60);

@@ -1,1 +1,11 @@
+//! One switch looked at from outside, by what it does with frames; then several joined in memory.
 
+mod bounds;
+mod cases;
+mod fabric;
+mod fixture;
+mod gateway;
+mod hold;
+mod moves;
+mod policy;
+mod property;

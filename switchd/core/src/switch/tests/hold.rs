@@ -1,0 +1,129 @@
+//! Frames to the endpoint whose IP nobody is known to have.
+
+use super::fixture::*;
+use crate::frame::{arp, arp::Arp, nd::NdKind};
+use crate::switch::*;
+
+#[test]
+fn held_asked_for_and_released() {
+    for family in FAMILIES {
+        let mut sw = switch(Mode::Rewrite);
+        hello(&mut sw, 1, Place::Local, at(0));
+        let f = data(family, 1, 2, ENDPOINT);
+        assert_eq!(local(&mut sw, &f, at(10)).0, Verdict::Held);
+        let ask = one(drain(&mut sw));
+        assert_eq!(ask.to, Destination::Flood);
+        assert_eq!((eth(&ask.frame).src, sender_mac(&ask.frame)), (mac(1), mac(1)));
+        assert_eq!(ask.frame, {
+            let mut own = request(family, 1, 2);
+            own.truncate(ask.frame.len());
+            own
+        });
+        assert_eq!(local(&mut sw, &f, at(20)).0, Verdict::Held);
+        assert!(drain(&mut sw).is_empty(), "asked once");
+        assert_eq!(sw.held(), (2, 2 * f.len()));
+        sw.handle_timeout(at(1100));
+        assert_eq!(one(drain(&mut sw)).to, Destination::Flood, "and again after a second");
+        assert_eq!(remote(&mut sw, &reply(family, 2, 1, mac(1)), P2, at(1110)).0, Verdict::Bridge);
+        let released = drain(&mut sw);
+        assert_eq!(released.len(), 2);
+        for t in released {
+            assert_eq!((t.to, eth(&t.frame).dst, eth(&t.frame).src), (Destination::Peer(P2), mac(2), mac(1)));
+            assert_eq!(t.frame[14..], f[14..]);
+        }
+        assert_eq!((sw.held(), sw.counters().released), ((0, 0), 2));
+    }
+}
+
+#[test]
+fn a_super_frame_is_released_with_its_header() {
+    let mut sw = switch(Mode::Rewrite);
+    let vnet = crate::vnet::VnetHdr {
+        gso: crate::vnet::Gso::TcpV4 { ecn: false },
+        gso_size: 1448,
+        csum: Some(crate::vnet::PartialCsum { start: 34, offset: 16 }),
+        ..VNET
+    };
+    let mut f = data(Family::V4, 1, 2, ENDPOINT);
+    f.resize(60_000, 7);
+    assert_eq!(sw.handle_local(&mut f, &vnet, at(0)), Verdict::Held);
+    drain(&mut sw);
+    sw.set_binding(binding(2, Place::Peer(P1), 1), at(1)).unwrap();
+    let t = one(drain(&mut sw));
+    assert_eq!((t.vnet, t.frame.len()), (vnet, 60_000));
+}
+
+#[test]
+fn released_to_the_bridge_if_the_owner_turns_out_local() {
+    let mut sw = switch(Mode::Rewrite);
+    assert_eq!(local(&mut sw, &data(Family::V4, 1, 2, ENDPOINT), at(0)).0, Verdict::Held);
+    drain(&mut sw);
+    local(&mut sw, &gratuitous(Family::V4, 2), at(1));
+    let t = one(drain(&mut sw));
+    assert_eq!((t.to, eth(&t.frame).dst, eth(&t.frame).src), (Destination::Bridge, mac(2), ENDPOINT));
+}
+
+#[test]
+fn bounds_and_expiry() {
+    let limits = Limits { hold_per_target: 2, hold_frames: 5, hold_bytes: 10_000, ..Limits::default() };
+    let mut sw = with(SwitchConfig { limits, ..config(Mode::Rewrite) });
+    let full = Verdict::Drop(DropReason::HoldFull);
+    let send = |sw: &mut Switch, to: u8, len: usize, ms: u64| {
+        let mut f = data(Family::V4, 1, to, ENDPOINT);
+        f.resize(len.max(f.len()), 0);
+        local(sw, &f, at(ms)).0
+    };
+    assert_eq!(send(&mut sw, 2, 0, 0), Verdict::Held);
+    assert_eq!(send(&mut sw, 2, 0, 0), Verdict::Held);
+    assert_eq!(send(&mut sw, 2, 0, 0), full, "per target");
+    assert_eq!(send(&mut sw, 3, 10_000, 0), full, "bytes");
+    for to in 3..=5 {
+        assert_eq!(send(&mut sw, to, 0, 0), Verdict::Held);
+    }
+    assert_eq!(send(&mut sw, 6, 0, 0), full, "frames");
+    drain(&mut sw);
+    sw.handle_timeout(at(1000));
+    assert_eq!(drain(&mut sw).len(), 4, "asks again for each");
+    sw.handle_timeout(at(3001));
+    assert_eq!(sw.held(), (0, 0));
+    assert_eq!(sw.counters().drops(DropReason::HoldExpired), 5);
+    assert_eq!(send(&mut sw, 2, 0, 3002), Verdict::Held);
+}
+
+#[test]
+fn asks_with_an_own_address_of_the_sender_or_probes() {
+    // A router's frames carry foreign sources: it asks with its own address.
+    let mut sw = switch(Mode::Rewrite);
+    hello(&mut sw, 1, Place::Local, at(0));
+    let foreign = udp(ENDPOINT, mac(1), "8.8.8.8".parse().unwrap(), v4(2).into(), (53, 1));
+    assert_eq!(local(&mut sw, &foreign, at(1)).0, Verdict::Held);
+    let a = Arp::parse(&one(drain(&mut sw)).frame, 14).unwrap();
+    assert_eq!((a.op, a.spa, a.tpa, a.sha), (arp::REQUEST, v4(1), v4(2), mac(1)));
+    // Nothing is known of the sender: a probe.
+    let mut sw = switch(Mode::Rewrite);
+    assert_eq!(local(&mut sw, &data(Family::V4, 1, 2, ENDPOINT), at(0)).0, Verdict::Held);
+    assert!(Arp::parse(&one(drain(&mut sw)).frame, 14).unwrap().spa.is_unspecified());
+    assert_eq!(local(&mut sw, &data(Family::V6, 1, 2, ENDPOINT), at(0)).0, Verdict::Held);
+    let probe = one(drain(&mut sw)).frame;
+    assert!(nd(&probe).src.is_unspecified());
+    assert_eq!(nd(&probe).kind, NdKind::Solicit { target: v6(2) });
+}
+
+#[test]
+fn not_held() {
+    let mut sw = switch(Mode::Rewrite);
+    let refused = Verdict::Drop(DropReason::NotForEndpoint);
+    for to in ["255.255.255.255", "224.0.0.5", "127.0.0.1"] {
+        let f = udp(ENDPOINT, mac(1), v4(1).into(), to.parse().unwrap(), (1, 2));
+        assert_eq!(local(&mut sw, &f, at(0)).0, refused, "{to}");
+    }
+    let mut preserve = switch(Mode::Preserve);
+    assert_eq!(local(&mut preserve, &data(Family::V4, 1, 2, ENDPOINT), at(0)).0, refused);
+    sw.handle_link(P1, false);
+    sw.handle_link(P2, false);
+    let alone = local(&mut sw, &data(Family::V4, 1, 2, ENDPOINT), at(0)).0;
+    assert_eq!(alone, Verdict::Drop(DropReason::NoPeers));
+    hello(&mut sw, 2, Place::Peer(P1), at(0));
+    let cut = local(&mut sw, &data(Family::V4, 1, 2, ENDPOINT), at(0)).0;
+    assert_eq!(cut, Verdict::Drop(DropReason::LinkDown));
+}
