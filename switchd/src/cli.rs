@@ -62,7 +62,7 @@ Environment:
 Exit codes: 0 done, 1 failed, 2 wrong usage. `switchctl` looks into a running switchd.";
 
 /// Parses the command line and carries it out; `run` is the daemon.
-pub fn main(run: impl FnOnce(Config, PathBuf) -> anyhow::Result<()>) -> ExitCode {
+pub fn main(run: impl FnOnce(Config, &Path) -> anyhow::Result<()>) -> ExitCode {
     match execute(Cli::parse().command, run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -72,9 +72,9 @@ pub fn main(run: impl FnOnce(Config, PathBuf) -> anyhow::Result<()>) -> ExitCode
     }
 }
 
-fn execute(command: Command, run: impl FnOnce(Config, PathBuf) -> anyhow::Result<()>) -> anyhow::Result<()> {
+fn execute(command: Command, run: impl FnOnce(Config, &Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
     match command {
-        Command::Run(ConfigFile { config: path }) => run(Config::load(&path)?, path),
+        Command::Run(ConfigFile { config: path }) => run(Config::load(&path)?, &path),
         Command::CheckConfig(ConfigFile { config: path }) => {
             println!("{}", check_config(&path)?);
             Ok(())

@@ -4,7 +4,8 @@
 mod node;
 mod registry;
 
-use std::path::{Path, PathBuf};
+use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,12 +27,17 @@ use node::Node;
 use registry::Registry;
 
 /// Runs until SIGTERM or SIGINT.
-pub fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_env("SWITCHD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+pub fn run(config: Config, path: &Path) -> anyhow::Result<()> {
+    let filter = match std::env::var("SWITCHD_LOG") {
+        Ok(text) => EnvFilter::try_new(text).context("SWITCHD_LOG: use error, warn, info, debug or trace")?,
+        Err(_) => EnvFilter::new("info"),
+    };
+    let stderr = std::io::stderr;
+    let ansi = stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(ansi).init();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
-    runtime.block_on(serve(config, &path))
+    runtime.block_on(serve(config, path))
 }
 
 async fn serve(config: Config, path: &Path) -> anyhow::Result<()> {

@@ -77,7 +77,8 @@ pub struct EndpointState {
 }
 
 /// The states of an endpoint.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum EndpointStatus {
     /// Not yet looked.
     Starting,

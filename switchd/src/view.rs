@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::endpoint::EndpointStatus;
 use crate::key::PublicKey;
 
 /// What the daemon answers about itself. `status`, `links` and `stats` are cheap snapshots; the others ask the
@@ -70,7 +71,7 @@ pub struct Status {
     pub ready: bool,
     /// If not ready: one sentence per reason, with its mend.
     pub not_ready_because: Vec<String>,
-    /// AEAD that this node prefers, such as `AES-256-GCM`.
+    /// AEAD that this node prefers, such as `aes-256-gcm`.
     pub cipher: String,
     /// In the order of the configuration.
     pub networks: Vec<NetworkStatus>,
@@ -90,7 +91,7 @@ pub struct NetworkStatus {
     /// The TAP device.
     pub endpoint: String,
     /// Where the endpoint stands.
-    pub endpoint_state: EndpointState,
+    pub endpoint_state: EndpointStatus,
     /// The MAC that guests see for remote addresses in `rewrite` mode.
     pub endpoint_mac: String,
     /// The guests' MTU, bytes.
@@ -99,35 +100,6 @@ pub struct NetworkStatus {
     pub offloads: Vec<String>,
     /// Names of the peers that carry this network.
     pub peers: Vec<String>,
-}
-
-/// Where an endpoint stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum EndpointState {
-    /// Up and enslaved: frames flow.
-    Up,
-    /// Up, but its bridge does not exist.
-    NoBridge,
-    /// The bridge exists, the endpoint is not its port.
-    NotEnslaved,
-    /// The TAP is down.
-    Down,
-    /// The TAP does not exist.
-    Missing,
-}
-
-impl EndpointState {
-    /// The word that JSON and tables show.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            EndpointState::Up => "up",
-            EndpointState::NoBridge => "no-bridge",
-            EndpointState::NotEnslaved => "not-enslaved",
-            EndpointState::Down => "down",
-            EndpointState::Missing => "missing",
-        }
-    }
 }
 
 /// A link's life.

@@ -87,7 +87,7 @@ impl Node {
             .to_owned(),
             bridge: network.bridge.clone(),
             endpoint: network.endpoint.clone(),
-            endpoint_state: state(endpoint.status),
+            endpoint_state: endpoint.status,
             endpoint_mac: network.endpoint_mac.to_string(),
             mtu: network.mtu,
             offloads: endpoint
@@ -230,16 +230,6 @@ impl Node {
             true => Ok(frames),
             false => Err(CaptureError::WorkerStopped),
         }
-    }
-}
-
-fn state(status: EndpointStatus) -> view::EndpointState {
-    match status {
-        EndpointStatus::Up => view::EndpointState::Up,
-        EndpointStatus::WaitingForBridge => view::EndpointState::NoBridge,
-        EndpointStatus::BridgeDown => view::EndpointState::Down,
-        EndpointStatus::Failing => view::EndpointState::NotEnslaved,
-        EndpointStatus::Starting | EndpointStatus::Stopped => view::EndpointState::Missing,
     }
 }
 

@@ -163,7 +163,7 @@ impl Inbound {
                 self.accept(core, networks, vni, opened, header.origin);
             }
             Ok(Outcome::Fragment { vni, peer }) => {
-                self.fragment(core, networks, vni, peer, message_at, message_end, now)
+                self.fragment(core, networks, vni, peer, message_at, message_end, now);
             }
             Ok(Outcome::Probe { peer, probe }) => {
                 if probe.answer_wanted {

@@ -192,19 +192,19 @@ impl Network {
         let network = &*self.name;
         match event {
             Event::Loop { key } => {
-                tracing::warn!(network, mac = %key.mac, "loop: the endpoint's own frame came back from the bridge; look for a second way between the bridges of this network")
+                tracing::warn!(network, mac = %key.mac, "{LOOP}");
             }
             Event::Flapping { key, at } => {
-                tracing::warn!(network, mac = %key.mac, ?at, "this MAC moves too often and is held where it is: two instances with one MAC, or a loop")
+                tracing::warn!(network, mac = %key.mac, ?at, "{FLAPPING}");
             }
             Event::Spoof { key, ip, from } => {
-                tracing::warn!(network, mac = %key.mac, ?ip, ?from, "a source address contradicts its binding: frames dropped")
+                tracing::warn!(network, mac = %key.mac, ?ip, ?from, "{SPOOF}");
             }
             Event::BoundElsewhere { key, from, bound } => {
-                tracing::warn!(network, mac = %key.mac, ?from, ?bound, "this MAC is bound to another node: frames dropped")
+                tracing::warn!(network, mac = %key.mac, ?from, ?bound, "{BOUND_ELSEWHERE}");
             }
             Event::TableFull => {
-                tracing::warn!(network, "the MAC or IP table is full: raise max_macs or max_ips")
+                tracing::warn!(network, "the MAC or IP table is full: raise max_macs or max_ips");
             }
             other => tracing::trace!(network, event = ?other),
         }
@@ -281,6 +281,12 @@ fn reduce(on: Offloads, refused: Gso) -> Offloads {
     }
 }
 
+const LOOP: &str = "loop: the endpoint's own frame came back from the bridge; look for a second way between the \
+                    bridges of this network";
+const FLAPPING: &str =
+    "this MAC moves too often and is held where it is: two instances with one MAC, or a loop";
+const SPOOF: &str = "a source address contradicts its binding: frames dropped";
+const BOUND_ELSEWHERE: &str = "this MAC is bound to another node: frames dropped";
 /// Frames that one batch of receives may hold without allocation.
 pub(super) const BATCH_FRAMES: usize = 2048;
 /// Payloads of the longest run.

@@ -77,7 +77,7 @@ pub(super) fn macs(core: &Core, networks: &[Network]) -> Vec<MacRow> {
 pub(super) fn snapshot(core: &Core, networks: &[Network], inbound: &Inbound) -> Snapshot {
     let transmitter = &core.transmitter;
     let stats = Stats {
-        networks: networks.iter().map(|network| network_stats(network)).collect(),
+        networks: networks.iter().map(network_stats).collect(),
         datagram_drops: core.datagram_drops.view(),
         batches_to_peer: transmitter.batches.view(),
         batches_from_peer: inbound.batches.view(),

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll, ready};
@@ -94,7 +94,9 @@ impl AsyncUdpSocket for QuicSocket {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.underlay.socket().local_addr()
+        // Virtual addresses are IPv6, and quinn dials no IPv6 address from a socket that says it is IPv4.
+        let port = self.underlay.socket().local_addr()?.port();
+        Ok(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port))
     }
 
     fn may_fragment(&self) -> bool {

@@ -1,5 +1,6 @@
 //! The metrics: names, labels, help, and where each value comes from.
 
+use crate::endpoint::EndpointStatus;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -36,7 +37,7 @@ impl Collector for ViewCollector {
             UPTIME.gauge([([], status.uptime.as_secs_f64())]),
             READY.gauge([([], flag(status.ready))]),
             ENDPOINT_UP.gauge(status.networks.iter().map(|network| {
-                ([network.name.as_str()], flag(network.endpoint_state == view::EndpointState::Up))
+                ([network.name.as_str()], flag(network.endpoint_state == EndpointStatus::Up))
             })),
             FRAMES.counter(sides.iter().map(|side| (side.labels(), side.stats.frames))),
             BYTES.counter(sides.iter().map(|side| (side.labels(), side.stats.bytes))),

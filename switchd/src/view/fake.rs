@@ -38,14 +38,18 @@ impl View for FakeView {
             uptime: Duration::from_millis(90_500),
             ready: self.ready,
             not_ready_because: if self.ready { vec![] } else { vec!["bridge br-blue is missing".into()] },
-            cipher: "AES-256-GCM".into(),
+            cipher: "aes-256-gcm".into(),
             networks: vec![NetworkStatus {
                 name: "blue".into(),
                 vni: 100,
                 mode: "rewrite".into(),
                 bridge: "br-blue".into(),
                 endpoint: "sw-blue".into(),
-                endpoint_state: if self.ready { EndpointState::Up } else { EndpointState::NoBridge },
+                endpoint_state: if self.ready {
+                    EndpointStatus::Up
+                } else {
+                    EndpointStatus::WaitingForBridge
+                },
                 endpoint_mac: "02:73:77:00:00:64".into(),
                 mtu: 1500,
                 offloads: vec!["csum".into(), "tso4".into()],
@@ -66,7 +70,7 @@ impl View for FakeView {
             epoch: 3,
             session_age: Some(Duration::from_secs(61)),
             last_heard: Some(Duration::from_millis(300)),
-            cipher: Some("AES-256-GCM".into()),
+            cipher: Some("aes-256-gcm".into()),
             datagrams_to_peer: 1000,
             datagrams_from_peer: 900,
             bytes_to_peer: 1_400_000,

@@ -178,15 +178,14 @@ impl Switch {
         target: IpAddr,
         now: Time,
     ) -> Result<Verdict, DropReason> {
-        if self.links.all_up().is_empty() {
-            return Err(DropReason::NoPeers);
-        }
         if !self.hold.has_room(eth.tags, target, frame.len()) {
             return Err(DropReason::HoldFull);
         }
         let sender = Sender { mac: eth.src, ip: self.own_ip(key(eth.tags, eth.src), ip, now) };
-        self.hold.push((eth.tags, target), sender, *vnet, frame, now);
-        self.ask(eth.tags, target, sender, now);
+        if self.hold.push((eth.tags, target), sender, *vnet, frame, now) {
+            self.ask_bridge(eth.tags, target, sender.ip);
+            self.ask(eth.tags, target, sender, now);
+        }
         Ok(Verdict::Held)
     }
 
@@ -199,17 +198,36 @@ impl Switch {
             .map(|e| self.tables.ip(*e))
             .filter(|e| !e.expired(self.limits.ip_age, now) && e.ip.is_ipv4() == ip.dst.is_ipv4())
             .map(|e| e.ip);
-        let first = own.next()?;
+        let Some(first) = own.next() else {
+            // IPv6 needs some address to ask with: one of the target's own prefix is hardly forwarded.
+            let near = matches!((ip.src, ip.dst), (IpAddr::V6(s), IpAddr::V6(d)) if s.segments()[..4] == d.segments()[..4]);
+            let anothers = self.tables.find_ip(sender.tags, ip.src, now).is_some();
+            return (near && !anothers && super::admit::bindable(&ip.src)).then_some(ip.src);
+        };
         Some(if first == ip.src || own.any(|o| o == ip.src) { ip.src } else { first })
     }
 
     fn ask(&mut self, tags: Tags, target: IpAddr, sender: Sender, now: Time) {
-        if self.asks.permit(tags, target, now) != Permit::Ask || self.flood(Share::Control, now).is_err() {
+        if self.asks.permit(tags, target, now) != Permit::Ask {
             return;
         }
-        let request = message::request(tags, target, sender.mac, sender.ip);
         self.neighbour_counters(target).own_requests += 1;
-        self.transmit(Destination::Flood, VnetHdr::default(), request);
+        if self.flood(Share::Control, now).is_ok() {
+            let request = message::request(tags, target, sender.mac, sender.ip);
+            self.transmit(Destination::Flood, VnetHdr::default(), request);
+        }
+    }
+
+    /// Asks for an IP on the bridge: its owner may have moved here before anybody on this node spoke to it.
+    ///
+    /// In IPv4 as a probe, since a request would make every neighbour take the endpoint for the asker. In IPv6
+    /// a probe could hit the owner's own duplicate address detection, and only the owner reads a solicitation.
+    pub(super) fn ask_bridge(&mut self, tags: Tags, target: IpAddr, asker: Option<IpAddr>) {
+        let asker = asker.filter(IpAddr::is_ipv6);
+        if target.is_ipv4() || asker.is_some() {
+            let request = message::request(tags, target, self.endpoint, asker);
+            self.transmit(Destination::Bridge, VnetHdr::default(), request);
+        }
     }
 
     /// Drops what was held too long and asks again for the rest.
@@ -219,6 +237,7 @@ impl Switch {
             self.counters.count_drop(DropReason::HoldExpired);
         }
         for (tags, target, sender) in waiting {
+            self.ask_bridge(tags, target, sender.ip);
             self.ask(tags, target, sender, now);
         }
     }

@@ -55,7 +55,7 @@ impl Hold {
             && self.table.get(&(tags, target)).is_none_or(|t| t.frames.len() < self.limits.hold_per_target)
     }
 
-    /// Keeps a copy. The caller has asked for room.
+    /// Keeps a copy; `true` if it is the first for its target. The caller has asked for room.
     pub(super) fn push(
         &mut self,
         (tags, target): (Tags, IpAddr),
@@ -63,15 +63,14 @@ impl Hold {
         vnet: VnetHdr,
         frame: &[u8],
         now: Time,
-    ) {
+    ) -> bool {
         self.frames += 1;
         self.bytes += frame.len();
         let held = HeldFrame { vnet, frame: frame.to_vec(), since: now };
-        self.table
-            .entry((tags, target))
-            .or_insert_with(|| Target { frames: VecDeque::new(), sender })
-            .frames
-            .push_back(held);
+        let target =
+            self.table.entry((tags, target)).or_insert_with(|| Target { frames: VecDeque::new(), sender });
+        target.frames.push_back(held);
+        target.frames.len() == 1
     }
 
     /// Takes everything held for an IP, oldest first.

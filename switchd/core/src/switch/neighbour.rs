@@ -272,7 +272,9 @@ impl Switch {
                 };
                 set_dst(frame, group);
                 message.set_target_mac(frame, eth, Mac::ZERO);
-                self.ask_peers(eth, message, now)
+                let verdict = self.ask_peers(eth, message, now)?;
+                self.ask_bridge(eth.tags, message.target, message.asker);
+                Ok(verdict)
             }
         }
     }
@@ -285,6 +287,10 @@ impl Switch {
         now: Time,
     ) -> Result<Verdict, DropReason> {
         let asker = message.asker.unwrap_or(message.target);
+        if eth.dst == self.endpoint && asker.is_unspecified() {
+            // To a probe of the switch's own; learned by now.
+            return Ok(Verdict::Answered);
+        }
         let to = if eth.dst == self.endpoint {
             let waiting = self.asks.take(eth.tags, message.target, asker, now);
             match waiting {

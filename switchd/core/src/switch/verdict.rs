@@ -12,7 +12,7 @@ pub enum Verdict {
     Peer(PeerId),
     /// Seal it for each of [`super::Switch::flood_peers`].
     Flood,
-    /// Nothing: the switch answered in its place, see [`super::Switch::poll_transmit`].
+    /// Nothing: the switch answered, see [`super::Switch::poll_transmit`], or was itself the one addressed.
     Answered,
     /// Nothing: the switch keeps a copy until its destination is known.
     Held,

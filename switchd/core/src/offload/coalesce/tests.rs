@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::frame::transport::tcp_flags::{ACK, CWR, FIN, PSH, RST, SYN, URG};
 use crate::offload::testing::{Spec, coalesce, drain, fix_ip, source, verify};
-use crate::offload::{Split, finish_checksum};
+use crate::offload::{MAX_SUPER_FRAME, Split, finish_checksum};
 
 fn split(spec: &Spec, max_frame: usize) -> (Vec<Vec<u8>>, PartialCsum) {
     let (frame, vnet) = spec.build();

@@ -4,6 +4,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
+use proptest::prelude::*;
+
 use super::fixture::*;
 use crate::frame::arp::{self, Arp};
 use crate::frame::nd::{self, Nd, NdKind};
@@ -453,5 +455,48 @@ fn a_second_way_between_two_bridges_does_not_circle() {
             passed += u32::from(local(&mut sw, &seen, at(round)).0 == Verdict::Flood);
         }
         assert!(passed <= 5, "{mode:?}: {passed}");
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Send(u8, u8),
+    /// To a node; the hypervisor announces it by RARP, or the instance itself in one family.
+    Migrate(u8, usize, bool),
+    Pass(u64),
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happened_before_every_datagram_arrives(
+        rewrite: bool, v6: bool,
+        acts in prop::collection::vec(
+            prop_oneof![
+                6 => (1..7u8, 1..7u8).prop_map(|(n, to)| Act::Send(n, to)),
+                2 => (1..7u8, 0..3usize, any::<bool>()).prop_map(|(n, to, told)| Act::Migrate(n, to, told)),
+                1 => prop::sample::select(vec![3_000, 400_000, 1_300_000]).prop_map(Act::Pass),
+            ],
+            1..60,
+        ),
+    ) {
+        let family = if v6 { Family::V6 } else { Family::V4 };
+        let mut f = Fabric::new(if rewrite { Mode::Rewrite } else { Mode::Preserve }, THREE);
+        for act in acts {
+            match act {
+                Act::Send(n, to) if n != to => prop_assert!(f.send(family, n, to), "{} to {}", n, to),
+                Act::Send(..) => {}
+                Act::Migrate(n, to, told) => {
+                    // Not so often that it would count as flapping.
+                    f.pass(3_000);
+                    f.migrate(n, to, told);
+                    if !told {
+                        f.emit(n, gratuitous(family, n));
+                    }
+                }
+                Act::Pass(ms) => f.pass(ms),
+            }
+        }
     }
 }

@@ -4,6 +4,11 @@ use super::fixture::*;
 use crate::frame::{arp, arp::Arp, nd::NdKind};
 use crate::switch::*;
 
+/// The one request that goes to the peers.
+fn asked(sw: &mut Switch) -> Transmit {
+    one(drain(sw).into_iter().filter(|t| t.to != Destination::Bridge).collect())
+}
+
 #[test]
 fn held_asked_for_and_released() {
     for family in FAMILIES {
@@ -11,7 +16,7 @@ fn held_asked_for_and_released() {
         hello(&mut sw, 1, Place::Local, at(0));
         let f = data(family, 1, 2, ENDPOINT);
         assert_eq!(local(&mut sw, &f, at(10)).0, Verdict::Held);
-        let ask = one(drain(&mut sw));
+        let ask = asked(&mut sw);
         assert_eq!(ask.to, Destination::Flood);
         assert_eq!((eth(&ask.frame).src, sender_mac(&ask.frame)), (mac(1), mac(1)));
         assert_eq!(ask.frame, {
@@ -23,7 +28,7 @@ fn held_asked_for_and_released() {
         assert!(drain(&mut sw).is_empty(), "asked once");
         assert_eq!(sw.held(), (2, 2 * f.len()));
         sw.handle_timeout(at(1100));
-        assert_eq!(one(drain(&mut sw)).to, Destination::Flood, "and again after a second");
+        assert_eq!(asked(&mut sw).to, Destination::Flood, "and again after a second");
         assert_eq!(remote(&mut sw, &reply(family, 2, 1, mac(1)), P2, at(1110)).0, Verdict::Bridge);
         let released = drain(&mut sw);
         assert_eq!(released.len(), 2);
@@ -49,7 +54,7 @@ fn a_super_frame_is_released_with_its_header() {
     assert_eq!(sw.handle_local(&mut f, &vnet, at(0)), Verdict::Held);
     drain(&mut sw);
     sw.set_binding(binding(2, Place::Peer(P1), 1), at(1)).unwrap();
-    let t = one(drain(&mut sw));
+    let t = asked(&mut sw);
     assert_eq!((t.vnet, t.frame.len()), (vnet, 60_000));
 }
 
@@ -61,6 +66,35 @@ fn released_to_the_bridge_if_the_owner_turns_out_local() {
     local(&mut sw, &gratuitous(Family::V4, 2), at(1));
     let t = one(drain(&mut sw));
     assert_eq!((t.to, eth(&t.frame).dst, eth(&t.frame).src), (Destination::Bridge, mac(2), ENDPOINT));
+}
+
+#[test]
+fn the_bridge_is_asked_too() {
+    for family in FAMILIES {
+        let mut sw = switch(Mode::Rewrite);
+        hello(&mut sw, 1, Place::Local, at(0));
+        assert_eq!(local(&mut sw, &data(family, 1, 2, ENDPOINT), at(1)).0, Verdict::Held);
+        let ask = drain(&mut sw).into_iter().find(|t| t.to == Destination::Bridge).unwrap();
+        assert_eq!((eth(&ask.frame).src, sender_mac(&ask.frame)), (ENDPOINT, ENDPOINT));
+        // In IPv4 nobody may learn the endpoint as the asker; in IPv6 the owner only reads it.
+        let answer = match family {
+            Family::V4 => {
+                assert!(Arp::parse(&ask.frame, 14).unwrap().spa.is_unspecified());
+                let spa = v4(2);
+                let tpa = std::net::Ipv4Addr::UNSPECIFIED;
+                let m = Arp { op: arp::REPLY, sha: mac(2), spa, tha: ENDPOINT, tpa };
+                arp_frame(ENDPOINT, mac(2), &m)
+            }
+            Family::V6 => reply(family, 2, 1, ENDPOINT),
+        };
+        let (verdict, sent) = local(&mut sw, &answer, at(2));
+        match family {
+            Family::V4 => assert_eq!(verdict, Verdict::Answered),
+            Family::V6 => assert_eq!((verdict, eth(&sent).dst), (Verdict::Bridge, mac(1))),
+        }
+        let t = one(drain(&mut sw));
+        assert_eq!((t.to, eth(&t.frame).dst, eth(&t.frame).src), (Destination::Bridge, mac(2), ENDPOINT));
+    }
 }
 
 #[test]
@@ -83,7 +117,8 @@ fn bounds_and_expiry() {
     assert_eq!(send(&mut sw, 6, 0, 0), full, "frames");
     drain(&mut sw);
     sw.handle_timeout(at(1000));
-    assert_eq!(drain(&mut sw).len(), 4, "asks again for each");
+    let again = drain(&mut sw).iter().filter(|t| t.to == Destination::Flood).count();
+    assert_eq!(again, 4, "asks again for each");
     sw.handle_timeout(at(3001));
     assert_eq!(sw.held(), (0, 0));
     assert_eq!(sw.counters().drops(DropReason::HoldExpired), 5);
@@ -97,16 +132,19 @@ fn asks_with_an_own_address_of_the_sender_or_probes() {
     hello(&mut sw, 1, Place::Local, at(0));
     let foreign = udp(ENDPOINT, mac(1), "8.8.8.8".parse().unwrap(), v4(2).into(), (53, 1));
     assert_eq!(local(&mut sw, &foreign, at(1)).0, Verdict::Held);
-    let a = Arp::parse(&one(drain(&mut sw)).frame, 14).unwrap();
+    let a = Arp::parse(&asked(&mut sw).frame, 14).unwrap();
     assert_eq!((a.op, a.spa, a.tpa, a.sha), (arp::REQUEST, v4(1), v4(2), mac(1)));
     // Nothing is known of the sender: a probe.
     let mut sw = switch(Mode::Rewrite);
     assert_eq!(local(&mut sw, &data(Family::V4, 1, 2, ENDPOINT), at(0)).0, Verdict::Held);
-    assert!(Arp::parse(&one(drain(&mut sw)).frame, 14).unwrap().spa.is_unspecified());
+    assert!(Arp::parse(&asked(&mut sw).frame, 14).unwrap().spa.is_unspecified());
     assert_eq!(local(&mut sw, &data(Family::V6, 1, 2, ENDPOINT), at(0)).0, Verdict::Held);
-    let probe = one(drain(&mut sw)).frame;
+    assert_eq!(nd(&asked(&mut sw).frame).src, v6(1), "of the target's prefix");
+    let foreign = udp(ENDPOINT, mac(3), "2001:db8::1".parse().unwrap(), v6(9).into(), (1, 2));
+    assert_eq!(local(&mut sw, &foreign, at(1001)).0, Verdict::Held);
+    let probe = asked(&mut sw).frame;
     assert!(nd(&probe).src.is_unspecified());
-    assert_eq!(nd(&probe).kind, NdKind::Solicit { target: v6(2) });
+    assert_eq!(nd(&probe).kind, NdKind::Solicit { target: v6(9) });
 }
 
 #[test]
@@ -122,7 +160,8 @@ fn not_held() {
     sw.handle_link(P1, false);
     sw.handle_link(P2, false);
     let alone = local(&mut sw, &data(Family::V4, 1, 2, ENDPOINT), at(0)).0;
-    assert_eq!(alone, Verdict::Drop(DropReason::NoPeers));
+    assert_eq!(alone, Verdict::Held, "its owner may be on the bridge");
+    drain(&mut sw);
     hello(&mut sw, 2, Place::Peer(P1), at(0));
     let cut = local(&mut sw, &data(Family::V4, 1, 2, ENDPOINT), at(0)).0;
     assert_eq!(cut, Verdict::Drop(DropReason::LinkDown));
