@@ -4,6 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use netns_tests::frames::{EXPERIMENTAL, Mac, ethernet};
+use netns_tests::packet::PacketSocket;
 use netns_tests::{Lab, LabSpec, cmd, ctl, expect, lab_test, measure, switchd_bin, wait_for};
 
 /// The default of `metrics.listen`, in the node's own namespace.
@@ -26,31 +28,24 @@ fn spoken(name: &str, body: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
     })
 }
 
+/// Something to count and to say why about: the endpoint's own frame comes back from the bridge.
+fn looped_frame(lab: &Lab) -> Result<()> {
+    let endpoint = "02:73:77:00:00:64".parse()?;
+    let frame = ethernet(Mac::BROADCAST, endpoint, &[], EXPERIMENTAL, b"loop");
+    PacketSocket::open(lab.instance("a1")?.ns(), "eth0")?.send(&frame)?;
+    let node = lab.node("node-a")?;
+    wait_for("a drop", Duration::from_secs(2), || {
+        node.ctl(&["why-dropped"]).is_ok_and(|rows| rows.to_string().contains("loop"))
+            && node.stats().is_ok_and(|stats| ctl::sum(&stats, "loop") > 0)
+    })
+    .map(drop)
+}
+
 #[test]
 fn every_command_as_table_and_as_json() -> Result<()> {
     spoken("commands", |lab| {
         let node = lab.node("node-a")?;
-        // Something to say why about: a frame that no node may forward.
-        let frame = netns_tests::frames::ethernet(
-            "01:80:c2:00:00:0e".parse()?,
-            lab.instance("a1")?.mac()?,
-            &[],
-            0x88cc,
-            b"LLDP",
-        );
-        let reserved = netns_tests::packet::PacketSocket::open(lab.instance("a1")?.ns(), "eth0")?;
-        reserved.send(&frame)?;
-        let looped: netns_tests::frames::Mac = "02:73:77:00:00:64".parse()?;
-        reserved.send(&netns_tests::frames::ethernet(
-            netns_tests::frames::Mac::BROADCAST,
-            looped,
-            &[],
-            0x88b5,
-            b"loop",
-        ))?;
-        wait_for("a drop", Duration::from_secs(2), || {
-            node.ctl(&["why-dropped"]).is_ok_and(|rows| rows.to_string().contains("loop"))
-        })?;
+        looped_frame(lab)?;
         // Command, and what its table and its JSON must mention.
         let rows = [
             ("status", ["node-a", "br-blue", "sw-blue"]),
@@ -105,6 +100,7 @@ fn capture_is_read_by_tcpdump() -> Result<()> {
 fn metrics_pass_promtool_and_health_is_told() -> Result<()> {
     spoken("metrics", |lab| {
         let node = lab.node("node-a")?;
+        looped_frame(lab)?;
         let (code, text) = measure::http_get(node.ns(), METRICS, "/metrics")?;
         expect(code == 200, || format!("/metrics answered {code}"))?;
         cmd::run_with_input(&["promtool", "check", "metrics"], Some(&text)).context("promtool objects")?;

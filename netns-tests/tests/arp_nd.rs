@@ -145,11 +145,12 @@ fn requests_for_known_bindings_never_cross() -> Result<()> {
                 expect(crossed == 0, || format!("{crossed} requests for the known {ip} crossed"))?;
             }
         }
-        let stats = lab.node("node-a")?.stats()?;
+        let node = lab.node("node-a")?;
         for protocol in ["arp", "nd"] {
-            let answered = ctl::outcome(&stats, protocol, "answered");
             // Now and then the neighbour's own request fills the cache before ours is sent.
-            expect(answered >= 3, || format!("{answered} {protocol} requests were answered: {stats}"))?;
+            wait_for(&format!("a count of answered {protocol} requests"), SOON, || {
+                node.stats().is_ok_and(|stats| ctl::outcome(&stats, protocol, "answered") >= 3)
+            })?;
         }
         Ok(())
     })

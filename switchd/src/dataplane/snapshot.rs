@@ -78,9 +78,8 @@ impl DropCounts {
         self.0[reason.index()] += frames;
     }
 
-    /// The reasons that occurred.
+    /// Every reason, so that each is a metric from the start.
     pub(super) fn view(&self) -> Vec<(String, u64)> {
-        let all = DropReason::ALL.iter().zip(self.0);
-        all.filter(|(_, n)| *n > 0).map(|(reason, n)| (reason.label().to_owned(), n)).collect()
+        DropReason::ALL.iter().zip(self.0).map(|(reason, n)| (reason.label().to_owned(), n)).collect()
     }
 }

@@ -159,19 +159,17 @@ async fn converse(
                 break;
             }
         }
-        connection.closed().await
     };
     let reader = async {
-        match read_all(recv, id, &events).await {
-            Ok(()) => {}
-            Err(e) => {
-                tracing::debug!(error = %e, "control stream");
-                connection.close(CLOSE_FAILED.into(), b"control stream");
-            }
+        if let Err(e) = read_all(recv, id, &events).await {
+            tracing::debug!(error = %e, "control stream");
+            connection.close(CLOSE_FAILED.into(), b"control stream");
         }
-        connection.closed().await
     };
-    let (reason, _) = tokio::join!(writer, reader);
+    let reason = tokio::select! {
+        reason = connection.closed() => reason,
+        ((), ()) = async { tokio::join!(writer, reader) } => connection.closed().await,
+    };
     let _ = events.send(Message::Session(id, SessionEvent::Closed(reason))).await;
 }
 

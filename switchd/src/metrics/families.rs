@@ -1,12 +1,12 @@
 //! The metrics: names, labels, help, and where each value comes from.
 
-use crate::endpoint::EndpointStatus;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
+use crate::endpoint::EndpointStatus;
 use crate::view::{self, CaseCount, Direction, DirectionStats, Link, LinkState, NetworkStats, View};
 
 /// Reads the [`View`] at each scrape: the daemon keeps plain counters and pays nothing in between.
