@@ -26,7 +26,7 @@ enum Command {
     /// Make this node's private key and print its public key
     Keygen {
         /// Where the private key goes (mode 0600)
-        #[arg(long, value_name = "FILE", default_value = "/etc/switchd/private.key")]
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_KEY)]
         out: PathBuf,
         /// Replace an existing key: peers must then learn the new public key
         #[arg(long)]
@@ -48,6 +48,8 @@ struct ConfigFile {
     #[arg(long, short, value_name = "FILE", env = "SWITCHD_CONFIG", default_value = config::DEFAULT_PATH)]
     config: PathBuf,
 }
+
+const DEFAULT_KEY: &str = "/etc/switchd/private.key";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -89,6 +91,10 @@ fn execute(command: Command, run: impl FnOnce(Config, &Path) -> anyhow::Result<(
         Command::Pubkey { key, config } => {
             let path = match key {
                 Some(path) => path,
+                // Before there is a configuration, the key is where keygen put it.
+                None if config.config == Path::new(config::DEFAULT_PATH) && !config.config.exists() => {
+                    PathBuf::from(DEFAULT_KEY)
+                }
                 None => Config::load(&config.config)?.node.private_key,
             };
             println!("{}", PrivateKey::load(&path)?.public());

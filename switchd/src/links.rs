@@ -13,11 +13,11 @@ mod socket;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use nat_traversal::PathTable;
-use quinn::{ClientConfig, Endpoint, EndpointConfig, ServerConfig, TransportConfig};
+use quinn::{ClientConfig, ConnectionError, Endpoint, EndpointConfig, ServerConfig, TransportConfig};
 use quinn_proto::RandomConnectionIdGenerator;
 use switch_core::ids::{PeerId, Vni};
 use tokio::sync::{Semaphore, mpsc};
@@ -64,6 +64,7 @@ pub struct PeerConfig {
 pub struct Links {
     shared: Arc<Shared>,
     peers: Mutex<HashMap<PeerId, PeerTask>>,
+    last_refusal: Mutex<Option<Instant>>,
 }
 
 /// What the links start from.
@@ -110,7 +111,7 @@ impl Links {
             config: ArcSwap::from_pointee(start.config),
         });
         shared.endpoint.set_server_config(Some(shared.server_config(false).map_err(LinksError::Tls)?));
-        let links = Arc::new(Links { shared, peers: Mutex::default() });
+        let links = Arc::new(Links { shared, peers: Mutex::default(), last_refusal: Mutex::default() });
         tokio::spawn(accept(links.clone()));
         Ok(links)
     }
@@ -174,6 +175,20 @@ impl Links {
         tasks.iter().map(|(id, task)| (*id, status(task))).collect()
     }
 
+    /// A failed inbound handshake. Strangers can cause as many as they like, so only one a minute is a warning.
+    fn refused(&self, from: SocketAddr, error: &ConnectionError) {
+        let now = Instant::now();
+        let mut last = self.last_refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        let unproven =
+            matches!(error, ConnectionError::TransportError(_) | ConnectionError::ConnectionClosed(_));
+        if unproven && last.is_none_or(|last| now.duration_since(last) >= REFUSALS_LOGGED_EVERY) {
+            *last = Some(now);
+            tracing::warn!(%from, error = explain(error), "inbound handshake failed");
+        } else {
+            tracing::debug!(%from, %error, "inbound handshake failed");
+        }
+    }
+
     /// Tells every peer that this node goes, and waits a moment for the word to leave.
     pub async fn shutdown(&self) {
         self.shared.endpoint.close(session::CLOSE_DONE.into(), b"shutdown");
@@ -210,7 +225,10 @@ impl Shared {
         let config = self.config.load();
         let mut discovery = quinn::MtuDiscoveryConfig::default();
         let headers = if v6 { IPV6_UDP_HEADERS } else { IPV4_UDP_HEADERS };
-        discovery.upper_bound(config.underlay_mtu.saturating_sub(headers)).minimum_change(1);
+        discovery
+            .upper_bound(config.underlay_mtu.saturating_sub(headers))
+            .minimum_change(1)
+            .interval(REDISCOVERY);
         let mut transport = TransportConfig::default();
         transport
             .max_idle_timeout(config.dead_after.try_into().ok())
@@ -277,9 +295,7 @@ async fn handshake(links: &Links, incoming: quinn::Incoming) {
     };
     let connection = match connection {
         Ok(Ok(connection)) => connection,
-        Ok(Err(e)) => {
-            return tracing::warn!(%from, error = %e, "inbound handshake failed: the dialling node's key may not be among the peers");
-        }
+        Ok(Err(e)) => return links.refused(from, &e),
         Err(_) => return tracing::debug!(%from, "inbound handshake took too long"),
     };
     let peer = identity::proven_key(&connection).and_then(|key| shared.allowed.load().get(&key).copied());
@@ -314,6 +330,21 @@ fn send(task: &PeerTask, message: Message) {
     }
 }
 
+/// What a failed handshake most likely means.
+fn explain(error: &ConnectionError) -> String {
+    let mend = match error {
+        ConnectionError::TransportError(e) if u64::from(e.code) == CONNECTION_REFUSED => "",
+        ConnectionError::ConnectionClosed(e) if u64::from(e.error_code) == CONNECTION_REFUSED => {
+            ": the peer is stopping or overloaded"
+        }
+        ConnectionError::TransportError(_) | ConnectionError::ConnectionClosed(_) => {
+            ": check that each node has the other's public key (`switchd pubkey`)"
+        }
+        _ => "",
+    };
+    format!("{error}{mend}")
+}
+
 fn random_u64() -> u64 {
     let mut bytes = [0; 8];
     aws_lc_rs::rand::fill(&mut bytes).expect("the operating system has randomness");
@@ -331,7 +362,12 @@ pub enum LinksError {
     Endpoint(#[source] std::io::Error),
 }
 
+/// RFC 9000, 20.1.
+const CONNECTION_REFUSED: u64 = 2;
+const REFUSALS_LOGGED_EVERY: Duration = Duration::from_secs(60);
 const INITIAL_RTT: Duration = Duration::from_millis(100);
+/// How often a path is tried for a larger MTU.
+const REDISCOVERY: Duration = Duration::from_secs(60);
 const IPV4_UDP_HEADERS: u16 = 28;
 const IPV6_UDP_HEADERS: u16 = 48;
 const MAX_UDP_PAYLOAD: u16 = 9216;

@@ -108,7 +108,7 @@ fn mend(reason: DropReason) -> &'static str {
         DropReason::Loop => "find the other port: bridge fdb show, then remove it from the bridge",
         DropReason::Flapping => "look for two instances with one MAC, or a loop",
         DropReason::Spoof => {
-            "correct the binding, or stop the sender; anti_spoof = \"learn\" takes it as a move"
+            "bind the MAC and its IPs to this node, or stop the sender; anti_spoof = \"learn\" needs no bindings"
         }
         DropReason::BoundElsewhere => "give the moved instance's binding a higher generation and this node",
         DropReason::NotForEndpoint => "none needed, unless the protocol needs real MACs: mode = \"preserve\"",

@@ -161,7 +161,7 @@ impl Network {
         payload: &[&[u8]],
     ) {
         match verdict {
-            Verdict::Bridge => self.deliver(vnet, head, payload),
+            Verdict::Bridge => self.deliver(core, vnet, head, payload),
             Verdict::Peer(peer) => self.send(core, seen, peer, vnet, head),
             Verdict::Flood => {
                 for i in 0..self.switch.flood_peers().len() {
@@ -211,9 +211,9 @@ impl Network {
     }
 
     /// Puts a frame on the bridge; `parts` together are the frame.
-    fn deliver(&mut self, vnet: &VnetHdr, head: &[u8], payload: &[&[u8]]) {
+    fn deliver(&mut self, core: &mut Core, vnet: &VnetHdr, head: &[u8], payload: &[&[u8]]) {
         let Some(tap) = &mut self.tap else {
-            return self.remote.drops.count(DropReason::TapWrite, 1);
+            return self.tap_write_failed(core, head);
         };
         let result = if unsupported(tap.offloads(), vnet) {
             self.scratch.clear();
@@ -224,13 +224,19 @@ impl Network {
             write(tap, vnet, head, payload)
         };
         let Err(e) = result else { return };
-        self.remote.drops.count(DropReason::TapWrite, 1);
         if is_gone(&e) {
             self.tap = None; // the endpoint's keeper opens another
         } else if e.raw_os_error() == Some(libc::EINVAL) && vnet.gso != Gso::None {
             tracing::warn!(network = %self.name, gso = ?vnet.gso, "the kernel refuses a super-frame on the TAP: this offload stays off");
             let _ = tap.set_offloads(reduce(tap.offloads(), vnet.gso));
         }
+        self.tap_write_failed(core, head);
+    }
+
+    fn tap_write_failed(&mut self, core: &mut Core, head: &[u8]) {
+        self.remote.drops.count(DropReason::TapWrite, 1);
+        let seen = Seen { network: &self.name, direction: Direction::Remote, peer: None };
+        core.log_drop(Some(seen), DropReason::TapWrite, head);
     }
 }
 

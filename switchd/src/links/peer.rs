@@ -298,9 +298,8 @@ impl PeerLink {
             std::mem::replace(&mut status.up, true)
         };
         self.has_been_up = true;
-        if !was_up {
-            let address = self.path().map(|path| path.remote);
-            tracing::info!(parent: &self.span, ?address, cipher, "link up");
+        if !was_up && let Some(path) = self.path() {
+            tracing::info!(parent: &self.span, address = %path.remote, cipher, "link up");
         }
     }
 
@@ -388,7 +387,7 @@ pub(super) enum DialError {
     Setup(rustls::Error),
     #[error("cannot dial: {0}")]
     Connect(quinn::ConnectError),
-    #[error("handshake: {0}: check that each node has the other's public key (`switchd pubkey`)")]
+    #[error("handshake: {}", super::explain(.0))]
     Handshake(ConnectionError),
     #[error("no answer within {} s: check the peer's address, that it runs, and firewalls for UDP", DIAL_TIMEOUT.as_secs())]
     NoAnswer,

@@ -82,7 +82,7 @@ impl AsyncUdpSocket for QuicSocket {
                 if filled > 0 {
                     break;
                 }
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::BrokenPipe, "the worker has stopped")));
+                return Poll::Pending; // the worker has stopped, and the daemon with it
             };
             let len = datagram.payload.len().min(buf.len());
             buf[..len].copy_from_slice(&datagram.payload[..len]);

@@ -82,7 +82,7 @@ drop_reasons! {
     LinkLocalGroup "link_local_group" "The destination is of the reserved group 01:80:c2:00:00:0X (STP, LLDP, PAUSE), which bridges do not forward.",
     Loop "loop" "The endpoint's own frame came back from the bridge: the bridge has a second way to this network.",
     Flapping "flapping" "The source MAC changed its place too often and is held where it was.",
-    Spoof "spoof" "The source MAC or IP contradicts a controller's binding.",
+    Spoof "spoof" "The source MAC or IP contradicts a controller's binding, or has none where anti_spoof is strict.",
     BoundElsewhere "bound_elsewhere" "The controller binds the source MAC to another node.",
     SameBridge "same_bridge" "The destination is on this node's bridge, which carries the frame itself.",
     NotForEndpoint "not_for_endpoint" "The frame is addressed to the endpoint but is nothing that it forwards.",
