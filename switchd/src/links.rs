@@ -1,7 +1,12 @@
 //! The link plane: one authenticated link with each peer, kept up, its keys kept fresh.
 //!
-//! - [`identity`]: keys and TLS. - [`socket`]: QUIC as a guest on the node's socket.
-//! - [`sessions`]: what to do when, pure. - [`peer`]: doing it. - [`session`], [`control`]: one QUIC connection.
+//! | Module | What |
+//! |---|---|
+//! | `identity` | keys and TLS |
+//! | `socket` | QUIC as a guest on the node's socket |
+//! | `sessions` | what to do when, pure |
+//! | `peer` | doing it: the task of one link |
+//! | `session`, `control` | one QUIC connection and its control stream |
 
 mod control;
 mod identity;
