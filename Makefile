@@ -1,4 +1,4 @@
-# `make help` lists the targets. What CI runs is `make deps test`.
+# `make help` lists the targets. What CI runs is `make test`.
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -15,7 +15,7 @@ deps: ## Install what the build, the tests and the demo need and this Debian lac
 build: ## Build the release binaries: switchd and switchctl.
 	$(CARGO) build --release -p switchd
 
-demo: build ## Show three nodes with two instances each, then remove them; KEEP=1 leaves them up (as root).
+demo: deps build ## Show three nodes with two instances each, then remove them; KEEP=1 leaves them up (as root).
 	@$(CARGO) build --release -q -p netns-tests --bin demo
 	@$(TARGET)/release/demo
 
@@ -23,10 +23,10 @@ demo-clean: ## Remove a demo that KEEP=1 left up (as root).
 	@$(CARGO) build --release -q -p netns-tests --bin demo
 	@$(TARGET)/release/demo --clean
 
-test: ## Run everything that CI runs: format, guards, lints, unit, property and corpus tests, docs, namespace tests (as root).
+test: deps ## Run everything that CI runs: format, guards, lints, unit, property and corpus tests, docs, namespace tests (as root).
 	@.ci/test
 
-bench-ratio: build ## Measure one TCP flow and ping beside plaintext kernel VXLAN (as root, about a minute and a half).
+bench-ratio: deps build ## Measure one TCP flow and ping beside plaintext kernel VXLAN (as root, about a minute and a half).
 	@$(CARGO) build --release -q -p bench --bin bench-ratio
 	@$(TARGET)/release/bench-ratio
 
