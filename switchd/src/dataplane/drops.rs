@@ -123,3 +123,43 @@ const ENTRIES: usize = 512;
 const HEAD: usize = 86;
 /// Per reason.
 const PER_SECOND: u16 = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arp() -> Vec<u8> {
+        let mut frame = vec![0xff; 6];
+        frame.extend([2, 0, 0, 0, 0, 1, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1, 10, 0, 0, 1]);
+        frame.extend([0, 0, 0, 0, 0, 0, 10, 0, 0, 9]);
+        frame
+    }
+
+    #[test]
+    fn a_flood_of_one_reason_hides_no_other() {
+        let (mut log, start) = (DropLog::default(), Instant::now());
+        let network: Arc<str> = "blue".into();
+        let seen = Some(Seen { network: &network, direction: Direction::Local, peer: Some(PeerId(1)) });
+        for _ in 0..10_000 {
+            log.push(start, None, DropReason::BadTag, &[0x80; 40]);
+        }
+        log.push(start, seen, DropReason::FloodLimited, &arp());
+        let rows = log.view(|_| Some("node-b".into()));
+        assert!(rows.len() <= 2 * usize::from(PER_SECOND) + 1, "{}", rows.len());
+        let last = rows.last().unwrap();
+        assert_eq!((last.reason.as_str(), last.length), ("flood_limited", 42));
+        assert_eq!(last.summary, "ARP who-has 10.0.0.9 tell 10.0.0.1");
+        assert_eq!((last.src.as_deref(), last.peer.as_deref()), (Some("02:00:00:00:00:01"), Some("node-b")));
+    }
+
+    #[test]
+    fn what_is_cut_short_is_still_described() {
+        let (mut log, start) = (DropLog::default(), Instant::now());
+        let network: Arc<str> = "blue".into();
+        for len in 0..arp().len() {
+            let seen = Seen { network: &network, direction: Direction::Remote, peer: None };
+            log.push(start, Some(seen), DropReason::BadFrame, &arp()[..len]);
+        }
+        assert!(log.view(|_| None).iter().all(|row| !row.summary.is_empty()));
+    }
+}

@@ -107,3 +107,84 @@ impl Transmitter {
 /// The largest UDP payload over IPv4, and so the largest GSO send.
 const MAX_BATCH: usize = 65_507;
 const MAX_WAIT_MS: u8 = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
+    fn pair() -> (Transmitter, UdpSocket, SocketAddr) {
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let address = peer.local_addr().unwrap();
+        let underlay = Underlay::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        (Transmitter::new(Arc::new(underlay)), peer, address)
+    }
+
+    fn put(transmitter: &mut Transmitter, to: SocketAddr, len: usize, mark: u8) {
+        transmitter.reserve(to, len).fill(mark);
+    }
+
+    fn take(peer: &UdpSocket, datagrams: usize) -> Vec<(usize, u8)> {
+        let mut buf = [0; 2048];
+        let mut seen = Vec::new();
+        for _ in 0..datagrams {
+            let len = peer.recv(&mut buf).unwrap();
+            assert!(buf[..len].iter().all(|b| *b == buf[0]), "a datagram of one kind of byte");
+            seen.push((len, buf[0]));
+        }
+        seen
+    }
+
+    #[test]
+    fn datagrams_of_mixed_sizes_arrive_whole_and_in_order() {
+        let (mut transmitter, peer, address) = pair();
+        let sizes = [700, 700, 700, 300, 300, 900, 900, 10, 1200];
+        for (mark, len) in (0u8..).zip(sizes) {
+            put(&mut transmitter, address, len, mark);
+        }
+        transmitter.flush();
+        let expected: Vec<(usize, u8)> = sizes.into_iter().zip(0u8..).collect();
+        assert_eq!(take(&peer, sizes.len()), expected);
+        // Three of 700 and the shorter 300 in one send; 300; two of 900 and 10; 1200.
+        assert_eq!(transmitter.batches.view().count(), 4);
+    }
+
+    #[test]
+    fn a_full_batch_leaves_by_itself() {
+        let (mut transmitter, peer, address) = pair();
+        for mark in 0..100u8 {
+            put(&mut transmitter, address, 1000, mark);
+        }
+        transmitter.flush();
+        let expected: Vec<(usize, u8)> = (0..100).map(|mark| (1000, mark)).collect();
+        assert_eq!(take(&peer, 100), expected);
+    }
+
+    #[test]
+    fn a_cancelled_datagram_is_not_sent() {
+        let (mut transmitter, peer, address) = pair();
+        put(&mut transmitter, address, 100, 1);
+        put(&mut transmitter, address, 50, 2);
+        transmitter.cancel(50);
+        put(&mut transmitter, address, 100, 3);
+        transmitter.flush();
+        put(&mut transmitter, address, 20, 4);
+        transmitter.cancel(20);
+        transmitter.flush();
+        put(&mut transmitter, address, 30, 5);
+        transmitter.flush();
+        assert_eq!(take(&peer, 3), [(100, 1), (100, 3), (30, 5)]);
+    }
+
+    #[test]
+    fn a_refused_datagram_is_counted_and_does_not_stop_the_rest() {
+        let (mut transmitter, peer, address) = pair();
+        put(&mut transmitter, "255.255.255.255:9".parse().unwrap(), 10, 1);
+        put(&mut transmitter, address, 10, 2);
+        transmitter.flush();
+        assert_eq!(take(&peer, 1), [(10, 2)]);
+        assert_eq!(transmitter.errors, [(libc::EACCES, 1)]);
+    }
+}
