@@ -4,4 +4,4 @@ mod demux;
 mod paths;
 
 pub use demux::{Protocol, classify};
-pub use paths::{Path, PathKind, PathTable, Slot};
+pub use paths::{Path, PathKind, PathTable, Slot, canonical, is_real_source};

@@ -5,7 +5,7 @@
 //! handshakes of peers that moved, or strangers'.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 /// A peer's number, as the daemon counts peers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -100,9 +100,22 @@ fn virtual_slot(address: SocketAddr) -> Option<Slot> {
     }
 }
 
-/// A dual-stack socket reports IPv4 sources as ::ffff:a.b.c.d.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+/// The one form of an address: a dual-stack socket reports IPv4 sources as ::ffff:a.b.c.d. The scope of a link-local
+/// IPv6 address stays.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(_) => address,
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(v4.into(), v6.port()),
+            None => SocketAddrV6::new(*v6.ip(), v6.port(), 0, v6.scope_id()).into(),
+        },
+    }
+}
+
+/// Whether a datagram can have come from this address: not from port 0, to which nothing can be sent back, and not
+/// from an address that stands for a peer.
+pub fn is_real_source(source: SocketAddr) -> bool {
+    source.port() != 0 && virtual_slot(source).is_none()
 }
 
 const VIRTUAL_PORT: u16 = 1;
@@ -137,6 +150,15 @@ mod tests {
         table.select(Slot(1), at("192.0.2.1:2"));
         let former = "192.0.2.1:1".parse().unwrap();
         assert_eq!(table.from_wire(former), former);
+    }
+
+    #[test]
+    fn sources_that_cannot_be() {
+        assert!(is_real_source("192.0.2.1:1".parse().unwrap()));
+        assert!(!is_real_source("192.0.2.1:0".parse().unwrap()));
+        assert!(!is_real_source(PathTable::virtual_address(Slot(3))));
+        let link_local = "[fe80::1%3]:5".parse().unwrap();
+        assert_eq!(canonical(link_local), link_local);
     }
 
     #[test]

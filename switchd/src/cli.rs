@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config};
-use crate::key::PrivateKey;
+use crate::key::{PrivateKey, PublicKey};
 
 /// Joins the Linux bridges of many nodes into layer-2 networks over encrypted links.
 #[derive(Parser, Debug)]
@@ -106,7 +106,7 @@ fn execute(command: Command, run: impl FnOnce(Config, &Path) -> anyhow::Result<(
 fn check_config(path: &Path) -> anyhow::Result<String> {
     let config = Config::load(path)?;
     let key = PrivateKey::load(&config.node.private_key)?;
-    check_own_key(&config, &key)?;
+    check_own_key(&config, key.public())?;
     let dialled = config.peers.iter().filter(|peer| peer.address.is_some()).count();
     Ok(format!(
         "{} is good: node {} ({}), {} network(s), {} peer(s), {dialled} with an address",
@@ -119,8 +119,8 @@ fn check_config(path: &Path) -> anyhow::Result<String> {
 }
 
 /// Refuses a peer that has this node's own key: the mark of a copied disk or configuration.
-pub fn check_own_key(config: &Config, key: &PrivateKey) -> anyhow::Result<()> {
-    match config.peers.iter().find(|peer| peer.public_key == key.public()) {
+pub fn check_own_key(config: &Config, own: PublicKey) -> anyhow::Result<()> {
+    match config.peers.iter().find(|peer| peer.public_key == own) {
         None => Ok(()),
         Some(peer) => Err(anyhow::anyhow!("each node needs a key of its own: switchd keygen --force"))
             .with_context(|| format!("peer {:?} has this node's own public key", peer.name)),

@@ -42,7 +42,7 @@ pub fn run(config: Config, path: &Path) -> anyhow::Result<()> {
 
 async fn serve(config: Config, path: &Path) -> anyhow::Result<()> {
     let key = PrivateKey::load(&config.node.private_key)?;
-    cli::check_own_key(&config, &key)?;
+    cli::check_own_key(&config, key.public())?;
     let mut daemon = Daemon::start(config, key).await?;
     tracing::info!(node = %daemon.node.config().node.name, version = env!("CARGO_PKG_VERSION"), "started");
     let result = daemon.attend(path).await;
@@ -146,6 +146,9 @@ impl Daemon {
             Ok(new) => new,
             Err(e) => return tracing::error!("reload refused, nothing changed: {e}"),
         };
+        if let Err(e) = cli::check_own_key(&new, self.node.public_key()) {
+            return tracing::error!("reload refused, nothing changed: {e:#}");
+        }
         let reload = config::diff(&self.node.config(), &new);
         if !reload.needs_restart.is_empty() {
             tracing::warn!(keys = reload.needs_restart.join(", "), "changed, but only a restart applies it");

@@ -16,7 +16,7 @@ mod sessions;
 mod socket;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
@@ -196,7 +196,10 @@ impl Links {
 
     /// Tells every peer that this node goes, and waits a moment for the word to leave.
     pub async fn shutdown(&self) {
-        self.shared.endpoint.close(session::CLOSE_DONE.into(), b"shutdown");
+        self.shared.endpoint.close(session::CLOSE_STOPPING.into(), b"the node stops");
+        for task in self.peers.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            send(task, Message::Stop);
+        }
         let _ = tokio::time::timeout(Duration::from_millis(200), self.shared.endpoint.wait_idle()).await;
     }
 }
@@ -264,13 +267,23 @@ impl std::fmt::Debug for Shared {
 /// Takes inbound connections until the endpoint closes. Strangers cost one bounded handshake each, and must show
 /// that they own their address (RFC 9000, 8.1.2) while many are under way.
 async fn accept(links: Arc<Links>) {
-    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    let of_peers = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    let of_strangers = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    let by_source = Arc::new(Mutex::new(HashMap::<IpAddr, usize>::new()));
     while let Some(incoming) = links.shared.endpoint.accept().await {
+        let seen = incoming.remote_address();
+        let stranger = nat_traversal::is_real_source(seen);
+        let handshakes = if stranger { &of_strangers } else { &of_peers };
         let Ok(permit) = handshakes.clone().try_acquire_owned() else {
             incoming.ignore();
             continue;
         };
         let crowded = handshakes.available_permits() < MAX_HANDSHAKES - CROWD;
+        let source = Source::enter(&by_source, seen.ip());
+        if stranger && source.others >= MAX_FROM_ONE_SOURCE {
+            incoming.ignore();
+            continue;
+        }
         if crowded && !incoming.remote_address_validated() {
             let _ = incoming.retry();
             continue;
@@ -278,8 +291,36 @@ async fn accept(links: Arc<Links>) {
         let links = links.clone();
         tokio::spawn(async move {
             handshake(&links, incoming).await;
-            drop(permit);
+            drop((permit, source));
         });
+    }
+}
+
+/// Counts the handshakes under way from one address.
+struct Source {
+    all: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    ip: IpAddr,
+    others: usize,
+}
+
+impl Source {
+    fn enter(all: &Arc<Mutex<HashMap<IpAddr, usize>>>, ip: IpAddr) -> Source {
+        let mut counts = all.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(ip).or_default();
+        *count += 1;
+        Source { all: all.clone(), ip, others: *count - 1 }
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        let mut counts = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.ip) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.ip);
+            }
+        }
     }
 }
 
@@ -376,7 +417,9 @@ const REDISCOVERY: Duration = Duration::from_secs(60);
 const IPV4_UDP_HEADERS: u16 = 28;
 const IPV6_UDP_HEADERS: u16 = 48;
 const MAX_UDP_PAYLOAD: u16 = 9216;
+/// Handshakes under way, of known addresses and of strangers each.
 const MAX_HANDSHAKES: usize = 256;
+const MAX_FROM_ONE_SOURCE: usize = 8;
 /// Handshakes under way beyond which strangers' addresses are validated first.
 const CROWD: usize = 32;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -11,6 +11,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 pub struct Underlay {
     socket: UdpSocket,
     state: UdpSocketState,
+    /// QUIC's own: quinn-udp gives segmentation up for good after some errors, and strangers can make QUIC's sends
+    /// fail.
+    quic: UdpSocketState,
     dual_stack: bool,
 }
 
@@ -43,13 +46,14 @@ impl Underlay {
         socket.bind(&listen.into()).map_err(|source| UnderlayError::Bind { listen, source })?;
         let socket = UdpSocket::from(socket);
         let state = UdpSocketState::new((&socket).into()).map_err(UnderlayError::Options)?;
-        Ok(Underlay { socket, state, dual_stack })
+        let quic = UdpSocketState::new((&socket).into()).map_err(UnderlayError::Options)?;
+        Ok(Underlay { socket, state, quic, dual_stack })
     }
 
     /// Sends one datagram, or with `segment` several of that size (the last may be shorter) in one system call.
     /// Where the kernel or the path's device refuses segmentation, they are sent one by one.
     pub fn send(&self, destination: SocketAddr, contents: &[u8], segment: Option<usize>) -> io::Result<()> {
-        let destination = self.wire_form(destination);
+        let destination = self.wire_form(destination)?;
         let one = |contents, segment_size| {
             let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
             self.state.try_send((&self.socket).into(), &transmit)
@@ -67,6 +71,13 @@ impl Underlay {
             }
             result => result,
         })
+    }
+
+    /// Sends one QUIC packet.
+    pub fn send_quic(&self, destination: SocketAddr, contents: &[u8]) -> io::Result<()> {
+        let destination = self.wire_form(destination)?;
+        let transmit = Transmit { destination, ecn: None, contents, segment_size: None, src_ip: None };
+        self.quic.try_send((&self.socket).into(), &transmit)
     }
 
     /// Receives up to `bufs.len()` buffers of datagrams; see [`RecvMeta::stride`] for several in one buffer.
@@ -89,12 +100,14 @@ impl Underlay {
         self.state.max_gso_segments()
     }
 
-    fn wire_form(&self, destination: SocketAddr) -> SocketAddr {
+    /// Port 0 is refused here: the kernel's EINVAL would look like a device that cannot segment.
+    fn wire_form(&self, destination: SocketAddr) -> io::Result<SocketAddr> {
         match destination.ip() {
+            _ if destination.port() == 0 => Err(io::ErrorKind::InvalidInput.into()),
             IpAddr::V4(ip) if self.dual_stack => {
-                SocketAddr::new(ip.to_ipv6_mapped().into(), destination.port())
+                Ok(SocketAddr::new(ip.to_ipv6_mapped().into(), destination.port()))
             }
-            _ => destination,
+            _ => Ok(destination),
         }
     }
 }

@@ -66,6 +66,10 @@ impl Node {
         }
     }
 
+    pub(super) fn public_key(&self) -> PublicKey {
+        self.public_key
+    }
+
     pub(super) fn config(&self) -> Arc<Config> {
         self.config.load_full()
     }

@@ -42,6 +42,8 @@ pub enum Command {
     SetDatagramMax(PeerId, usize),
     /// The networks that the peer says it is in.
     SetMembership(PeerId, Vec<Vni>),
+    /// The peer was seen at this address: move it there once it has answered from there.
+    Challenge(PeerId, SocketAddr),
     /// Send a sign of life to every peer: our address may have changed.
     ProbeAll,
     /// Report once a peer's session has sealed this many datagrams.
@@ -67,7 +69,7 @@ pub struct MssClamp(pub bool);
 /// What the worker reports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Report {
-    /// An authentic datagram, the newest of its session, came from another address than the peer had.
+    /// The peer answered a probe at another address than it had, and is reached there from now on.
     Moved(PeerId, SocketAddr),
     /// The session in use has sealed as many datagrams as it should.
     RekeyDue(PeerId),

@@ -1,17 +1,19 @@
 //! What the paths of all networks share: peers, the sending side, and what is watched.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use switch_core::ids::{PeerId, Vni};
 use switch_core::switch::DropReason;
 use switch_core::time::Time;
+use switch_core::wire::Probe;
 use tokio::sync::mpsc;
 
 use super::capture::Captures;
 use super::command::Report;
 use super::drops::DropLog;
-use super::peers::Peers;
+use super::peers::{Challenge, Peers};
 use super::snapshot::DropCounts;
 use super::transmitter::Transmitter;
 use crate::view::Direction;
@@ -56,6 +58,16 @@ impl Core {
         }
         let peer = seen.peer.and_then(|id| self.peers.get(id)).map(|peer| peer.name.clone());
         self.captures.offer(SystemTime::now(), seen.network, seen.direction, peer.as_deref(), parts);
+    }
+
+    /// Moves the peer to an address from which it answered its challenge.
+    pub(super) fn answered(&mut self, id: PeerId, source: SocketAddr, probe: Probe) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let asked = |c: Challenge| c.address == source && c.sequence == probe.sequence;
+        if peer.challenge.is_some_and(asked) && peer.address != Some(source) {
+            peer.address = Some(source);
+            let _ = self.reports.send(Report::Moved(id, source));
+        }
     }
 
     pub(super) fn peer_name(&self, id: PeerId) -> Option<Arc<str>> {

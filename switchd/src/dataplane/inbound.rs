@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
-use nat_traversal::{Protocol, classify};
+use nat_traversal::{Protocol, canonical, classify, is_real_source};
 use quinn_udp::RecvMeta;
 use switch_core::fragment::{Reassembler, ReassemblyDrop, ReassemblyLimits};
 use switch_core::ids::{PeerId, Vni};
@@ -17,7 +17,6 @@ use switch_core::vnet::PartialCsum;
 use switch_core::wire::{FRAME_HEADER_LEN, FrameHeader, HEADER_LEN, Header, Message, Origin, Probe, TAG_LEN};
 use tokio::sync::mpsc;
 
-use super::command::Report;
 use super::core::{Core, Seen};
 use super::network::{BATCH_FRAMES, MAX_PARTS, Network};
 use super::snapshot::Buckets;
@@ -104,7 +103,7 @@ impl Inbound {
         let heard = Instant::now();
         for i in 0..received {
             let meta = self.meta[i];
-            let source = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
+            let source = canonical(meta.addr);
             let stride = meta.stride.max(1);
             self.batches.observe(meta.len.div_ceil(stride) as u64);
             let base = i * RECEIVE_MAX;
@@ -132,12 +131,17 @@ impl Inbound {
         heard: Instant,
     ) {
         let datagram = &mut self.bufs[start..end];
-        match classify(datagram, false) {
+        let protocol = if is_real_source(source) { classify(datagram, false) } else { Protocol::Unknown };
+        match protocol {
             Protocol::Sealed => {}
             Protocol::Quic => {
+                // Half of the queue is for peers, so that strangers cannot starve their keepalives.
+                let room =
+                    self.quic.capacity() > self.quic.max_capacity() / 2 || core.peers.is_address(source);
                 let payload = Bytes::copy_from_slice(datagram);
-                if self.quic.try_send(QuicDatagram { source, payload }).is_err() {
+                if !room || self.quic.try_send(QuicDatagram { source, payload }).is_err() {
                     core.datagram_drops.count(DropReason::QueueFull, 1);
+                    core.log_drop(None, DropReason::QueueFull, &self.bufs[start..end]);
                 }
                 return;
             }
@@ -167,7 +171,9 @@ impl Inbound {
             }
             Ok(Outcome::Probe { peer, probe }) => {
                 if probe.answer_wanted {
-                    core.send_probe(peer, Probe { answer_wanted: false, ..probe });
+                    core.send_probe(peer, Some(source), Probe { answer_wanted: false, ..probe });
+                } else {
+                    core.answered(peer, source, probe);
                 }
             }
             Err(reason) => {
@@ -312,8 +318,7 @@ fn open(
     if core.peers.session(header.receiver).is_none() {
         unknown(core, networks);
     }
-    let Core { peers, reports, .. } = core;
-    let (session, peer) = peers.session(header.receiver).ok_or(DropReason::UnknownReceiver)?;
+    let (session, peer) = core.peers.session(header.receiver).ok_or(DropReason::UnknownReceiver)?;
     let len = datagram.len() as u64;
     let (message, newest) = session.opener.open(&header, datagram).map_err(|e| match e {
         OpenError::Replayed => {
@@ -325,12 +330,14 @@ fn open(
     peer.counters.datagrams_from_peer += 1;
     peer.counters.bytes_from_peer += len;
     peer.counters.last_heard = Some(heard);
-    if newest == Newest(true) && peer.address != Some(source) {
-        peer.address = Some(source);
-        let _ = reports.send(Report::Moved(session.peer, source));
-    }
+    let elsewhere = newest == Newest(true) && peer.address != Some(source);
     let peer = session.peer;
-    match Message::parse(message).map_err(|_| DropReason::BadInnerHeader)? {
+    let parsed = Message::parse(message);
+    let answer = matches!(parsed, Ok(Message::Probe(Probe { answer_wanted: false, .. })));
+    if elsewhere && !answer {
+        core.challenge(peer, source);
+    }
+    match parsed.map_err(|_| DropReason::BadInnerHeader)? {
         Message::Frame(header, _) => Ok(Outcome::Frame { vni: header.vni, header, peer }),
         Message::Fragment(vni, ..) => Ok(Outcome::Fragment { vni, peer }),
         Message::Probe(probe) => Ok(Outcome::Probe { peer, probe }),

@@ -1,5 +1,8 @@
 //! Frames on their way to a peer: split to the path, sealed in place in the send buffer.
 
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
 use switch_core::frame::{ETH_LEN, ethertype};
 use switch_core::ids::{PeerId, Vni};
 use switch_core::offload::{Split, clamp_mss};
@@ -13,7 +16,7 @@ use switch_core::wire::{
 
 use super::command::Report;
 use super::core::Core;
-use super::peers::Peer;
+use super::peers::{Challenge, Peer, random_u32};
 use super::transmitter::Transmitter;
 
 /// The network's part in sending.
@@ -59,17 +62,32 @@ impl Core {
         Ok(())
     }
 
-    /// Seals a sign of life.
-    pub(super) fn send_probe(&mut self, to: PeerId, probe: Probe) {
+    /// Asks the peer to answer from an address that it was seen at; at most every [`CHALLENGE_EVERY`].
+    pub(super) fn challenge(&mut self, to: PeerId, address: SocketAddr) {
+        let Some(peer) = self.peers.get_mut(to) else { return };
+        let now = Instant::now();
+        if peer.challenge.is_some_and(|last| now.duration_since(last.sent) < CHALLENGE_EVERY) {
+            return;
+        }
+        let sequence = random_u32();
+        peer.challenge = Some(Challenge { address, sequence, sent: now });
+        self.send_probe(to, Some(address), Probe { answer_wanted: true, sequence });
+    }
+
+    /// Seals a sign of life, for the peer's address or for another.
+    pub(super) fn send_probe(&mut self, to: PeerId, at: Option<SocketAddr>, probe: Probe) {
         let Core { peers, transmitter, .. } = self;
         let Some((peer, session)) = peers.sealing(to) else { return };
-        let (Some(address), Some(sealer)) = (peer.address, session.sealer.as_deref_mut()) else { return };
+        let (Some(address), Some(sealer)) = (at.or(peer.address), session.sealer.as_deref_mut()) else {
+            return;
+        };
         let message = probe.encode();
         let len = SEAL_OVERHEAD + message.len();
         let slot = transmitter.reserve(address, len);
         slot[HEADER_LEN..len - TAG_LEN].copy_from_slice(&message);
-        if sealer.seal(slot).is_err() {
-            transmitter.cancel(len);
+        match sealer.seal(slot) {
+            Ok(()) => peer.count_sealed(len),
+            Err(_) => transmitter.cancel(len),
         }
     }
 }
@@ -79,7 +97,7 @@ struct Line<'a> {
     transmitter: &'a mut Transmitter,
     peer: &'a mut Peer,
     sealer: &'a mut Sealer,
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     outbound: Outbound,
     scratch: &'a mut Vec<u8>,
 }
@@ -148,11 +166,13 @@ impl Line<'_> {
             self.transmitter.cancel(total);
             return Err(DropReason::CounterExhausted);
         }
-        self.peer.counters.datagrams_to_peer += 1;
-        self.peer.counters.bytes_to_peer += total as u64;
+        self.peer.count_sealed(total);
         Ok(())
     }
 }
+
+/// Long enough for an answer over any path, short enough to be unnoticed.
+const CHALLENGE_EVERY: Duration = Duration::from_millis(100);
 
 /// Bytes in front of the IP header: the MSS that fits depends on it.
 fn l2_len(frame: &[u8]) -> usize {

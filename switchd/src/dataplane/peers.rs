@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use switch_core::fragment::Fragmenter;
 use switch_core::ids::{PeerId, ReceiverIndex, Vni};
@@ -27,12 +28,29 @@ pub(super) struct Peer {
     pub(super) fragmenter: Fragmenter,
     pub(super) counters: PeerCounters,
     pub(super) probes: u32,
+    /// An address that the peer was seen at, asked to answer from there.
+    pub(super) challenge: Option<Challenge>,
+}
+
+/// A peer's datagrams are authentic, their source address is not: it could be another's. So the peer is moved there
+/// once it has answered a probe that was sent there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Challenge {
+    pub(super) address: SocketAddr,
+    /// Random: whoever answers with it was there to read it.
+    pub(super) sequence: u32,
+    pub(super) sent: Instant,
 }
 
 impl Peer {
     /// The longest Ethernet frame that one datagram to this peer holds.
     pub(super) fn max_frame(&self) -> usize {
         self.datagram_max - SEAL_OVERHEAD - FRAME_HEADER_LEN
+    }
+
+    pub(super) fn count_sealed(&mut self, bytes: usize) {
+        self.counters.datagrams_to_peer += 1;
+        self.counters.bytes_to_peer += bytes as u64;
     }
 
     /// Frames of this network are taken from it and sent to it.
@@ -75,9 +93,11 @@ impl Peers {
                     datagram_max: MIN_DATAGRAM_MAX,
                     allowed,
                     member: Vec::new(),
-                    fragmenter: Fragmenter::default(),
+                    // A restarted node must not continue its predecessor's messages.
+                    fragmenter: Fragmenter::new(random_u32()),
                     counters: PeerCounters::default(),
                     probes: 0,
+                    challenge: None,
                 };
                 self.peers.insert(id, peer);
             }
@@ -101,9 +121,16 @@ impl Peers {
         self.peers.iter().map(|(id, peer)| (*id, peer))
     }
 
+    /// Whether a peer is reached at this address.
+    pub(super) fn is_address(&self, address: SocketAddr) -> bool {
+        self.peers.values().any(|peer| peer.address == Some(address))
+    }
+
     pub(super) fn add_session(&mut self, index: ReceiverIndex, peer: PeerId, opener: Box<Opener>) {
-        let session = Session { peer, opener, sealer: None, rekey_reported: false };
-        self.sessions.insert(index, session);
+        if self.peers.contains_key(&peer) {
+            let session = Session { peer, opener, sealer: None, rekey_reported: false };
+            self.sessions.insert(index, session);
+        }
     }
 
     pub(super) fn arm_session(&mut self, index: ReceiverIndex, sealer: Box<Sealer>) {
@@ -134,6 +161,12 @@ impl Peers {
         let session = self.sessions.get_mut(&peer.active?)?;
         Some((peer, session))
     }
+}
+
+pub(super) fn random_u32() -> u32 {
+    let mut bytes = [0; 4];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the operating system has randomness");
+    u32::from_ne_bytes(bytes)
 }
 
 /// Before the path is measured: what QUIC asks of every path (RFC 9000, 14).

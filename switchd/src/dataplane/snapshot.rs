@@ -20,7 +20,7 @@ pub struct Snapshot {
 /// Sealed datagrams of one peer, since it was added.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PeerCounters {
-    /// Sealed and handed to the kernel.
+    /// Sealed, probes included; what the kernel refused is among the send errors.
     pub datagrams_to_peer: u64,
     /// Opened.
     pub datagrams_from_peer: u64,

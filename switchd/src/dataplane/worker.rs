@@ -54,6 +54,7 @@ pub(super) struct Worker {
     /// Something was counted since.
     unpublished: bool,
     stopping: bool,
+    too_long_reported: Option<Instant>,
 }
 
 impl Worker {
@@ -93,6 +94,7 @@ impl Worker {
             published: start,
             unpublished: true,
             stopping: false,
+            too_long_reported: None,
         })
     }
 
@@ -183,6 +185,9 @@ impl Worker {
     fn take_commands(&mut self) {
         while let Ok(command) = self.commands.try_recv() {
             self.stopping |= matches!(command, Command::Stop);
+            if let Command::RemovePeer(peer) = command {
+                self.inbound.reassembler.forget(peer);
+            }
             carry_out(command, &mut self.core, &mut self.networks, &self.epoll, &self.node);
         }
     }
@@ -195,7 +200,10 @@ impl Worker {
             if let Some(peer) = self.core.peers.get_mut(id) {
                 peer.datagram_max = MIN_DATAGRAM_MAX;
             }
-            let _ = self.core.reports.send(Report::TooLong(id));
+            if self.too_long_reported.is_none_or(|last| last.elapsed() >= TOO_LONG_EVERY) {
+                self.too_long_reported = Some(Instant::now());
+                let _ = self.core.reports.send(Report::TooLong(id));
+            }
         }
     }
 
@@ -216,6 +224,7 @@ impl Worker {
             if network.switch.poll_timeout().is_some_and(|at| at <= now) {
                 network.switch.handle_timeout(now);
                 network.drain(&mut self.core);
+                self.unpublished = true;
             }
         }
         self.expire_fragments(now);
@@ -232,6 +241,7 @@ impl Worker {
         if self.inbound.reassembler.poll_timeout().is_some_and(|at| at <= now) {
             let expired = self.inbound.reassembler.handle_timeout(now);
             self.core.datagram_drops.count(DropReason::ReassemblyTimeout, expired as u64);
+            self.unpublished = true;
         }
     }
 }
@@ -299,6 +309,7 @@ fn carry_out(command: Command, core: &mut Core, networks: &mut [Network], epoll:
             }
             update_links(core, networks, peer);
         }
+        Command::Challenge(peer, address) => core.challenge(peer, address),
         Command::ProbeAll => probe_all(core),
         Command::SetRekeyDatagrams(datagrams) => core.rekey_datagrams = datagrams,
         Command::Bindings(to) => {
@@ -344,7 +355,7 @@ fn probe_all(core: &mut Core) {
         let Some(peer) = core.peers.get_mut(id) else { continue };
         peer.probes = peer.probes.wrapping_add(1);
         let probe = Probe { answer_wanted: true, sequence: peer.probes };
-        core.send_probe(id, probe);
+        core.send_probe(id, None, probe);
     }
     core.transmitter.flush();
 }
@@ -358,6 +369,7 @@ const TOKEN_TAPS: u64 = 2;
 /// Receive calls, and frames of one TAP, before the other side gets its turn.
 const RECEIVE_BUDGET: usize = 4;
 const LOCAL_BUDGET: usize = 64;
+const TOO_LONG_EVERY: Duration = Duration::from_secs(1);
 /// How old the published counters may be.
 const PUBLISH: Duration = Duration::from_millis(250);
 const IDLE: Duration = Duration::from_secs(10);

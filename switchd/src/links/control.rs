@@ -16,6 +16,9 @@ pub(super) enum Control {
     },
     /// The receiver shall send by another session, then close this one.
     Retire,
+    /// A newer node's word.
+    #[serde(other)]
+    Unknown,
 }
 
 /// A session's parameters.

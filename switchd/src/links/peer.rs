@@ -87,6 +87,8 @@ impl PeerTask {
             measured_max: 0,
             has_been_up: false,
             failed_dials: 0,
+            learned: None,
+            unmeasured: None,
             messages: messages.clone(),
             status: status.clone(),
             shared,
@@ -108,6 +110,10 @@ struct PeerLink {
     measured_max: u16,
     has_been_up: bool,
     failed_dials: u32,
+    /// Where the peer was last met, if that was not where the configuration says.
+    learned: Option<SocketAddr>,
+    /// The session whose path MTU is of a path that the peer has left.
+    unmeasured: Option<SessionId>,
     messages: mpsc::Sender<Message>,
     status: Arc<Mutex<LinkStatus>>,
 }
@@ -151,6 +157,7 @@ impl PeerLink {
         match message {
             Message::Inbound(connection, from) => {
                 if self.path().is_none_or(|path| path.remote != from) {
+                    self.learned = Some(from);
                     self.select_path(PathKind::PeerReflexive, from);
                 }
                 self.make(async move { Ok(connection) }, false);
@@ -177,7 +184,12 @@ impl PeerLink {
             Message::Session(id, SessionEvent::Closed(reason)) => self.end(id, &reason, now),
             Message::Moved(address) => {
                 tracing::info!(parent: &self.span, %address, "the peer moved");
-                self.select_path(PathKind::PeerReflexive, address);
+                self.learned = Some(address);
+                self.note_path(PathKind::PeerReflexive, address);
+                // What the old path carried says nothing of this one.
+                self.unmeasured = self.sessions.active();
+                self.shared.worker.send(Command::SetDatagramMax(self.config.id, 0));
+                self.sessions.renew(now);
             }
             Message::Renew => self.sessions.renew(now),
             Message::Reconfigure(config) => {
@@ -219,13 +231,18 @@ impl PeerLink {
         self.status().connecting = self.sessions.dialling();
     }
 
-    /// Dials the path in use; if dials fail, in turn the configured address.
+    /// Dials the path in use; if dials fail, the configured and the last learned address by turns.
     fn dial(&mut self) {
-        if let Some(configured) = self.config.address
-            && self.failed_dials % 2 == 1
-            && self.sessions.active().is_none()
-        {
-            self.select_path(PathKind::Host, configured);
+        if self.failed_dials > 0 && self.sessions.active().is_none() {
+            match (self.config.address, self.learned) {
+                (Some(configured), Some(learned))
+                    if self.failed_dials.is_multiple_of(2) && learned != configured =>
+                {
+                    self.select_path(PathKind::PeerReflexive, learned);
+                }
+                (Some(configured), _) => self.select_path(PathKind::Host, configured),
+                (None, _) => {}
+            }
         }
         let shared = self.shared.clone();
         let key = self.config.key;
@@ -262,8 +279,12 @@ impl PeerLink {
                 let setup = Setup { peer, id, dialled, hello: &hello, worker: &shared.worker };
                 Established::new(connection, setup).await.map(Box::new).map_err(DialError::Session)
             };
-            let result = result.await;
-            let _ = messages.send(Message::Made { dialled, result }).await;
+            let message = Message::Made { dialled, result: result.await };
+            if let Err(mpsc::error::SendError(Message::Made { result: Ok(established), .. })) =
+                messages.send(message).await
+            {
+                shared.worker.send(Command::RemoveSession(established.index)); // the peer was removed meanwhile
+            }
         });
     }
 
@@ -333,11 +354,16 @@ impl PeerLink {
     fn measure(&mut self) {
         let now = Instant::now();
         let Some(live) = self.sessions.active().and_then(|id| self.live.get(&id)) else { return };
+        let seen = live.connection.remote_address();
+        if nat_traversal::is_real_source(seen) && self.path().is_none_or(|path| path.remote != seen) {
+            // QUIC followed the peer to a new address, the data path did not yet.
+            self.shared.worker.send(Command::Challenge(self.config.id, seen));
+        }
         let max = live.connection.stats().path.current_mtu;
         let rtt = live.connection.rtt();
         let young = now.duration_since(live.since) < DISCOVERY;
         self.next_measure = now + if young { MEASURE_OFTEN } else { MEASURE };
-        if max != self.measured_max {
+        if max != self.measured_max && self.unmeasured != self.sessions.active() {
             self.measured_max = max;
             self.shared.worker.send(Command::SetDatagramMax(self.config.id, usize::from(max)));
         }
@@ -352,9 +378,14 @@ impl PeerLink {
     }
 
     fn select_path(&mut self, kind: PathKind, remote: SocketAddr) {
+        self.shared.worker.send(Command::SetAddress(self.config.id, remote));
+        self.note_path(kind, remote);
+    }
+
+    /// A path that the worker uses already.
+    fn note_path(&mut self, kind: PathKind, remote: SocketAddr) {
         let path = Path { kind, remote };
         self.shared.paths_mut().select(slot(self.config.id), path);
-        self.shared.worker.send(Command::SetAddress(self.config.id, remote));
         self.status().path = self.path();
         self.sessions.set_may_dial(true, Instant::now());
     }

@@ -141,7 +141,7 @@ async fn exchange(
     control::write(&mut send, &hello).await?;
     match control::read(&mut recv).await? {
         Control::Hello(hello) => Ok((send, recv, hello)),
-        Control::Networks { .. } | Control::Retire => Err(SessionError::NotHello),
+        Control::Networks { .. } | Control::Retire | Control::Unknown => Err(SessionError::NotHello),
     }
 }
 
@@ -182,7 +182,7 @@ async fn read_all(
         let event = match control::read(&mut recv).await? {
             Control::Networks { vnis } => SessionEvent::Membership(known_vnis(&vnis)),
             Control::Retire => SessionEvent::Retire,
-            Control::Hello(_) => continue,
+            Control::Hello(_) | Control::Unknown => continue,
         };
         if events.send(Message::Session(id, event)).await.is_err() {
             return Ok(());
@@ -215,6 +215,7 @@ pub(super) enum SessionError {
 pub(super) const CLOSE_DONE: u32 = 0;
 pub(super) const CLOSE_FAILED: u32 = 1;
 pub(super) const CLOSE_REFUSED: u32 = 2;
+pub(super) const CLOSE_STOPPING: u32 = 3;
 
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-switchd-data";
 const HELLO_TIMEOUT: Duration = Duration::from_secs(3);

@@ -99,7 +99,6 @@ impl Sessions {
         if dialled {
             self.dialling = false;
         }
-        self.failures = 0;
         self.dial_at = None;
         for other in self.known.iter_mut().filter(|s| s.boot != boot && !s.closing) {
             other.closing = true; // the peer's former process holds the other end
@@ -107,6 +106,13 @@ impl Sessions {
         }
         self.known.push(Session { id, boot, dialled, ready_at: now, retired: None, closing: false });
         self.use_newest(now);
+        // A peer that never retires any must not fill our memory.
+        if self.known.iter().filter(|s| !s.closing).count() > MAX_SESSIONS
+            && let Some(oldest) = spare_of(&mut self.known, self.active)
+        {
+            oldest.closing = true;
+            self.actions.push(Action::Close(oldest.id));
+        }
     }
 
     /// A dial ended without a session.
@@ -118,7 +124,12 @@ impl Sessions {
 
     /// A session's connection is closed or dead.
     pub(super) fn closed(&mut self, id: SessionId, now: Instant) {
-        self.known.retain(|s| s.id != id);
+        if let Some(at) = self.known.iter().position(|s| s.id == id) {
+            let session = self.known.remove(at);
+            // Sessions that die young, of a peer with two homes for instance, are not dialled in a tight loop.
+            let lived = now.saturating_duration_since(session.ready_at) >= PROVEN_AFTER;
+            self.failures = if lived { 0 } else { self.failures.saturating_add(1) };
+        }
         if self.active == Some(id) {
             self.use_newest(now);
         }
@@ -224,6 +235,14 @@ impl Sessions {
     }
 }
 
+fn spare_of(known: &mut [Session], active: Option<SessionId>) -> Option<&mut Session> {
+    known.iter_mut().find(|s| Some(s.id) != active && !s.closing)
+}
+
+/// Sessions of one link at a time, at most.
+const MAX_SESSIONS: usize = 8;
+/// A session that lived this long was a good one.
+const PROVEN_AFTER: Duration = Duration::from_secs(5);
 /// The end with the higher key waits this long before it dials, so that two fresh nodes make one session.
 const STAGGER: Duration = Duration::from_millis(100);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);

@@ -57,7 +57,7 @@ impl AsyncUdpSocket for QuicSocket {
         };
         drop(paths);
         // A full socket buffer or an unreachable network is loss to QUIC, which repairs it.
-        let _ = self.underlay.send(destination, transmit.contents, transmit.segment_size);
+        let _ = self.underlay.send_quic(destination, transmit.contents);
         Ok(())
     }
 

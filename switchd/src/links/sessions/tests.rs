@@ -86,8 +86,33 @@ fn a_lost_link_is_dialled_again() {
     let (mut s, t) = sessions(true);
     s.ready(1, 7, true, t);
     s.poll(t);
-    s.closed(1, t + ms(500));
-    assert_eq!(s.poll(t + ms(500)), [Action::LinkDown, Action::Dial]);
+    s.closed(1, t + PROVEN_AFTER);
+    assert_eq!(s.poll(t + PROVEN_AFTER), [Action::LinkDown, Action::Dial]);
+}
+
+#[test]
+fn sessions_that_die_young_are_not_dialled_in_a_tight_loop() {
+    let (mut s, t) = sessions(true);
+    let mut at = t;
+    for id in 1..=6 {
+        assert!(s.poll(at).contains(&Action::Dial), "{id}");
+        s.ready(id, id, true, at);
+        s.closed(id, at);
+        assert!(!s.poll(at).contains(&Action::Dial), "{id}");
+        at = s.poll_timeout().unwrap();
+    }
+    assert!(at - t > Duration::from_secs(3), "{:?}", at - t);
+}
+
+#[test]
+fn a_peer_that_never_retires_sessions_has_few() {
+    let (mut s, t) = sessions(false);
+    let mut closed = 0;
+    for id in 1..=50 {
+        s.ready(id, 7, false, t);
+        closed += s.poll(t).iter().filter(|a| matches!(a, Action::Close(_))).count();
+    }
+    assert_eq!(closed, 50 - MAX_SESSIONS);
 }
 
 #[test]
