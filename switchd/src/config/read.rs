@@ -103,7 +103,7 @@ fn link(mut table: Table<'_, '_>) -> LinkConfig {
     let keepalive = table.duration("keepalive", Duration::from_millis(100)..=Duration::from_secs(60));
     let dead_after = table.duration("dead_after", Duration::from_millis(201)..=Duration::from_secs(300));
     let rekey_after = table.duration("rekey_after", Duration::from_secs(1)..=Duration::from_secs(86_400));
-    let rekey_datagrams = table.number("rekey_datagrams", 1_000..=1 << 34);
+    let rekey_datagrams = table.number("rekey_datagrams", 1_000..=1 << 31);
     let underlay_mtu = table.number("underlay_mtu", 1280..=9216);
     let span = dead_after.as_ref().or(keepalive.as_ref()).map_or_else(|| table.span(), |at| at.span.clone());
     let keepalive = keepalive.map_or(Duration::from_secs(1), |at| at.value);
@@ -124,7 +124,7 @@ fn link(mut table: Table<'_, '_>) -> LinkConfig {
         keepalive,
         dead_after,
         rekey_after: rekey_after.map_or(Duration::from_secs(3600), |at| at.value),
-        rekey_datagrams: rekey_datagrams.map_or(1 << 32, |at| at.value),
+        rekey_datagrams: rekey_datagrams.map_or(1 << 28, |at| at.value),
         underlay_mtu: narrow(underlay_mtu, 1500),
     }
 }

@@ -143,7 +143,7 @@ fn each_mistake_is_named_with_its_place_and_mend() {
         ("[link]\nunderlay_mtu = 1279", "t:2:16: link.underlay_mtu: 1279 is out of range: use 1280 to 9216"),
         (
             "[link]\nrekey_datagrams = -1",
-            "t:2:19: link.rekey_datagrams: -1 is out of range: use 1000 to 17179869184",
+            "t:2:19: link.rekey_datagrams: -1 is out of range: use 1000 to 2147483648",
         ),
         ("link = 1", "t:1:8: link: expected a table: [link], found a number"),
         ("[peer]", "t:1:1: peer: expected tables: [[peer]], found a table"),

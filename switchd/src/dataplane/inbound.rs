@@ -302,6 +302,7 @@ impl Inbound {
         }
         opened.clear();
         self.whole_used = 0;
+        whole.truncate(WHOLE_KEPT);
     }
 }
 
@@ -361,3 +362,5 @@ fn slice_mut<'a>(bufs: &'a mut [u8], whole: &'a mut [Vec<u8>], frame: Opened) ->
 /// Buffers of one receive call, each of which the kernel may fill with many datagrams (UDP GRO).
 const RECEIVES: usize = 32;
 const RECEIVE_MAX: usize = 65_536;
+/// Buffers for reassembled frames that are kept from batch to batch.
+const WHOLE_KEPT: usize = 64;

@@ -76,9 +76,11 @@ pub(super) fn macs(core: &Core, networks: &[Network]) -> Vec<MacRow> {
 /// All counters.
 pub(super) fn snapshot(core: &Core, networks: &[Network], inbound: &Inbound) -> Snapshot {
     let transmitter = &core.transmitter;
+    let mut datagram_drops = core.datagram_drops.view();
+    add(&mut datagram_drops, DropReason::SendFailed, transmitter.errors.iter().map(|(_, lost)| lost).sum());
     let stats = Stats {
         networks: networks.iter().map(network_stats).collect(),
-        datagram_drops: core.datagram_drops.view(),
+        datagram_drops,
         batches_to_peer: transmitter.batches.view(),
         batches_from_peer: inbound.batches.view(),
         send_errors: transmitter
