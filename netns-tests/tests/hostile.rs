@@ -333,3 +333,44 @@ fn datagrams_too_short_to_be_anything() -> Result<()> {
         measure::ping_ok(a.ns(), b.v4()?)
     })
 }
+
+/// A stranger who sends what cannot be answered, or repeats a peer's datagrams from his own address, changes neither
+/// how the node sends nor where.
+#[test]
+fn strangers_change_no_path() -> Result<()> {
+    lab_test(LabSpec::pair("strangers"), |lab| {
+        lab.start_switchd(|config| config.set_link("rekey_after", "\"1h\""))?;
+        let (a, b) = (lab.instance("a1")?, lab.instance("b1")?);
+        let node = lab.node("node-b")?;
+        let (sample, sealed) = capture_sealed(lab, a, b)?;
+        let injector = Injector::new(lab, &sample)?;
+        let address = ctl::link(&node.ctl(&["links"])?, "node-a").context("no link")?["address"].clone();
+        let before = drops(node, &["bad_datagram", "replayed"])?;
+
+        // QUIC of an unknown version is answered, and an answer to port 0 is an error of the socket.
+        let mut unknown_version = vec![0xc0, 0xba, 0xba, 0xba, 0xba, 8, 1, 2, 3, 4, 5, 6, 7, 8, 8];
+        unknown_version.resize(1200, 7);
+        let to = (injector.to, 4840);
+        for (ip, port) in [(injector.from, 0), (Ipv4Addr::new(10, 99, 0, 77), 0)] {
+            injector.socket.send(&udp_v4(injector.macs, (ip, port), to, &unknown_version))?;
+        }
+        for datagram in &sealed[..20] {
+            injector.socket.send(&udp_v4(injector.macs, (Ipv4Addr::new(10, 99, 0, 77), 9), to, datagram))?;
+        }
+        wait_for("the strangers' datagrams to be counted", Duration::from_secs(3), || {
+            drops(node, &["bad_datagram", "replayed"]).is_ok_and(|now| now >= before + 22)
+        })?;
+
+        measure::iperf(b.ns(), a.ns(), a.v4()?, 1)?;
+        let links = node.ctl(&["links"])?;
+        let link = ctl::link(&links, "node-a").context("no link")?;
+        expect(link["address"] == address, || format!("the peer was moved: {link}"))?;
+        wait_ok("sends of many datagrams", Duration::from_secs(3), || {
+            let stats = node.stats()?;
+            let counts = stats["batches_to_peer"]["counts"].as_array().context("no histogram")?;
+            let many: u64 = counts.iter().rev().take(4).filter_map(serde_json::Value::as_u64).sum();
+            ensure!(many > 100, "segmentation offload is off: {counts:?}");
+            Ok(())
+        })
+    })
+}
