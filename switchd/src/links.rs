@@ -6,8 +6,10 @@
 //! | `socket` | QUIC as a guest on the node's socket |
 //! | `sessions` | what to do when, pure |
 //! | `peer` | doing it: the task of one link |
+//! | `accept` | inbound handshakes, strangers' among them |
 //! | `session`, `control` | one QUIC connection and its control stream |
 
+mod accept;
 mod control;
 mod identity;
 mod peer;
@@ -16,7 +18,7 @@ mod sessions;
 mod socket;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
@@ -25,7 +27,7 @@ use nat_traversal::PathTable;
 use quinn::{ClientConfig, ConnectionError, Endpoint, EndpointConfig, ServerConfig, TransportConfig};
 use quinn_proto::RandomConnectionIdGenerator;
 use switch_core::ids::{PeerId, Vni};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use crate::dataplane::{Handle, Report};
 use crate::key::{PrivateKey, PublicKey};
@@ -117,7 +119,7 @@ impl Links {
         });
         shared.endpoint.set_server_config(Some(shared.server_config(false).map_err(LinksError::Tls)?));
         let links = Arc::new(Links { shared, peers: Mutex::default(), last_refusal: Mutex::default() });
-        tokio::spawn(accept(links.clone()));
+        tokio::spawn(accept::accept(links.clone()));
         Ok(links)
     }
 
@@ -178,20 +180,6 @@ impl Links {
         let tasks = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let status = |task: &PeerTask| task.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
         tasks.iter().map(|(id, task)| (*id, status(task))).collect()
-    }
-
-    /// A failed inbound handshake. Strangers can cause as many as they like, so only one a minute is a warning.
-    fn refused(&self, from: SocketAddr, error: &ConnectionError) {
-        let now = Instant::now();
-        let mut last = self.last_refusal.lock().unwrap_or_else(PoisonError::into_inner);
-        let unproven =
-            matches!(error, ConnectionError::TransportError(_) | ConnectionError::ConnectionClosed(_));
-        if unproven && last.is_none_or(|last| now.duration_since(last) >= REFUSALS_LOGGED_EVERY) {
-            *last = Some(now);
-            tracing::warn!(%from, error = explain(error), "inbound handshake failed");
-        } else {
-            tracing::debug!(%from, %error, "inbound handshake failed");
-        }
     }
 
     /// Tells every peer that this node goes, and waits a moment for the word to leave.
@@ -264,97 +252,6 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-/// Takes inbound connections until the endpoint closes. Strangers cost one bounded handshake each, and must show
-/// that they own their address (RFC 9000, 8.1.2) while many are under way.
-async fn accept(links: Arc<Links>) {
-    let of_peers = Arc::new(Semaphore::new(MAX_HANDSHAKES));
-    let of_strangers = Arc::new(Semaphore::new(MAX_HANDSHAKES));
-    let by_source = Arc::new(Mutex::new(HashMap::<IpAddr, usize>::new()));
-    while let Some(incoming) = links.shared.endpoint.accept().await {
-        let seen = incoming.remote_address();
-        let stranger = nat_traversal::is_real_source(seen);
-        let handshakes = if stranger { &of_strangers } else { &of_peers };
-        let Ok(permit) = handshakes.clone().try_acquire_owned() else {
-            incoming.ignore();
-            continue;
-        };
-        let crowded = handshakes.available_permits() < MAX_HANDSHAKES - CROWD;
-        let source = Source::enter(&by_source, seen.ip());
-        if stranger && source.others >= MAX_FROM_ONE_SOURCE {
-            incoming.ignore();
-            continue;
-        }
-        if crowded && !incoming.remote_address_validated() {
-            let _ = incoming.retry();
-            continue;
-        }
-        let links = links.clone();
-        tokio::spawn(async move {
-            handshake(&links, incoming).await;
-            drop((permit, source));
-        });
-    }
-}
-
-/// Counts the handshakes under way from one address.
-struct Source {
-    all: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    ip: IpAddr,
-    others: usize,
-}
-
-impl Source {
-    fn enter(all: &Arc<Mutex<HashMap<IpAddr, usize>>>, ip: IpAddr) -> Source {
-        let mut counts = all.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(ip).or_default();
-        *count += 1;
-        Source { all: all.clone(), ip, others: *count - 1 }
-    }
-}
-
-impl Drop for Source {
-    fn drop(&mut self) {
-        let mut counts = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.ip) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.ip);
-            }
-        }
-    }
-}
-
-async fn handshake(links: &Links, incoming: quinn::Incoming) {
-    let shared = &links.shared;
-    let seen = incoming.remote_address();
-    let from = shared.paths().to_wire(seen).unwrap_or(seen);
-    let accepted = match shared.server_config(from.is_ipv6()) {
-        Ok(config) => incoming.accept_with(Arc::new(config)),
-        Err(e) => {
-            tracing::error!(error = %e, "this node's TLS configuration");
-            return incoming.ignore();
-        }
-    };
-    let connection = match accepted {
-        Ok(connecting) => tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await,
-        Err(e) => return tracing::debug!(%from, error = %e, "inbound handshake refused"),
-    };
-    let connection = match connection {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(e)) => return links.refused(from, &e),
-        Err(_) => return tracing::debug!(%from, "inbound handshake took too long"),
-    };
-    let peer = identity::proven_key(&connection).and_then(|key| shared.allowed.load().get(&key).copied());
-    let task =
-        peer.and_then(|id| links.peers.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned());
-    match task {
-        Some(task) => {
-            let _ = task.messages.send(Message::Inbound(connection, from)).await;
-        }
-        None => connection.close(session::CLOSE_REFUSED.into(), b"not a peer"),
-    }
-}
-
 /// A lasting stateless-reset key makes a restarted node's first word to an old connection its end (RFC 9000, 10.3).
 fn endpoint_config(key: &PrivateKey) -> EndpointConfig {
     let secret = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, key.pkcs8_der());
@@ -410,17 +307,10 @@ pub enum LinksError {
 
 /// RFC 9000, 20.1.
 const CONNECTION_REFUSED: u64 = 2;
-const REFUSALS_LOGGED_EVERY: Duration = Duration::from_secs(60);
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// How often a path is tried for a larger MTU.
 const REDISCOVERY: Duration = Duration::from_secs(60);
 const IPV4_UDP_HEADERS: u16 = 28;
 const IPV6_UDP_HEADERS: u16 = 48;
 const MAX_UDP_PAYLOAD: u16 = 9216;
-/// Handshakes under way, of known addresses and of strangers each.
-const MAX_HANDSHAKES: usize = 256;
-const MAX_FROM_ONE_SOURCE: usize = 8;
-/// Handshakes under way beyond which strangers' addresses are validated first.
-const CROWD: usize = 32;
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const CID_LEN: usize = 8;

@@ -129,12 +129,7 @@ impl ServerCertVerifier for PeerKey {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature_with_raw_key(
-            message,
-            &SubjectPublicKeyInfoDer::from(cert.as_ref()),
-            dss,
-            &self.algorithms,
-        )
+        verify_raw_key(message, cert, dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -184,12 +179,7 @@ impl ClientCertVerifier for KnownKeys {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature_with_raw_key(
-            message,
-            &SubjectPublicKeyInfoDer::from(cert.as_ref()),
-            dss,
-            &self.algorithms,
-        )
+        verify_raw_key(message, cert, dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -199,6 +189,16 @@ impl ClientCertVerifier for KnownKeys {
     fn requires_raw_public_keys(&self) -> bool {
         true
     }
+}
+
+fn verify_raw_key(
+    message: &[u8],
+    spki: &CertificateDer<'_>,
+    dss: &DigitallySignedStruct,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> Result<HandshakeSignatureValid, Error> {
+    let key = SubjectPublicKeyInfoDer::from(spki.as_ref());
+    verify_tls13_signature_with_raw_key(message, &key, dss, algorithms)
 }
 
 fn spki(key: &PublicKey) -> Vec<u8> {
