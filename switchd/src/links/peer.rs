@@ -189,7 +189,8 @@ impl PeerLink {
                 // What the old path carried says nothing of this one.
                 self.unmeasured = self.sessions.active();
                 self.shared.worker.send(Command::SetDatagramMax(self.config.id, 0));
-                self.sessions.renew(now);
+                let made = self.unmeasured.and_then(|id| self.live.get(&id)).map(|live| live.since);
+                self.sessions.renew(made.map_or(now, |made| now.max(made + RENEWAL_GAP)));
             }
             Message::Renew => self.sessions.renew(now),
             Message::Reconfigure(config) => {
@@ -429,6 +430,8 @@ pub(super) enum DialError {
 /// Peers are told apart by key; TLS wants a name all the same.
 const SERVER_NAME: &str = "switchd";
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between fresh handshakes of a peer that keeps moving.
+const RENEWAL_GAP: Duration = Duration::from_secs(1);
 /// How long a replaced session still opens what is on its way.
 const LINGER: Duration = Duration::from_secs(3);
 const MEASURE: Duration = Duration::from_secs(1);

@@ -143,10 +143,10 @@ impl Sessions {
         self.use_newest(now);
     }
 
-    /// Keys are used up, or the path changed under the connection: make a fresh handshake now.
-    pub(super) fn renew(&mut self, now: Instant) {
+    /// Keys are used up, or the path changed under the connection: make a fresh handshake at `when`, or soon after.
+    pub(super) fn renew(&mut self, when: Instant) {
         if !self.dialling && self.may_dial {
-            self.dial_at = Some(self.dial_at.map_or(now, |at| at.min(now)));
+            self.dial_at = Some(self.dial_at.map_or(when, |at| at.min(when)));
         }
     }
 
