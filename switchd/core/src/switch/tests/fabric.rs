@@ -48,6 +48,8 @@ struct Fabric {
     now: Time,
     /// Every frame that crossed, with its receiver.
     wire: Vec<(usize, Vec<u8>)>,
+    /// From and to which nodes nothing arrives.
+    lost: Vec<(usize, usize)>,
 }
 
 fn hash<K, V>() -> HashMap<K, V, ahash::RandomState> {
@@ -72,7 +74,7 @@ impl Fabric {
             // As the daemon does: the endpoint's second address stands behind its port.
             nodes[a].fdb.insert(ENDPOINT, Port::Endpoint);
         }
-        Fabric { nodes, queue: VecDeque::new(), now: at(1000), wire: Vec::new() }
+        Fabric { nodes, queue: VecDeque::new(), now: at(1000), wire: Vec::new(), lost: Vec::new() }
     }
 
     fn find(&mut self, n: u8) -> (usize, &mut Instance) {
@@ -167,6 +169,9 @@ impl Fabric {
     }
 
     fn cross(&mut self, from: usize, to: usize, mut frame: Vec<u8>) {
+        if self.lost.contains(&(from, to)) {
+            return;
+        }
         assert_ne!(eth(&frame).src, ENDPOINT, "the overlay carries real MACs");
         assert_ne!(eth(&frame).dst, ENDPOINT, "the overlay carries real MACs");
         self.wire.push((to, frame.clone()));
@@ -410,6 +415,69 @@ fn an_unannounced_move_heals_with_the_instances_first_frame() {
             for n in [1, 2, 4, 5, 6] {
                 assert!(f.send(family, n, 3) && f.send(family, 3, n), "{mode:?} {family:?} {n}");
             }
+        }
+    }
+}
+
+/// As [`Fabric::migrate`], but nothing gets from the new node to node `deaf` meanwhile: lost, or the link is down.
+fn migrate_unheard(f: &mut Fabric, n: u8, to: usize, deaf: usize, link_down: bool) {
+    let links = |f: &mut Fabric, up| {
+        f.nodes[to].switch.handle_link(PeerId(deaf as u32), up);
+        f.nodes[deaf].switch.handle_link(PeerId(to as u32), up);
+    };
+    if link_down {
+        links(f, false);
+    } else {
+        f.lost.push((to, deaf));
+    }
+    f.migrate(n, to, true);
+    f.lost.clear();
+    links(f, true);
+}
+
+#[test]
+fn a_move_that_was_not_heard_of_heals_when_the_owner_leaves_polls_unanswered() {
+    for (mode, family, link_down) in
+        MODES.into_iter().flat_map(|m| FAMILIES.into_iter().flat_map(move |f| [(m, f, false), (m, f, true)]))
+    {
+        // The old node hears of the move, or does not either and still believes that the instance is there.
+        for both in [false, true] {
+            let what = format!("{mode:?} {family:?} link down {link_down} both {both}");
+            let mut f = Fabric::new(mode, THREE);
+            assert!(f.send(family, 5, 3) && f.send(family, 3, 5));
+            if both {
+                f.lost.push((0, 1));
+            }
+            migrate_unheard(&mut f, 3, 0, 2, link_down);
+            assert!(!f.send(family, 5, 3), "{what}: to the old node, which cannot send it on");
+            let stale = f.find(5).1.cache[&ip(family, 3)];
+            for _ in 0..3 {
+                f.emit(5, poll(family, 5, 3, stale));
+                f.pass(1000);
+            }
+            f.find(5).1.cache.clear();
+            assert!(f.send(family, 5, 3), "{what}");
+            assert!(f.send(family, 5, 3) && f.send(family, 3, 5), "{what}");
+            f.crossed();
+            assert!(f.send(family, 6, 3), "{what}");
+            assert!(f.crossed().iter().all(|(_, x)| !eth(x).dst.is_group()), "answered for again: {what}");
+        }
+    }
+}
+
+#[test]
+fn a_neighbour_that_left_unheard_is_asked_of_the_peers_at_the_second_request() {
+    for mode in MODES {
+        for family in FAMILIES {
+            let mut f = Fabric::new(mode, THREE);
+            assert!(f.send(family, 4, 3) && f.send(family, 3, 5));
+            migrate_unheard(&mut f, 3, 0, 1, false);
+            f.find(4).1.cache.clear();
+            assert!(!f.send(family, 4, 3), "it is believed to be on the bridge");
+            f.pass(1000);
+            f.emit(4, request(family, 4, 3));
+            assert!(f.find(4).1.waiting.is_empty(), "{mode:?} {family:?}");
+            assert!(f.send(family, 4, 3), "{mode:?} {family:?}");
         }
     }
 }
