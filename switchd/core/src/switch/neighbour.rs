@@ -46,7 +46,7 @@ impl Switch {
             self.event(Event::Loop { key: key(eth.tags, eth.src) }, now);
             return Err(DropReason::Loop);
         }
-        let taken = self.learn_claim(eth, message, station, Place::Local, now)?;
+        let news = self.learn_claim(eth, message, station, Place::Local, now)?;
         let verdict = match message.kind {
             Kind::Request | Kind::Probe => self.local_request(frame, eth, message, now),
             Kind::Poll => self.local_poll(frame, eth, message, now),
@@ -57,11 +57,11 @@ impl Switch {
             }
             Kind::Router => self.forward_local(frame, eth, vnet, true, now),
         };
-        if let (true, Some(ip)) = (taken, message.claim)
+        if let (true, Some(ip)) = (news, message.claim)
             && verdict != Ok(Verdict::Flood)
             && self.flood(Share::Control, now).is_ok()
         {
-            // The peers bind the IP to its former owner and this message does not reach them all.
+            // The peers may bind the IP to a former owner, and this message does not reach them all.
             let owner = key(eth.tags, eth.src);
             let router = message.router.unwrap_or(false);
             let (mac, to) = (owner.mac, Audience::Everybody);
@@ -153,8 +153,9 @@ impl Switch {
         if ip.is_ipv4() { &mut self.counters.arp } else { &mut self.counters.nd }
     }
 
-    /// Learns who has which IP; `true` if it was another's. A message whose link-layer address is not its sender's teaches nothing, and one
-    /// that contradicts a controller's binding is dropped: it would poison the guests' caches.
+    /// Learns who has which IP; `true` as [`Switch::learn_ip`]. A message whose link-layer address is not its
+    /// sender's teaches nothing, and one that contradicts a controller's binding is dropped: it would poison the
+    /// guests' caches.
     fn learn_claim(
         &mut self,
         eth: &Eth,

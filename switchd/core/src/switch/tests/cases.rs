@@ -51,6 +51,7 @@ fn case_1_local_request_and_probe() {
     for (family, mode, known) in every() {
         for ask in [request(family, 1, 2), probe(family, 1, 2)] {
             let mut sw = world(mode, known);
+            hello(&mut sw, 1, Place::Local, at(0));
             let (verdict, sent) = local(&mut sw, &ask, at(10));
             let what = format!("{family:?} {mode:?} {known:?}");
             match known {
@@ -81,6 +82,7 @@ fn case_1_local_request_and_probe() {
 fn case_1_unicast_poll_goes_to_the_owner() {
     for (family, mode, known) in every() {
         let mut sw = world(mode, known);
+        hello(&mut sw, 1, Place::Local, at(0));
         let to = shown(mode, 2);
         let ask = poll(family, 1, 2, to);
         let (verdict, sent) = local(&mut sw, &ask, at(10));
@@ -124,6 +126,7 @@ fn case_2_local_reply_returns_to_its_asker_only() {
             let (verdict, sent) = local(&mut sw, &reply(family, 1, 2, to), at(5));
             assert_eq!(verdict, Verdict::Peer(P2), "{family:?} {mode:?}");
             assert_eq!(sent, reply(family, 1, 2, mac(2)), "as if sent to the asker itself");
+            assert_eq!(told(&one(drain(&mut sw)).frame).ip, ip(family, 1), "and its IP, being new, to all");
             // Learned: the next request is answered at once.
             let (verdict, _) = remote(&mut sw, &request(family, 3, 1), P1, at(10));
             assert_eq!(verdict, Verdict::Answered);
@@ -232,6 +235,7 @@ fn a_probe_of_the_bound_instance_itself_is_a_move_not_a_conflict() {
 fn flags_of_adverts() {
     for mode in MODES {
         let mut sw = switch(mode);
+        hello(&mut sw, 1, Place::Local, at(0));
         remote(
             &mut sw,
             &advert(2, nd::multicast_mac(nd::ALL_NODES), nd::ALL_NODES, nd::FLAG_ROUTER),
@@ -293,6 +297,7 @@ fn answers_keep_the_tags_of_the_question() {
     remote(&mut sw, &tagged(2, 2, 2, 5), P1, at(0));
     assert_eq!(local(&mut sw, &tagged(1, 1, 2, 6), at(1)).0, Verdict::Flood, "another VLAN, another station");
     assert_eq!(local(&mut sw, &tagged(1, 1, 2, 5), at(1)).0, Verdict::Answered);
-    let t = one(drain(&mut sw));
+    let t = drain(&mut sw).remove(0);
+    assert_eq!(t.to, Destination::Bridge);
     assert_eq!(t.frame[12..16], [0x81, 0, 0x60, 5]);
 }

@@ -304,6 +304,20 @@ fn check_frame(frame: &[u8]) {
     }
 }
 
+/// A request to everybody, which an announcement is not.
+fn is_request(frame: &[u8]) -> bool {
+    let e = eth(frame);
+    let asks = if e.ethertype == ethertype::ARP {
+        let a = Arp::parse(frame, e.l3).unwrap();
+        a.op == arp::REQUEST && a.spa != a.tpa
+    } else {
+        let message =
+            (e.ethertype == ethertype::IPV6).then(|| Nd::parse(frame, &e, false).unwrap()).flatten();
+        message.is_some_and(|m| matches!(m.kind, NdKind::Solicit { .. }))
+    };
+    asks && e.dst.is_group()
+}
+
 const THREE: &[&[u8]] = &[&[1, 2], &[3, 4], &[5, 6]];
 
 #[test]
@@ -347,16 +361,16 @@ fn no_request_for_a_known_binding_crosses() {
             let mut f = Fabric::new(mode, THREE);
             assert!(f.send(family, 1, 3));
             let asked = f.crossed();
-            let requests = asked.iter().filter(|(_, x)| eth(x).dst.is_group()).count();
+            let requests = asked.iter().filter(|(_, x)| is_request(x)).count();
             assert_eq!(requests, 2, "asked of each peer once");
             assert!(
                 asked.iter().all(|(to, x)| eth(x).dst.is_group() || *to != 2),
                 "the reply to the asker only"
             );
             assert!(f.send(family, 2, 3), "another instance of the same bridge");
-            assert!(f.crossed().iter().all(|(_, x)| !eth(x).dst.is_group()));
+            assert!(!f.crossed().iter().any(|(_, x)| is_request(x)));
             assert!(f.send(family, 5, 1), "the asker is known too, by its request");
-            assert!(f.crossed().iter().all(|(_, x)| !eth(x).dst.is_group()));
+            assert!(!f.crossed().iter().any(|(_, x)| is_request(x)));
             // Nor does anything between neighbours.
             assert!(f.send(family, 1, 2));
             f.crossed();
@@ -460,7 +474,42 @@ fn a_move_that_was_not_heard_of_heals_when_the_owner_leaves_polls_unanswered() {
             assert!(f.send(family, 5, 3) && f.send(family, 3, 5), "{what}");
             f.crossed();
             assert!(f.send(family, 6, 3), "{what}");
-            assert!(f.crossed().iter().all(|(_, x)| !eth(x).dst.is_group()), "answered for again: {what}");
+            assert!(!f.crossed().iter().any(|(_, x)| is_request(x)), "answered for again: {what}");
+        }
+    }
+}
+
+#[test]
+fn an_ip_that_returns_with_another_instance_is_told_to_the_peers_though_its_request_is_answered_here() {
+    for mode in MODES {
+        for family in FAMILIES {
+            // Instance 5 speaks to instance 3 on node 1; node 0 knows 5 but not 3.
+            let mut f = Fabric::new(mode, THREE);
+            f.lost.push((1, 0));
+            assert!(f.send(family, 5, 3) && f.send(family, 3, 5));
+            f.lost.clear();
+            f.emit(5, gratuitous(family, 5));
+            // Gone, and its IP given to instance 1 on node 0.
+            f.nodes[1].instances.clear();
+            f.crossed();
+            let ask = {
+                let mut ask = request(family, 1, 5);
+                match family {
+                    Family::V4 => ask[28..32].copy_from_slice(&v4(3).octets()),
+                    Family::V6 => {
+                        ask.truncate(14);
+                        nd::append_solicit(&mut ask, v6(3), nd::solicited_node(v6(5)), v6(5), Some(mac(1)));
+                    }
+                }
+                ask
+            };
+            f.emit(1, ask);
+            assert_eq!(f.nodes[0].switch.counters().answered, 1);
+            let mut owner = f.nodes[2].switch.bindings(f.now).filter(|b| b.ips.contains(&ip(family, 3)));
+            assert!(owner.next().is_some_and(|b| b.key == station(1) && b.at == Place::Peer(PeerId(0))));
+            drop(owner);
+            f.emit(5, data(family, 5, 3, if mode == Mode::Rewrite { ENDPOINT } else { mac(1) }));
+            assert!(f.crossed().iter().any(|(to, x)| *to == 0 && eth(x).dst == mac(1)));
         }
     }
 }
@@ -505,8 +554,9 @@ fn probes_find_conflicts_everywhere_and_nothing_else() {
                 node.counters().bridged + node.counters().answered
             };
             assert_eq!(answers(&mut f, 99), 0, "free");
-            assert_eq!(answers(&mut f, 3), 1, "the owner answers");
-            assert_eq!(answers(&mut f, 3), 2, "the switch answers");
+            f.emit(3, gratuitous(family, 3));
+            assert_eq!(answers(&mut f, 3), 2, "its announcement, and an answer");
+            assert_eq!(answers(&mut f, 3), 3);
         }
     }
 }
