@@ -201,7 +201,7 @@ impl Switch {
             && let Some((mac, Place::Peer(peer), _)) = found
             && mac != eth.src
             && self.links.is_up(peer)
-            && !self.defends(eth, message.target, now)
+            && !self.is_controlled(eth, message.target, now)
         {
             return Ok(Verdict::Peer(peer));
         }
@@ -336,7 +336,7 @@ impl Switch {
         if active.at != Place::Local || owner.key.mac == eth.src || self.is_silent(eth, message.target, now) {
             return false;
         }
-        if message.kind == Kind::Probe && !self.defends(eth, message.target, now) {
+        if message.kind == Kind::Probe && !self.is_controlled(eth, message.target, now) {
             return false;
         }
         let reply = message.answer(frame, eth, owner.key.mac, entry.router);
@@ -346,11 +346,9 @@ impl Switch {
     }
 
     /// Whether the switch may answer a probe in the owner's name: an answer makes the prober give the address
-    /// up, so a learned owner must have been seen lately. An older one is left to defend itself.
-    fn defends(&self, eth: &Eth, target: IpAddr, now: Time) -> bool {
-        self.tables.owner(eth.tags, target, now).is_some_and(|(_, owner, active)| {
-            active.source == Source::Controller || owner.seen.is_some_and(|t| now.since(t) < DEFEND)
-        })
+    /// up, so an owner that was only learned, and may be gone, is left to defend itself.
+    fn is_controlled(&self, eth: &Eth, target: IpAddr, now: Time) -> bool {
+        self.tables.owner(eth.tags, target, now).is_some_and(|(entry, ..)| entry.source == Source::Controller)
     }
 
     /// Notes that the owner is asked itself whether it still lives.
@@ -382,7 +380,6 @@ impl Switch {
     }
 }
 
-const DEFEND: Duration = Duration::from_secs(60);
 /// An owner answers a poll within this.
 const POLL_ANSWER: Duration = Duration::from_secs(1);
 /// A request that its asker repeats within this was not answered.
