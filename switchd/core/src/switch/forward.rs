@@ -178,10 +178,13 @@ impl Switch {
         target: IpAddr,
         now: Time,
     ) -> Result<Verdict, DropReason> {
-        if !self.hold.has_room(eth.tags, target, frame.len()) {
+        let sender = Sender { mac: eth.src, ip: self.own_ip(key(eth.tags, eth.src), ip, now) };
+        if !self.hold.has_room(eth.tags, target, eth.src, frame.len()) {
+            if self.ask(eth.tags, target, sender, now) {
+                self.ask_bridge(eth.tags, target, sender.ip);
+            }
             return Err(DropReason::HoldFull);
         }
-        let sender = Sender { mac: eth.src, ip: self.own_ip(key(eth.tags, eth.src), ip, now) };
         if self.hold.push((eth.tags, target), sender, *vnet, frame, now) {
             self.ask_bridge(eth.tags, target, sender.ip);
             self.ask(eth.tags, target, sender, now);
@@ -207,15 +210,17 @@ impl Switch {
         Some(if first == ip.src || own.any(|o| o == ip.src) { ip.src } else { first })
     }
 
-    fn ask(&mut self, tags: Tags, target: IpAddr, sender: Sender, now: Time) {
+    /// Asks the peers for a target in the name of an instance; `false` if it is too early.
+    fn ask(&mut self, tags: Tags, target: IpAddr, sender: Sender, now: Time) -> bool {
         if self.asks.permit(tags, target, now) != Permit::Ask {
-            return;
+            return false;
         }
         self.neighbour_counters(target).own_requests += 1;
         if self.flood(Share::Control, now).is_ok() {
             let request = message::request(tags, target, sender.mac, sender.ip);
             self.transmit(Destination::Flood, VnetHdr::default(), request);
         }
+        true
     }
 
     /// Asks for an IP on the bridge: its owner may have moved here before anybody on this node spoke to it.

@@ -129,6 +129,53 @@ fn bounds_and_expiry() {
 }
 
 #[test]
+fn what_finds_no_room_is_asked_for_all_the_same() {
+    let limits = Limits { hold_frames: 1, ..Limits::default() };
+    let mut sw = with(SwitchConfig { limits, ..config(Mode::Rewrite) });
+    hello(&mut sw, 1, Place::Local, at(0));
+    assert_eq!(local(&mut sw, &data(Family::V4, 1, 2, ENDPOINT), at(0)).0, Verdict::Held);
+    drain(&mut sw);
+    for _ in 0..3 {
+        let refused = local(&mut sw, &data(Family::V4, 1, 3, ENDPOINT), at(1)).0;
+        assert_eq!(refused, Verdict::Drop(DropReason::HoldFull));
+    }
+    let asks = drain(&mut sw);
+    assert_eq!(asks.len(), 2, "once, of the bridge and of the peers");
+    assert!(asks.iter().all(|t| Arp::parse(&t.frame, 14).unwrap().tpa == v4(3)));
+    remote(&mut sw, &reply(Family::V4, 3, 1, mac(1)), P1, at(2));
+    assert_eq!(local(&mut sw, &data(Family::V4, 1, 3, ENDPOINT), at(3)).0, Verdict::Peer(P1));
+}
+
+#[test]
+fn one_target_or_one_sender_cannot_take_all_the_room() {
+    let limits = Limits { hold_per_sender: 3, ..Limits::default() };
+    let mut sw = with(SwitchConfig { limits, ..config(Mode::Rewrite) });
+    let full = Verdict::Drop(DropReason::HoldFull);
+    let send = |sw: &mut Switch, n: u8, to: u8, len: usize, ms: u64| {
+        let mut f = data(Family::V4, n, to, ENDPOINT);
+        f.resize(len.max(f.len()), 0);
+        local(sw, &f, at(ms)).0
+    };
+    assert_eq!(send(&mut sw, 1, 100, 65_000, 0), Verdict::Held);
+    assert_eq!(send(&mut sw, 2, 100, 65_000, 0), Verdict::Held, "64 KiB and a frame");
+    assert_eq!(send(&mut sw, 3, 100, 60, 0), full, "the target's bytes");
+    assert_eq!(send(&mut sw, 1, 101, 60, 0), Verdict::Held);
+    assert_eq!(send(&mut sw, 1, 102, 60, 0), Verdict::Held);
+    assert_eq!(send(&mut sw, 1, 103, 60, 0), full, "the sender's frames");
+    assert_eq!(send(&mut sw, 2, 103, 60, 0), Verdict::Held, "not another's");
+    // What expires or is released makes room.
+    local(&mut sw, &gratuitous(Family::V4, 101), at(1));
+    assert_eq!(send(&mut sw, 1, 103, 60, 2), Verdict::Held);
+    assert_eq!(send(&mut sw, 1, 104, 60, 2), full);
+    sw.handle_timeout(at(3001));
+    assert_eq!(sw.held().0, 1);
+    assert_eq!(send(&mut sw, 1, 100, 65_000, 3002), Verdict::Held);
+    assert_eq!(send(&mut sw, 1, 101, 60, 3002), Verdict::Bridge, "resolved");
+    assert_eq!(send(&mut sw, 1, 104, 60, 3002), Verdict::Held);
+    assert_eq!(send(&mut sw, 1, 105, 60, 3002), full);
+}
+
+#[test]
 fn asks_with_an_own_address_of_the_sender_or_probes() {
     // A router's frames carry foreign sources: it asks with its own address.
     let mut sw = switch(Mode::Rewrite);
