@@ -53,6 +53,10 @@ impl Switch {
             Kind::Reply => self.local_reply(frame, eth, message, now),
             Kind::Gratuitous => {
                 self.neighbour_counters(message.target).gratuitous += 1;
+                if eth.dst == self.endpoint {
+                    // To one that stands for all.
+                    set_dst(frame, Mac::BROADCAST);
+                }
                 self.flood(Share::Control, now)
             }
             Kind::Router => self.forward_local(frame, eth, vnet, true, now),

@@ -150,6 +150,11 @@ fn case_2_gratuitous_is_flooded_and_learned() {
             assert!(sw.bindings(at(1)).any(|b| b.key == station(1) && b.ips == [ip(family, 1)]));
         }
     }
+    // An instance may tell the endpoint alone; the overlay does not carry its MAC.
+    let mut sw = switch(Mode::Rewrite);
+    let mut f = gratuitous(Family::V4, 1);
+    f[..6].copy_from_slice(&ENDPOINT.0);
+    assert_eq!(local(&mut sw, &f, at(0)), (Verdict::Flood, gratuitous(Family::V4, 1)));
 }
 
 #[test]
