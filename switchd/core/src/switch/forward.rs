@@ -237,6 +237,7 @@ impl Switch {
 
     /// Drops what was held too long and asks again for the rest.
     pub(super) fn ask_again(&mut self, now: Time) {
+        self.drop_departed(now);
         let (expired, waiting) = self.hold.expire(now);
         for _ in 0..expired {
             self.counters.count_drop(DropReason::HoldExpired);
@@ -255,6 +256,7 @@ impl Switch {
         if matches!(at, Place::Peer(p) if !self.links.is_up(p)) {
             return;
         }
+        self.drop_departed(now);
         for mut held in self.hold.take(tags, ip) {
             self.counters.released += 1;
             let to = match at {
@@ -268,6 +270,18 @@ impl Switch {
                 }
             };
             self.transmit(to, held.vnet, held.frame);
+        }
+    }
+
+    /// Drops the held frames of instances that are known to be elsewhere now: this node must not speak in their
+    /// names any more, or the peers would take them for moved back.
+    fn drop_departed(&mut self, now: Time) {
+        let tables = &self.tables;
+        let dropped = self
+            .hold
+            .drop_departed(|tags, mac| matches!(tables.place(&key(tags, mac), now), Some(Place::Peer(_))));
+        for _ in 0..dropped {
+            self.counters.count_drop(DropReason::HoldExpired);
         }
     }
 

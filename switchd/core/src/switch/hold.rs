@@ -119,6 +119,31 @@ impl Hold {
         (frames, waiting.collect())
     }
 
+    /// Drops what is held of senders that left this bridge, and says how many frames that were.
+    pub(super) fn drop_departed(&mut self, is_gone: impl Fn(Tags, Mac) -> bool) -> usize {
+        let gone: Vec<_> = self.senders.keys().copied().filter(|(tags, mac)| is_gone(*tags, *mac)).collect();
+        if gone.is_empty() {
+            return 0;
+        }
+        let before = self.frames;
+        self.table.retain(|(tags, _), target| {
+            target.frames.retain(|held| {
+                let stays = !gone.contains(&(*tags, held.sender.mac));
+                if !stays {
+                    self.frames -= 1;
+                    self.bytes -= held.frame.len();
+                    target.bytes -= held.frame.len();
+                }
+                stays
+            });
+            !target.frames.is_empty()
+        });
+        for sender in gone {
+            self.senders.remove(&sender);
+        }
+        before - self.frames
+    }
+
     /// Frames and bytes held.
     pub(super) fn load(&self) -> (usize, usize) {
         (self.frames, self.bytes)

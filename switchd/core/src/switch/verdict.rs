@@ -93,7 +93,7 @@ drop_reasons! {
     NoPeers "no_peers" "No peer of the network is up.",
     DhcpPolicy "dhcp_policy" "The network's dhcp policy keeps the message from crossing.",
     HoldFull "hold_full" "No room to hold the frame until its destination is known.",
-    HoldExpired "hold_expired" "Nobody answered for the destination of a held frame.",
+    HoldExpired "hold_expired" "Nobody answered for the destination of a held frame, or its sender has moved away.",
     LinkDown "link_down" "The link to the destination's node is down.",
     BadDatagram "bad_datagram" "The datagram is too short or of an unknown type or version.",
     UnknownReceiver "unknown_receiver" "The datagram names a receiver index that no session has.",

@@ -176,6 +176,33 @@ fn one_target_or_one_sender_cannot_take_all_the_room() {
 }
 
 #[test]
+fn nothing_is_said_in_the_name_of_a_sender_that_moved_away() {
+    let rarp = |n| other(crate::ids::Mac::BROADCAST, mac(n), 0x8035);
+    let world = || {
+        let mut sw = switch(Mode::Rewrite);
+        hello(&mut sw, 1, Place::Local, at(0));
+        hello(&mut sw, 4, Place::Local, at(0));
+        assert_eq!(local(&mut sw, &data(Family::V4, 1, 2, ENDPOINT), at(1)).0, Verdict::Held);
+        assert_eq!(local(&mut sw, &data(Family::V4, 4, 2, ENDPOINT), at(2)).0, Verdict::Held);
+        assert_eq!(local(&mut sw, &data(Family::V4, 1, 3, ENDPOINT), at(2)).0, Verdict::Held);
+        remote(&mut sw, &rarp(1), P1, at(3));
+        drain(&mut sw);
+        sw
+    };
+    let mut sw = world();
+    sw.handle_timeout(at(1100));
+    let ask = asked(&mut sw);
+    assert_eq!((eth(&ask.frame).src, sender_mac(&ask.frame)), (mac(4), mac(4)));
+    assert_eq!(Arp::parse(&ask.frame, 14).unwrap().tpa, v4(2), "and no longer for what it alone wanted");
+    assert_eq!((sw.held().0, sw.counters().drops(DropReason::HoldExpired)), (1, 2));
+    let mut sw = world();
+    remote(&mut sw, &gratuitous(Family::V4, 2), P2, at(4));
+    let t = one(drain(&mut sw));
+    assert_eq!((t.to, eth(&t.frame).src), (Destination::Peer(P2), mac(4)));
+    assert_eq!((sw.held(), sw.counters().drops(DropReason::HoldExpired)), ((0, 0), 2));
+}
+
+#[test]
 fn asks_with_an_own_address_of_the_sender_or_probes() {
     // A router's frames carry foreign sources: it asks with its own address.
     let mut sw = switch(Mode::Rewrite);
