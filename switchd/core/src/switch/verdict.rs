@@ -77,7 +77,7 @@ drop_reasons! {
     BadSource "bad_source" "The source MAC is a group address or zero.",
     BadDestination "bad_destination" "The destination MAC is zero.",
     BadArp "bad_arp" "The ARP message is cut short or not Ethernet over IPv4 with a unicast sender.",
-    BadNd "bad_nd" "The neighbour discovery message fails the checks of RFC 4861.",
+    BadNd "bad_nd" "The neighbour discovery message fails the checks of RFC 4861, or could hide behind extension headers.",
     BadIp "bad_ip" "The IP header is cut short.",
     LinkLocalGroup "link_local_group" "The destination is of the reserved group 01:80:c2:00:00:0X (STP, LLDP, PAUSE), which bridges do not forward.",
     Loop "loop" "The endpoint's own frame came back from the bridge: the bridge has a second way to this network.",
