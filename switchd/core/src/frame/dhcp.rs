@@ -3,6 +3,7 @@
 
 use std::net::Ipv4Addr;
 
+use super::ip::{Ip, is_extension, protocol::UDP};
 use super::l3::L3;
 use super::{Eth, ethertype};
 
@@ -15,13 +16,19 @@ pub enum Dhcp {
     Server,
 }
 
-/// What a frame is to DHCPv4 and DHCPv6, by its ports alone. `None` for fragments but the first.
+/// What a frame is to DHCPv4 and DHCPv6, by its ports alone, behind IPv6 extension headers too. `None` for
+/// fragments but the first.
 pub fn classify(frame: &[u8], eth: &Eth) -> Option<Dhcp> {
     let ip = L3::parse(frame, eth).ok()??;
-    if ip.protocol != UDP {
+    let (protocol, l4) = if eth.ethertype == ethertype::IPV6 && is_extension(ip.protocol) {
+        Ip::upper_v6(frame, eth).ok()??
+    } else {
+        (ip.protocol, ip.l4?)
+    };
+    if protocol != UDP {
         return None;
     }
-    let ports = frame.get(ip.l4?..)?.first_chunk::<4>()?;
+    let ports = frame.get(l4..)?.first_chunk::<4>()?;
     let (src, dst) = (u16::from_be_bytes([ports[0], ports[1]]), u16::from_be_bytes([ports[2], ports[3]]));
     match (eth.ethertype, src, dst) {
         (ethertype::IPV4, 67, 68) => Some(Dhcp::Server),
@@ -77,7 +84,6 @@ pub fn offer<'a>(frame: &'a [u8], eth: &Eth) -> Option<Offer<'a>> {
     }
 }
 
-const UDP: u8 = 17;
 const UDP_LEN: usize = 8;
 const BOOTREPLY: u8 = 2;
 /// Where options begin, behind the magic cookie (RFC 2131, 2 and 3).

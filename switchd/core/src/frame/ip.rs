@@ -16,6 +16,8 @@ pub mod protocol {
     pub const ROUTING: u8 = 43;
     /// IPv6 fragment header.
     pub const FRAGMENT: u8 = 44;
+    /// ICMPv6.
+    pub const ICMPV6: u8 = 58;
     /// IPv6 destination options.
     pub const DESTINATION: u8 = 60;
 }
@@ -113,28 +115,60 @@ impl Ip {
             fragment: false,
             routed: false,
         };
+        ip.skip_extensions(frame)?;
+        Ok(ip)
+    }
+
+    /// Goes on to the layer-4 header, or behind a fragment header.
+    fn skip_extensions(&mut self, frame: &[u8]) -> Result<(), FrameError> {
+        const LAYER: &str = "IPv6";
         for _ in 0..MAX_EXTENSIONS {
-            let len = match ip.protocol {
-                protocol::HOP_BY_HOP | protocol::DESTINATION | protocol::ROUTING => None,
-                protocol::FRAGMENT => Some(8),
-                _ => return Ok(ip),
-            };
-            let Some(&[next, units]) = frame[..end].get(ip.l4..).and_then(|rest| rest.first_chunk::<2>())
-            else {
+            if !is_extension(self.protocol) {
+                return Ok(());
+            }
+            let rest = frame[..self.end].get(self.l4..);
+            let Some(&[next, units]) = rest.and_then(|rest| rest.first_chunk::<2>()) else {
                 return Err(FrameError::Malformed { layer: LAYER, what: "extension header" });
             };
-            ip.routed |= ip.protocol == protocol::ROUTING;
-            ip.fragment |= ip.protocol == protocol::FRAGMENT;
-            ip.l4 += len.unwrap_or((usize::from(units) + 1) * 8);
-            ip.protocol = next;
-            if ip.l4 > end {
+            let fragment = self.protocol == protocol::FRAGMENT;
+            self.routed |= self.protocol == protocol::ROUTING;
+            self.fragment |= fragment;
+            self.l4 += if fragment { 8 } else { (usize::from(units) + 1) * 8 };
+            self.protocol = next;
+            if self.l4 > self.end {
                 return Err(FrameError::Malformed { layer: LAYER, what: "extension header" });
             }
-            if ip.fragment {
-                return Ok(ip);
+            if fragment {
+                return Ok(());
             }
         }
         Err(FrameError::Malformed { layer: LAYER, what: "number of extension headers" })
+    }
+
+    /// The protocol and the offset of the upper-layer header of an IPv6 packet, behind all its extension headers,
+    /// a first fragment's included; `Ok(None)` in a later fragment. An error where the headers cannot be followed
+    /// to their end, or end before the first four bytes of ICMPv6 or UDP: RFC 7112 wants them in one fragment.
+    pub fn upper_v6(frame: &[u8], eth: &Eth) -> Result<Option<(u8, usize)>, FrameError> {
+        let mut ip = Ip::parse_v6(frame, eth.l3)?;
+        let mut fragment = ip.fragment;
+        for _ in 0..MAX_EXTENSIONS {
+            if fragment && u16::from_be_bytes([frame[ip.l4 - 6], frame[ip.l4 - 5]]) & 0xfff8 != 0 {
+                return Ok(None);
+            }
+            if !is_extension(ip.protocol) {
+                let short =
+                    matches!(ip.protocol, protocol::ICMPV6 | protocol::UDP) && ip.end - ip.l4 < UPPER_LEAST;
+                return if short {
+                    Err(FrameError::Short { layer: "IPv6 upper-layer", len: frame.len() })
+                } else {
+                    Ok(Some((ip.protocol, ip.l4)))
+                };
+            }
+            ip.fragment = false;
+            ip.skip_extensions(frame)?;
+            fragment = ip.fragment;
+        }
+        Err(FrameError::Malformed { layer: "IPv6", what: "number of extension headers" })
     }
 
     /// No IPv4 options and no IPv6 extension headers.
@@ -161,6 +195,16 @@ impl Ip {
     }
 }
 
+/// Whether an IPv6 next-header number is an extension header that [`Ip::parse`] looks behind.
+pub fn is_extension(next_header: u8) -> bool {
+    matches!(
+        next_header,
+        protocol::HOP_BY_HOP | protocol::ROUTING | protocol::FRAGMENT | protocol::DESTINATION
+    )
+}
+
+/// Bytes of an upper-layer header that tell what it is: an ICMPv6 type, UDP's ports.
+const UPPER_LEAST: usize = 4;
 /// More than a sane packet has; the bound keeps a hostile chain cheap.
 const MAX_EXTENSIONS: usize = 8;
 

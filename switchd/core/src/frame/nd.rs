@@ -3,6 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::checksum::{self, Sum};
+use super::ip::{self, Ip, protocol::ICMPV6};
 use super::l3::ipv6;
 use super::{Eth, FrameError, ethertype};
 use crate::ids::Mac;
@@ -68,11 +69,23 @@ impl Nd {
     /// 255, code 0, lengths, no empty option, and the checksum unless `csum_given`: the sender left it partial
     /// or the kernel has verified it.
     ///
-    /// A message behind an extension header is not taken for one: none is sent so, and RFC 6980 forbids it for
-    /// fragments.
+    /// A message behind an extension header is refused, and so are extension headers that cannot be followed to
+    /// their end, where one could hide (RFC 7113): nobody sends such, and RFC 6980 forbids it for fragments.
     pub fn parse(frame: &[u8], eth: &Eth, csum_given: bool) -> Result<Option<Nd>, FrameError> {
-        if eth.ethertype != ethertype::IPV6 || frame.get(eth.l3 + 6) != Some(&ICMPV6) {
+        if eth.ethertype != ethertype::IPV6 {
             return Ok(None);
+        }
+        match frame.get(eth.l3 + 6) {
+            Some(&ICMPV6) => {}
+            Some(next) if ip::is_extension(*next) => {
+                return match Ip::upper_v6(frame, eth)? {
+                    Some((ICMPV6, at)) if matches!(frame[at], 133..=137) => {
+                        Err(malformed("extension header in front"))
+                    }
+                    _ => Ok(None),
+                };
+            }
+            _ => return Ok(None),
         }
         let icmp = eth.l3 + IPV6_LEN;
         match frame.get(icmp) {
@@ -249,7 +262,6 @@ fn malformed(what: &'static str) -> FrameError {
     FrameError::Malformed { layer: "ND", what }
 }
 
-const ICMPV6: u8 = 58;
 const IPV6_LEN: usize = 40;
 
 #[cfg(test)]

@@ -47,8 +47,8 @@ impl Switch {
         Ok(Some(i))
     }
 
-    /// Learns that a station has an IP; `true` if it was another's. Refused where the controller gave the IP to
-    /// another.
+    /// Learns that a station has an IP; `true` if the peers must hear of it: it was another's, or is new on this
+    /// bridge, and a peer may still have it elsewhere. Refused where the controller gave the IP to another.
     pub(super) fn learn_ip(
         &mut self,
         i: StationIndex,
@@ -72,15 +72,16 @@ impl Switch {
             Some(false) => self.gateways.remove(key.tags, ip),
             None => {}
         }
-        let mut taken = false;
+        let mut news = false;
         match self.tables.bind_ip(i, ip, Source::Learned, router, now) {
             Ok(IpBound::Known) => return Ok(false),
             Ok(IpBound::New) => {
+                news = from == Place::Local;
                 let at = place_of(self.tables.station(i));
                 self.event(Event::BindingLearned { key, ip: Some(ip), at }, now);
             }
             Ok(IpBound::From(before)) => {
-                taken = true;
+                news = true;
                 self.counters.ip_moves += 1;
                 self.event(Event::IpMoved { ip, from: before, to: key }, now);
             }
@@ -90,7 +91,7 @@ impl Switch {
             }
         }
         self.release(key.tags, ip, now);
-        Ok(taken)
+        Ok(news)
     }
 
     /// What follows a move: the caches of the bridge's instances are corrected, and the peers hear of an

@@ -96,8 +96,10 @@ pub struct Limits {
     pub max_asks: usize,
     /// One request for an unknown target crosses the overlay per interval.
     pub ask_interval: Duration,
-    /// Frames held for one unresolved target.
+    /// Frames held for one unresolved target. Their bytes are bounded too: 64 KiB and a frame.
     pub hold_per_target: usize,
+    /// Frames held of one sender.
+    pub hold_per_sender: usize,
     /// Frames held in all.
     pub hold_frames: usize,
     /// Bytes held in all.
@@ -117,6 +119,7 @@ impl Default for Limits {
             max_asks: 4096,
             ask_interval: Duration::from_secs(1),
             hold_per_target: 16,
+            hold_per_sender: 256,
             hold_frames: 1024,
             hold_bytes: 4 << 20,
             hold_time: Duration::from_secs(3),

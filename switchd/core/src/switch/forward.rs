@@ -178,10 +178,13 @@ impl Switch {
         target: IpAddr,
         now: Time,
     ) -> Result<Verdict, DropReason> {
-        if !self.hold.has_room(eth.tags, target, frame.len()) {
+        let sender = Sender { mac: eth.src, ip: self.own_ip(key(eth.tags, eth.src), ip, now) };
+        if !self.hold.has_room(eth.tags, target, eth.src, frame.len()) {
+            if self.ask(eth.tags, target, sender, now) {
+                self.ask_bridge(eth.tags, target, sender.ip);
+            }
             return Err(DropReason::HoldFull);
         }
-        let sender = Sender { mac: eth.src, ip: self.own_ip(key(eth.tags, eth.src), ip, now) };
         if self.hold.push((eth.tags, target), sender, *vnet, frame, now) {
             self.ask_bridge(eth.tags, target, sender.ip);
             self.ask(eth.tags, target, sender, now);
@@ -207,15 +210,17 @@ impl Switch {
         Some(if first == ip.src || own.any(|o| o == ip.src) { ip.src } else { first })
     }
 
-    fn ask(&mut self, tags: Tags, target: IpAddr, sender: Sender, now: Time) {
+    /// Asks the peers for a target in the name of an instance; `false` if it is too early.
+    fn ask(&mut self, tags: Tags, target: IpAddr, sender: Sender, now: Time) -> bool {
         if self.asks.permit(tags, target, now) != Permit::Ask {
-            return;
+            return false;
         }
         self.neighbour_counters(target).own_requests += 1;
         if self.flood(Share::Control, now).is_ok() {
             let request = message::request(tags, target, sender.mac, sender.ip);
             self.transmit(Destination::Flood, VnetHdr::default(), request);
         }
+        true
     }
 
     /// Asks for an IP on the bridge: its owner may have moved here before anybody on this node spoke to it.
@@ -232,6 +237,7 @@ impl Switch {
 
     /// Drops what was held too long and asks again for the rest.
     pub(super) fn ask_again(&mut self, now: Time) {
+        self.drop_departed(now);
         let (expired, waiting) = self.hold.expire(now);
         for _ in 0..expired {
             self.counters.count_drop(DropReason::HoldExpired);
@@ -250,6 +256,7 @@ impl Switch {
         if matches!(at, Place::Peer(p) if !self.links.is_up(p)) {
             return;
         }
+        self.drop_departed(now);
         for mut held in self.hold.take(tags, ip) {
             self.counters.released += 1;
             let to = match at {
@@ -263,6 +270,18 @@ impl Switch {
                 }
             };
             self.transmit(to, held.vnet, held.frame);
+        }
+    }
+
+    /// Drops the held frames of instances that are known to be elsewhere now: this node must not speak in their
+    /// names any more, or the peers would take them for moved back.
+    fn drop_departed(&mut self, now: Time) {
+        let tables = &self.tables;
+        let dropped = self
+            .hold
+            .drop_departed(|tags, mac| matches!(tables.place(&key(tags, mac), now), Some(Place::Peer(_))));
+        for _ in 0..dropped {
+            self.counters.count_drop(DropReason::HoldExpired);
         }
     }
 

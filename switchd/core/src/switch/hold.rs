@@ -14,17 +14,18 @@ use crate::vnet::VnetHdr;
 #[derive(Debug)]
 pub(super) struct Hold {
     table: HashMap<(Tags, IpAddr), Target, RandomState>,
+    /// Frames held of each sender.
+    senders: HashMap<(Tags, Mac), usize, RandomState>,
     limits: Limits,
     frames: usize,
     bytes: usize,
 }
 
 /// What is held for one IP.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Target {
     frames: VecDeque<HeldFrame>,
-    /// Who asks, if the switch has to ask again.
-    sender: Sender,
+    bytes: usize,
 }
 
 /// A held frame.
@@ -32,6 +33,7 @@ struct Target {
 pub(super) struct HeldFrame {
     pub(super) vnet: VnetHdr,
     pub(super) frame: Vec<u8>,
+    pub(super) sender: Sender,
     since: Time,
 }
 
@@ -45,14 +47,24 @@ pub(super) struct Sender {
 
 impl Hold {
     pub(super) fn new(limits: Limits, hash: &RandomState) -> Hold {
-        Hold { table: HashMap::with_hasher(hash.clone()), limits, frames: 0, bytes: 0 }
+        Hold {
+            table: HashMap::with_hasher(hash.clone()),
+            senders: HashMap::with_hasher(hash.clone()),
+            limits,
+            frames: 0,
+            bytes: 0,
+        }
     }
 
-    /// Whether a frame of `len` bytes for the target fits.
-    pub(super) fn has_room(&self, tags: Tags, target: IpAddr, len: usize) -> bool {
+    /// Whether a frame of `len` bytes of `sender` for the target fits.
+    pub(super) fn has_room(&self, tags: Tags, target: IpAddr, sender: Mac, len: usize) -> bool {
         self.frames < self.limits.hold_frames
             && self.bytes + len <= self.limits.hold_bytes
-            && self.table.get(&(tags, target)).is_none_or(|t| t.frames.len() < self.limits.hold_per_target)
+            && self.senders.get(&(tags, sender)).is_none_or(|held| *held < self.limits.hold_per_sender)
+            && self
+                .table
+                .get(&(tags, target))
+                .is_none_or(|t| t.frames.len() < self.limits.hold_per_target && t.bytes <= TARGET_BYTES)
     }
 
     /// Keeps a copy; `true` if it is the first for its target. The caller has asked for room.
@@ -66,9 +78,10 @@ impl Hold {
     ) -> bool {
         self.frames += 1;
         self.bytes += frame.len();
-        let held = HeldFrame { vnet, frame: frame.to_vec(), since: now };
-        let target =
-            self.table.entry((tags, target)).or_insert_with(|| Target { frames: VecDeque::new(), sender });
+        *self.senders.entry((tags, sender.mac)).or_default() += 1;
+        let held = HeldFrame { vnet, frame: frame.to_vec(), sender, since: now };
+        let target = self.table.entry((tags, target)).or_default();
+        target.bytes += frame.len();
         target.frames.push_back(held);
         target.frames.len() == 1
     }
@@ -78,26 +91,57 @@ impl Hold {
         if self.table.is_empty() {
             return VecDeque::new();
         }
-        let frames = self.table.remove(&(tags, target)).map(|t| t.frames).unwrap_or_default();
+        let Target { frames, bytes } = self.table.remove(&(tags, target)).unwrap_or_default();
         self.frames -= frames.len();
-        self.bytes -= frames.iter().map(|f| f.frame.len()).sum::<usize>();
+        self.bytes -= bytes;
+        for held in &frames {
+            forget(&mut self.senders, tags, held.sender.mac);
+        }
         frames
     }
 
     /// Drops what waited too long, and says how many frames and what is still to be asked for.
     pub(super) fn expire(&mut self, now: Time) -> (usize, Vec<(Tags, IpAddr, Sender)>) {
-        let (mut frames, mut bytes) = (0, 0);
+        let mut frames = 0;
         let age = self.limits.hold_time;
-        self.table.retain(|_, target| {
+        self.table.retain(|(tags, _), target| {
             while let Some(held) = target.frames.pop_front_if(|f| now.since(f.since) >= age) {
                 frames += 1;
-                bytes += held.frame.len();
+                target.bytes -= held.frame.len();
+                self.bytes -= held.frame.len();
+                forget(&mut self.senders, *tags, held.sender.mac);
             }
             !target.frames.is_empty()
         });
         self.frames -= frames;
-        self.bytes -= bytes;
-        (frames, self.table.iter().map(|((tags, ip), t)| (*tags, *ip, t.sender)).collect())
+        let waiting = self.table.iter();
+        let waiting = waiting.filter_map(|((tags, ip), t)| Some((*tags, *ip, t.frames.front()?.sender)));
+        (frames, waiting.collect())
+    }
+
+    /// Drops what is held of senders that left this bridge, and says how many frames that were.
+    pub(super) fn drop_departed(&mut self, is_gone: impl Fn(Tags, Mac) -> bool) -> usize {
+        let gone: Vec<_> = self.senders.keys().copied().filter(|(tags, mac)| is_gone(*tags, *mac)).collect();
+        if gone.is_empty() {
+            return 0;
+        }
+        let before = self.frames;
+        self.table.retain(|(tags, _), target| {
+            target.frames.retain(|held| {
+                let stays = !gone.contains(&(*tags, held.sender.mac));
+                if !stays {
+                    self.frames -= 1;
+                    self.bytes -= held.frame.len();
+                    target.bytes -= held.frame.len();
+                }
+                stays
+            });
+            !target.frames.is_empty()
+        });
+        for sender in gone {
+            self.senders.remove(&sender);
+        }
+        before - self.frames
     }
 
     /// Frames and bytes held.
@@ -105,3 +149,16 @@ impl Hold {
         (self.frames, self.bytes)
     }
 }
+
+/// Counts one held frame of a sender less.
+fn forget(senders: &mut HashMap<(Tags, Mac), usize, RandomState>, tags: Tags, sender: Mac) {
+    if let Some(held) = senders.get_mut(&(tags, sender)) {
+        *held -= 1;
+        if *held == 0 {
+            senders.remove(&(tags, sender));
+        }
+    }
+}
+
+/// Beyond this a target gets no further frame: a few super-frames are enough for a connection to go on with.
+const TARGET_BYTES: usize = 64 << 10;

@@ -6,7 +6,8 @@
 //! | reply | case 2: learned, returned to its asker only | case 4: learned, put on the bridge |
 //!
 //! Only broadcast and multicast requests are answered; a unicast poll goes to the owner, who alone can say
-//! that it still lives.
+//! that it still lives. A learned owner that let a poll go unanswered is not answered for until it speaks: its
+//! move may not have reached this node.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -45,22 +46,26 @@ impl Switch {
             self.event(Event::Loop { key: key(eth.tags, eth.src) }, now);
             return Err(DropReason::Loop);
         }
-        let taken = self.learn_claim(eth, message, station, Place::Local, now)?;
+        let news = self.learn_claim(eth, message, station, Place::Local, now)?;
         let verdict = match message.kind {
             Kind::Request | Kind::Probe => self.local_request(frame, eth, message, now),
             Kind::Poll => self.local_poll(frame, eth, message, now),
             Kind::Reply => self.local_reply(frame, eth, message, now),
             Kind::Gratuitous => {
                 self.neighbour_counters(message.target).gratuitous += 1;
+                if eth.dst == self.endpoint {
+                    // To one that stands for all.
+                    set_dst(frame, Mac::BROADCAST);
+                }
                 self.flood(Share::Control, now)
             }
             Kind::Router => self.forward_local(frame, eth, vnet, true, now),
         };
-        if let (true, Some(ip)) = (taken, message.claim)
+        if let (true, Some(ip)) = (news, message.claim)
             && verdict != Ok(Verdict::Flood)
             && self.flood(Share::Control, now).is_ok()
         {
-            // The peers bind the IP to its former owner and this message does not reach them all.
+            // The peers may bind the IP to a former owner, and this message does not reach them all.
             let owner = key(eth.tags, eth.src);
             let router = message.router.unwrap_or(false);
             let (mac, to) = (owner.mac, Audience::Everybody);
@@ -103,6 +108,7 @@ impl Switch {
             }
             Kind::Poll => {
                 counters.polls += 1;
+                self.note_poll(eth, message.target, now);
                 self.remember(eth, message, from, now);
             }
             Kind::Gratuitous => counters.gratuitous += 1,
@@ -151,8 +157,9 @@ impl Switch {
         if ip.is_ipv4() { &mut self.counters.arp } else { &mut self.counters.nd }
     }
 
-    /// Learns who has which IP; `true` if it was another's. A message whose link-layer address is not its sender's teaches nothing, and one
-    /// that contradicts a controller's binding is dropped: it would poison the guests' caches.
+    /// Learns who has which IP; `true` as [`Switch::learn_ip`]. A message whose link-layer address is not its
+    /// sender's teaches nothing, and one that contradicts a controller's binding is dropped: it would poison the
+    /// guests' caches.
     fn learn_claim(
         &mut self,
         eth: &Eth,
@@ -198,12 +205,14 @@ impl Switch {
             && let Some((mac, Place::Peer(peer), _)) = found
             && mac != eth.src
             && self.links.is_up(peer)
-            && !self.defends(eth, message.target, now)
+            && !self.is_controlled(eth, message.target, now)
         {
             return Ok(Verdict::Peer(peer));
         }
         match found {
-            Some((mac, Place::Peer(peer), router)) if mac != eth.src && self.links.is_up(peer) => {
+            Some((mac, Place::Peer(peer), router))
+                if mac != eth.src && self.links.is_up(peer) && !self.is_silent(eth, message.target, now) =>
+            {
                 let shown = if self.mode == Mode::Rewrite { self.endpoint } else { mac };
                 let reply = message.answer(frame, eth, shown, router);
                 self.neighbour_counters(message.target).local_answered += 1;
@@ -212,6 +221,10 @@ impl Switch {
             }
             Some((mac, Place::Local, _)) if mac != eth.src => {
                 self.neighbour_counters(message.target).same_bridge += 1;
+                // Nobody on the bridge answered the first time: it may have left.
+                if self.note_missed(eth, message.target, now) {
+                    return self.ask_peers(eth, message, now);
+                }
                 Err(DropReason::SameBridge)
             }
             // A probe for the prober's own IP: it came up anew, perhaps on another node, and the peers that
@@ -244,6 +257,7 @@ impl Switch {
         now: Time,
     ) -> Result<Verdict, DropReason> {
         self.neighbour_counters(message.target).polls += 1;
+        self.note_poll(eth, message.target, now);
         if eth.dst != self.endpoint {
             return self.forward_by_mac(eth, now);
         }
@@ -323,10 +337,10 @@ impl Switch {
         let Some((entry, owner, active)) = self.tables.owner(eth.tags, message.target, now) else {
             return false;
         };
-        if active.at != Place::Local || owner.key.mac == eth.src {
+        if active.at != Place::Local || owner.key.mac == eth.src || self.is_silent(eth, message.target, now) {
             return false;
         }
-        if message.kind == Kind::Probe && !self.defends(eth, message.target, now) {
+        if message.kind == Kind::Probe && !self.is_controlled(eth, message.target, now) {
             return false;
         }
         let reply = message.answer(frame, eth, owner.key.mac, entry.router);
@@ -336,11 +350,32 @@ impl Switch {
     }
 
     /// Whether the switch may answer a probe in the owner's name: an answer makes the prober give the address
-    /// up, so a learned owner must have been seen lately. An older one is left to defend itself.
-    fn defends(&self, eth: &Eth, target: IpAddr, now: Time) -> bool {
-        self.tables.owner(eth.tags, target, now).is_some_and(|(_, owner, active)| {
-            active.source == Source::Controller || owner.seen.is_some_and(|t| now.since(t) < DEFEND)
+    /// up, so an owner that was only learned, and may be gone, is left to defend itself.
+    fn is_controlled(&self, eth: &Eth, target: IpAddr, now: Time) -> bool {
+        self.tables.owner(eth.tags, target, now).is_some_and(|(entry, ..)| entry.source == Source::Controller)
+    }
+
+    /// Notes that the owner is asked itself whether it still lives.
+    fn note_poll(&mut self, eth: &Eth, target: IpAddr, now: Time) {
+        if let Some(e) = self.tables.find_ip(eth.tags, target, now) {
+            self.tables.ip_mut(e).polled.get_or_insert(now);
+        }
+    }
+
+    /// Whether a learned owner owes the answer to a poll.
+    fn is_silent(&self, eth: &Eth, target: IpAddr, now: Time) -> bool {
+        self.tables.owner(eth.tags, target, now).is_some_and(|(entry, _, active)| {
+            active.source == Source::Learned && entry.polled.is_some_and(|t| now.since(t) >= POLL_ANSWER)
         })
+    }
+
+    /// Notes a request for an owner that is bound to the asker's own bridge; `true` if the asker repeats itself.
+    fn note_missed(&mut self, eth: &Eth, target: IpAddr, now: Time) -> bool {
+        let learned =
+            self.tables.owner(eth.tags, target, now).is_some_and(|(_, _, a)| a.source == Source::Learned);
+        let Some(e) = self.tables.find_ip(eth.tags, target, now).filter(|_| learned) else { return false };
+        let before = self.tables.ip_mut(e).missed.replace((eth.src, now));
+        before.is_some_and(|(asker, at)| asker == eth.src && now.since(at) <= REPEATS)
     }
 
     fn remember(&mut self, eth: &Eth, message: &Message, peer: PeerId, now: Time) {
@@ -349,4 +384,7 @@ impl Switch {
     }
 }
 
-const DEFEND: Duration = Duration::from_secs(60);
+/// An owner answers a poll within this.
+const POLL_ANSWER: Duration = Duration::from_secs(1);
+/// A request that its asker repeats within this was not answered.
+const REPEATS: Duration = Duration::from_secs(3);

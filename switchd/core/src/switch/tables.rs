@@ -58,6 +58,10 @@ pub(super) struct IpEntry {
     pub(super) seen: Time,
     pub(super) source: Source,
     pub(super) router: bool,
+    /// The first of the polls that went to the owner since it last named this IP.
+    pub(super) polled: Option<Time>,
+    /// Who last asked for it on the owner's own bridge, where an answer is not seen.
+    pub(super) missed: Option<(Mac, Time)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -182,6 +186,7 @@ impl Tables {
             let entry = self.ip_mut(i);
             if entry.station == station {
                 entry.seen = now;
+                (entry.polled, entry.missed) = (None, None);
                 entry.router = router.unwrap_or(entry.router && !stale);
                 if source == Source::Controller {
                     entry.source = source;
@@ -199,6 +204,7 @@ impl Tables {
             let entry = self.ip_mut(i);
             (entry.station, entry.seen, entry.source) = (station, now, source);
             entry.router = router.unwrap_or(false);
+            (entry.polled, entry.missed) = (None, None);
             let s = self.station_mut(station);
             s.ips.push(i);
             s.until = s.until.max(until);
@@ -222,6 +228,8 @@ impl Tables {
             seen: now,
             source,
             router: router.unwrap_or(false),
+            polled: None,
+            missed: None,
         }));
         self.by_ip.insert(pack_ip(tags, ip), i);
         self.station_mut(station).ips.push(i);

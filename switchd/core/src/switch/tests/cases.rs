@@ -51,17 +51,20 @@ fn case_1_local_request_and_probe() {
     for (family, mode, known) in every() {
         for ask in [request(family, 1, 2), probe(family, 1, 2)] {
             let mut sw = world(mode, known);
+            hello(&mut sw, 1, Place::Local, at(0));
             let (verdict, sent) = local(&mut sw, &ask, at(10));
             let what = format!("{family:?} {mode:?} {known:?}");
             match known {
+                Known::Remote if ask == probe(family, 1, 2) => {
+                    assert_eq!((verdict, sent), (Verdict::Peer(P1), ask), "the owner defends itself: {what}");
+                }
                 Known::Remote => {
                     assert_eq!(verdict, Verdict::Answered, "{what}");
                     let t = one(drain(&mut sw));
                     assert_eq!(t.to, Destination::Bridge);
                     let s = shown(mode, 2);
-                    let dad = family == Family::V6 && ask == probe(family, 1, 2);
-                    let dst = if dad { nd::multicast_mac(nd::ALL_NODES) } else { mac(1) };
-                    assert_eq!(told(&t.frame), Told { dst, src: s, ip: ip(family, 2), mac: s }, "{what}");
+                    let answer = Told { dst: mac(1), src: s, ip: ip(family, 2), mac: s };
+                    assert_eq!(told(&t.frame), answer, "{what}");
                 }
                 Known::Local => assert_eq!(verdict, Verdict::Drop(DropReason::SameBridge), "{what}"),
                 Known::Nothing | Known::Cut | Known::Prepared => {
@@ -81,6 +84,7 @@ fn case_1_local_request_and_probe() {
 fn case_1_unicast_poll_goes_to_the_owner() {
     for (family, mode, known) in every() {
         let mut sw = world(mode, known);
+        hello(&mut sw, 1, Place::Local, at(0));
         let to = shown(mode, 2);
         let ask = poll(family, 1, 2, to);
         let (verdict, sent) = local(&mut sw, &ask, at(10));
@@ -124,6 +128,7 @@ fn case_2_local_reply_returns_to_its_asker_only() {
             let (verdict, sent) = local(&mut sw, &reply(family, 1, 2, to), at(5));
             assert_eq!(verdict, Verdict::Peer(P2), "{family:?} {mode:?}");
             assert_eq!(sent, reply(family, 1, 2, mac(2)), "as if sent to the asker itself");
+            assert_eq!(told(&one(drain(&mut sw)).frame).ip, ip(family, 1), "and its IP, being new, to all");
             // Learned: the next request is answered at once.
             let (verdict, _) = remote(&mut sw, &request(family, 3, 1), P1, at(10));
             assert_eq!(verdict, Verdict::Answered);
@@ -145,6 +150,11 @@ fn case_2_gratuitous_is_flooded_and_learned() {
             assert!(sw.bindings(at(1)).any(|b| b.key == station(1) && b.ips == [ip(family, 1)]));
         }
     }
+    // An instance may tell the endpoint alone; the overlay does not carry its MAC.
+    let mut sw = switch(Mode::Rewrite);
+    let mut f = gratuitous(Family::V4, 1);
+    f[..6].copy_from_slice(&ENDPOINT.0);
+    assert_eq!(local(&mut sw, &f, at(0)), (Verdict::Flood, gratuitous(Family::V4, 1)));
 }
 
 #[test]
@@ -155,13 +165,11 @@ fn case_3_remote_request_and_probe() {
             let mut sw = world(mode, known);
             let (verdict, sent) = remote(&mut sw, &ask, P2, at(10));
             let what = format!("{family:?} {mode:?} {known:?} probe {is_probe}");
-            if known == Known::Local {
+            if known == Known::Local && !is_probe {
                 assert_eq!(verdict, Verdict::Answered, "{what}");
                 let t = one(drain(&mut sw));
                 assert_eq!(t.to, Destination::Peer(P2));
-                let dad = is_probe && family == Family::V6;
-                let dst = if dad { nd::multicast_mac(nd::ALL_NODES) } else { mac(1) };
-                let real = Told { dst, src: mac(2), ip: ip(family, 2), mac: mac(2) };
+                let real = Told { dst: mac(1), src: mac(2), ip: ip(family, 2), mac: mac(2) };
                 assert_eq!(told(&t.frame), real, "{what}");
                 continue;
             }
@@ -232,6 +240,7 @@ fn a_probe_of_the_bound_instance_itself_is_a_move_not_a_conflict() {
 fn flags_of_adverts() {
     for mode in MODES {
         let mut sw = switch(mode);
+        hello(&mut sw, 1, Place::Local, at(0));
         remote(
             &mut sw,
             &advert(2, nd::multicast_mac(nd::ALL_NODES), nd::ALL_NODES, nd::FLAG_ROUTER),
@@ -243,6 +252,7 @@ fn flags_of_adverts() {
         let NdKind::Advert { router, solicited, override_, .. } = nd(&t.frame).kind else { panic!() };
         assert!(router && solicited && override_);
         assert_eq!(nd(&t.frame).dst, v6(1));
+        sw.set_binding(binding(2, Place::Peer(P1), 1), at(1)).unwrap();
         local(&mut sw, &probe(Family::V6, 1, 2), at(2));
         let t = one(drain(&mut sw));
         let NdKind::Advert { router, solicited, override_, .. } = nd(&t.frame).kind else { panic!() };
@@ -254,6 +264,7 @@ fn flags_of_adverts() {
 #[test]
 fn answers_to_arp_probes_name_the_unspecified_asker() {
     let mut sw = world(Mode::Rewrite, Known::Remote);
+    sw.set_binding(binding(2, Place::Peer(P1), 1), at(0)).unwrap();
     local(&mut sw, &probe(Family::V4, 1, 2), at(1));
     let t = one(drain(&mut sw));
     let a = Arp::parse(&t.frame, 14).unwrap();
@@ -293,6 +304,7 @@ fn answers_keep_the_tags_of_the_question() {
     remote(&mut sw, &tagged(2, 2, 2, 5), P1, at(0));
     assert_eq!(local(&mut sw, &tagged(1, 1, 2, 6), at(1)).0, Verdict::Flood, "another VLAN, another station");
     assert_eq!(local(&mut sw, &tagged(1, 1, 2, 5), at(1)).0, Verdict::Answered);
-    let t = one(drain(&mut sw));
+    let t = drain(&mut sw).remove(0);
+    assert_eq!(t.to, Destination::Bridge);
     assert_eq!(t.frame[12..16], [0x81, 0, 0x60, 5]);
 }

@@ -48,6 +48,8 @@ struct Fabric {
     now: Time,
     /// Every frame that crossed, with its receiver.
     wire: Vec<(usize, Vec<u8>)>,
+    /// From and to which nodes nothing arrives.
+    lost: Vec<(usize, usize)>,
 }
 
 fn hash<K, V>() -> HashMap<K, V, ahash::RandomState> {
@@ -72,7 +74,7 @@ impl Fabric {
             // As the daemon does: the endpoint's second address stands behind its port.
             nodes[a].fdb.insert(ENDPOINT, Port::Endpoint);
         }
-        Fabric { nodes, queue: VecDeque::new(), now: at(1000), wire: Vec::new() }
+        Fabric { nodes, queue: VecDeque::new(), now: at(1000), wire: Vec::new(), lost: Vec::new() }
     }
 
     fn find(&mut self, n: u8) -> (usize, &mut Instance) {
@@ -167,6 +169,9 @@ impl Fabric {
     }
 
     fn cross(&mut self, from: usize, to: usize, mut frame: Vec<u8>) {
+        if self.lost.contains(&(from, to)) {
+            return;
+        }
         assert_ne!(eth(&frame).src, ENDPOINT, "the overlay carries real MACs");
         assert_ne!(eth(&frame).dst, ENDPOINT, "the overlay carries real MACs");
         self.wire.push((to, frame.clone()));
@@ -299,6 +304,20 @@ fn check_frame(frame: &[u8]) {
     }
 }
 
+/// A request to everybody, which an announcement is not.
+fn is_request(frame: &[u8]) -> bool {
+    let e = eth(frame);
+    let asks = if e.ethertype == ethertype::ARP {
+        let a = Arp::parse(frame, e.l3).unwrap();
+        a.op == arp::REQUEST && a.spa != a.tpa
+    } else {
+        let message =
+            (e.ethertype == ethertype::IPV6).then(|| Nd::parse(frame, &e, false).unwrap()).flatten();
+        message.is_some_and(|m| matches!(m.kind, NdKind::Solicit { .. }))
+    };
+    asks && e.dst.is_group()
+}
+
 const THREE: &[&[u8]] = &[&[1, 2], &[3, 4], &[5, 6]];
 
 #[test]
@@ -342,16 +361,16 @@ fn no_request_for_a_known_binding_crosses() {
             let mut f = Fabric::new(mode, THREE);
             assert!(f.send(family, 1, 3));
             let asked = f.crossed();
-            let requests = asked.iter().filter(|(_, x)| eth(x).dst.is_group()).count();
+            let requests = asked.iter().filter(|(_, x)| is_request(x)).count();
             assert_eq!(requests, 2, "asked of each peer once");
             assert!(
                 asked.iter().all(|(to, x)| eth(x).dst.is_group() || *to != 2),
                 "the reply to the asker only"
             );
             assert!(f.send(family, 2, 3), "another instance of the same bridge");
-            assert!(f.crossed().iter().all(|(_, x)| !eth(x).dst.is_group()));
+            assert!(!f.crossed().iter().any(|(_, x)| is_request(x)));
             assert!(f.send(family, 5, 1), "the asker is known too, by its request");
-            assert!(f.crossed().iter().all(|(_, x)| !eth(x).dst.is_group()));
+            assert!(!f.crossed().iter().any(|(_, x)| is_request(x)));
             // Nor does anything between neighbours.
             assert!(f.send(family, 1, 2));
             f.crossed();
@@ -414,6 +433,104 @@ fn an_unannounced_move_heals_with_the_instances_first_frame() {
     }
 }
 
+/// As [`Fabric::migrate`], but nothing gets from the new node to node `deaf` meanwhile: lost, or the link is down.
+fn migrate_unheard(f: &mut Fabric, n: u8, to: usize, deaf: usize, link_down: bool) {
+    let links = |f: &mut Fabric, up| {
+        f.nodes[to].switch.handle_link(PeerId(deaf as u32), up);
+        f.nodes[deaf].switch.handle_link(PeerId(to as u32), up);
+    };
+    if link_down {
+        links(f, false);
+    } else {
+        f.lost.push((to, deaf));
+    }
+    f.migrate(n, to, true);
+    f.lost.clear();
+    links(f, true);
+}
+
+#[test]
+fn a_move_that_was_not_heard_of_heals_when_the_owner_leaves_polls_unanswered() {
+    for (mode, family, link_down) in
+        MODES.into_iter().flat_map(|m| FAMILIES.into_iter().flat_map(move |f| [(m, f, false), (m, f, true)]))
+    {
+        // The old node hears of the move, or does not either and still believes that the instance is there.
+        for both in [false, true] {
+            let what = format!("{mode:?} {family:?} link down {link_down} both {both}");
+            let mut f = Fabric::new(mode, THREE);
+            assert!(f.send(family, 5, 3) && f.send(family, 3, 5));
+            if both {
+                f.lost.push((0, 1));
+            }
+            migrate_unheard(&mut f, 3, 0, 2, link_down);
+            assert!(!f.send(family, 5, 3), "{what}: to the old node, which cannot send it on");
+            let stale = f.find(5).1.cache[&ip(family, 3)];
+            for _ in 0..3 {
+                f.emit(5, poll(family, 5, 3, stale));
+                f.pass(1000);
+            }
+            f.find(5).1.cache.clear();
+            assert!(f.send(family, 5, 3), "{what}");
+            assert!(f.send(family, 5, 3) && f.send(family, 3, 5), "{what}");
+            f.crossed();
+            assert!(f.send(family, 6, 3), "{what}");
+            assert!(!f.crossed().iter().any(|(_, x)| is_request(x)), "answered for again: {what}");
+        }
+    }
+}
+
+#[test]
+fn an_ip_that_returns_with_another_instance_is_told_to_the_peers_though_its_request_is_answered_here() {
+    for mode in MODES {
+        for family in FAMILIES {
+            // Instance 5 speaks to instance 3 on node 1; node 0 knows 5 but not 3.
+            let mut f = Fabric::new(mode, THREE);
+            f.lost.push((1, 0));
+            assert!(f.send(family, 5, 3) && f.send(family, 3, 5));
+            f.lost.clear();
+            f.emit(5, gratuitous(family, 5));
+            // Gone, and its IP given to instance 1 on node 0.
+            f.nodes[1].instances.clear();
+            f.crossed();
+            let ask = {
+                let mut ask = request(family, 1, 5);
+                match family {
+                    Family::V4 => ask[28..32].copy_from_slice(&v4(3).octets()),
+                    Family::V6 => {
+                        ask.truncate(14);
+                        nd::append_solicit(&mut ask, v6(3), nd::solicited_node(v6(5)), v6(5), Some(mac(1)));
+                    }
+                }
+                ask
+            };
+            f.emit(1, ask);
+            assert_eq!(f.nodes[0].switch.counters().answered, 1);
+            let mut owner = f.nodes[2].switch.bindings(f.now).filter(|b| b.ips.contains(&ip(family, 3)));
+            assert!(owner.next().is_some_and(|b| b.key == station(1) && b.at == Place::Peer(PeerId(0))));
+            drop(owner);
+            f.emit(5, data(family, 5, 3, if mode == Mode::Rewrite { ENDPOINT } else { mac(1) }));
+            assert!(f.crossed().iter().any(|(to, x)| *to == 0 && eth(x).dst == mac(1)));
+        }
+    }
+}
+
+#[test]
+fn a_neighbour_that_left_unheard_is_asked_of_the_peers_at_the_second_request() {
+    for mode in MODES {
+        for family in FAMILIES {
+            let mut f = Fabric::new(mode, THREE);
+            assert!(f.send(family, 4, 3) && f.send(family, 3, 5));
+            migrate_unheard(&mut f, 3, 0, 1, false);
+            f.find(4).1.cache.clear();
+            assert!(!f.send(family, 4, 3), "it is believed to be on the bridge");
+            f.pass(1000);
+            f.emit(4, request(family, 4, 3));
+            assert!(f.find(4).1.waiting.is_empty(), "{mode:?} {family:?}");
+            assert!(f.send(family, 4, 3), "{mode:?} {family:?}");
+        }
+    }
+}
+
 #[test]
 fn forgotten_bindings_are_found_again() {
     for family in FAMILIES {
@@ -437,8 +554,9 @@ fn probes_find_conflicts_everywhere_and_nothing_else() {
                 node.counters().bridged + node.counters().answered
             };
             assert_eq!(answers(&mut f, 99), 0, "free");
-            assert_eq!(answers(&mut f, 3), 1, "the owner answers");
-            assert_eq!(answers(&mut f, 3), 2, "the switch answers");
+            f.emit(3, gratuitous(family, 3));
+            assert_eq!(answers(&mut f, 3), 2, "its announcement, and an answer");
+            assert_eq!(answers(&mut f, 3), 3);
         }
     }
 }

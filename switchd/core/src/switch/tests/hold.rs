@@ -92,8 +92,11 @@ fn the_bridge_is_asked_too() {
             Family::V4 => assert_eq!(verdict, Verdict::Answered),
             Family::V6 => assert_eq!((verdict, eth(&sent).dst), (Verdict::Bridge, mac(1))),
         }
-        let t = one(drain(&mut sw));
-        assert_eq!((t.to, eth(&t.frame).dst, eth(&t.frame).src), (Destination::Bridge, mac(2), ENDPOINT));
+        let (bridge, news): (Vec<_>, Vec<_>) =
+            drain(&mut sw).into_iter().partition(|t| t.to == Destination::Bridge);
+        let t = one(bridge);
+        assert_eq!((eth(&t.frame).dst, eth(&t.frame).src), (mac(2), ENDPOINT));
+        assert_eq!(told(&one(news).frame).ip, ip(family, 2));
     }
 }
 
@@ -123,6 +126,80 @@ fn bounds_and_expiry() {
     assert_eq!(sw.held(), (0, 0));
     assert_eq!(sw.counters().drops(DropReason::HoldExpired), 5);
     assert_eq!(send(&mut sw, 2, 0, 3002), Verdict::Held);
+}
+
+#[test]
+fn what_finds_no_room_is_asked_for_all_the_same() {
+    let limits = Limits { hold_frames: 1, ..Limits::default() };
+    let mut sw = with(SwitchConfig { limits, ..config(Mode::Rewrite) });
+    hello(&mut sw, 1, Place::Local, at(0));
+    assert_eq!(local(&mut sw, &data(Family::V4, 1, 2, ENDPOINT), at(0)).0, Verdict::Held);
+    drain(&mut sw);
+    for _ in 0..3 {
+        let refused = local(&mut sw, &data(Family::V4, 1, 3, ENDPOINT), at(1)).0;
+        assert_eq!(refused, Verdict::Drop(DropReason::HoldFull));
+    }
+    let asks = drain(&mut sw);
+    assert_eq!(asks.len(), 2, "once, of the bridge and of the peers");
+    assert!(asks.iter().all(|t| Arp::parse(&t.frame, 14).unwrap().tpa == v4(3)));
+    remote(&mut sw, &reply(Family::V4, 3, 1, mac(1)), P1, at(2));
+    assert_eq!(local(&mut sw, &data(Family::V4, 1, 3, ENDPOINT), at(3)).0, Verdict::Peer(P1));
+}
+
+#[test]
+fn one_target_or_one_sender_cannot_take_all_the_room() {
+    let limits = Limits { hold_per_sender: 3, ..Limits::default() };
+    let mut sw = with(SwitchConfig { limits, ..config(Mode::Rewrite) });
+    let full = Verdict::Drop(DropReason::HoldFull);
+    let send = |sw: &mut Switch, n: u8, to: u8, len: usize, ms: u64| {
+        let mut f = data(Family::V4, n, to, ENDPOINT);
+        f.resize(len.max(f.len()), 0);
+        local(sw, &f, at(ms)).0
+    };
+    assert_eq!(send(&mut sw, 1, 100, 65_000, 0), Verdict::Held);
+    assert_eq!(send(&mut sw, 2, 100, 65_000, 0), Verdict::Held, "64 KiB and a frame");
+    assert_eq!(send(&mut sw, 3, 100, 60, 0), full, "the target's bytes");
+    assert_eq!(send(&mut sw, 1, 101, 60, 0), Verdict::Held);
+    assert_eq!(send(&mut sw, 1, 102, 60, 0), Verdict::Held);
+    assert_eq!(send(&mut sw, 1, 103, 60, 0), full, "the sender's frames");
+    assert_eq!(send(&mut sw, 2, 103, 60, 0), Verdict::Held, "not another's");
+    // What expires or is released makes room.
+    local(&mut sw, &gratuitous(Family::V4, 101), at(1));
+    assert_eq!(send(&mut sw, 1, 103, 60, 2), Verdict::Held);
+    assert_eq!(send(&mut sw, 1, 104, 60, 2), full);
+    sw.handle_timeout(at(3001));
+    assert_eq!(sw.held().0, 1);
+    assert_eq!(send(&mut sw, 1, 100, 65_000, 3002), Verdict::Held);
+    assert_eq!(send(&mut sw, 1, 101, 60, 3002), Verdict::Bridge, "resolved");
+    assert_eq!(send(&mut sw, 1, 104, 60, 3002), Verdict::Held);
+    assert_eq!(send(&mut sw, 1, 105, 60, 3002), full);
+}
+
+#[test]
+fn nothing_is_said_in_the_name_of_a_sender_that_moved_away() {
+    let rarp = |n| other(crate::ids::Mac::BROADCAST, mac(n), 0x8035);
+    let world = || {
+        let mut sw = switch(Mode::Rewrite);
+        hello(&mut sw, 1, Place::Local, at(0));
+        hello(&mut sw, 4, Place::Local, at(0));
+        assert_eq!(local(&mut sw, &data(Family::V4, 1, 2, ENDPOINT), at(1)).0, Verdict::Held);
+        assert_eq!(local(&mut sw, &data(Family::V4, 4, 2, ENDPOINT), at(2)).0, Verdict::Held);
+        assert_eq!(local(&mut sw, &data(Family::V4, 1, 3, ENDPOINT), at(2)).0, Verdict::Held);
+        remote(&mut sw, &rarp(1), P1, at(3));
+        drain(&mut sw);
+        sw
+    };
+    let mut sw = world();
+    sw.handle_timeout(at(1100));
+    let ask = asked(&mut sw);
+    assert_eq!((eth(&ask.frame).src, sender_mac(&ask.frame)), (mac(4), mac(4)));
+    assert_eq!(Arp::parse(&ask.frame, 14).unwrap().tpa, v4(2), "and no longer for what it alone wanted");
+    assert_eq!((sw.held().0, sw.counters().drops(DropReason::HoldExpired)), (1, 2));
+    let mut sw = world();
+    remote(&mut sw, &gratuitous(Family::V4, 2), P2, at(4));
+    let t = one(drain(&mut sw));
+    assert_eq!((t.to, eth(&t.frame).src), (Destination::Peer(P2), mac(4)));
+    assert_eq!((sw.held(), sw.counters().drops(DropReason::HoldExpired)), ((0, 0), 2));
 }
 
 #[test]

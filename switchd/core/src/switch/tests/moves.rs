@@ -1,6 +1,7 @@
 //! Instances that change their place, in truth or by a loop.
 
 use super::fixture::*;
+use crate::frame::arp::{self, Arp};
 use crate::frame::{Tags, nd};
 use crate::ids::Generation;
 use crate::switch::*;
@@ -88,18 +89,34 @@ fn a_move_that_is_not_flooded_is_told_to_the_peers() {
 }
 
 #[test]
-fn an_owner_not_seen_for_a_minute_defends_its_address_itself() {
+fn a_learned_owner_defends_its_address_itself() {
     for family in FAMILIES {
         for mode in MODES {
             let mut sw = switch(mode);
             hello(&mut sw, 2, Place::Peer(P1), at(0));
             hello(&mut sw, 3, Place::Local, at(0));
             let ask = probe(family, 1, 2);
-            assert_eq!(local(&mut sw, &ask, at(59_000)).0, Verdict::Answered);
-            assert_eq!(local(&mut sw, &ask, at(61_000)), (Verdict::Peer(P1), ask));
-            assert_eq!(remote(&mut sw, &probe(family, 1, 3), P2, at(61_000)).0, Verdict::Bridge);
+            assert_eq!(local(&mut sw, &ask, at(1)), (Verdict::Peer(P1), ask.clone()));
             // A request is answered all the same.
-            assert_eq!(local(&mut sw, &request(family, 1, 2), at(62_000)).0, Verdict::Answered);
+            assert_eq!(local(&mut sw, &request(family, 1, 2), at(2)).0, Verdict::Answered);
+            assert_eq!(remote(&mut sw, &probe(family, 9, 3), P2, at(3)).0, Verdict::Bridge);
+            drain(&mut sw);
+            // The live owner's answer finds the prober by its real MAC.
+            let answer = match family {
+                Family::V4 => {
+                    let tpa = std::net::Ipv4Addr::UNSPECIFIED;
+                    let m = Arp { op: arp::REPLY, sha: mac(3), spa: v4(3), tha: mac(9), tpa };
+                    arp_frame(mac(9), mac(3), &m)
+                }
+                Family::V6 => advert(3, nd::multicast_mac(nd::ALL_NODES), nd::ALL_NODES, nd::FLAG_OVERRIDE),
+            };
+            let to = if family == Family::V4 { Verdict::Peer(P2) } else { Verdict::Flood };
+            assert_eq!(local(&mut sw, &answer, at(4)), (to, answer));
+            // The switch answers for a controller's binding.
+            sw.set_binding(binding(2, Place::Peer(P1), 1), at(5)).unwrap();
+            sw.set_binding(binding(3, Place::Local, 1), at(5)).unwrap();
+            assert_eq!(local(&mut sw, &ask, at(6)).0, Verdict::Answered);
+            assert_eq!(remote(&mut sw, &probe(family, 9, 3), P2, at(6)).0, Verdict::Answered);
         }
     }
 }

@@ -65,6 +65,77 @@ fn dhcp_policy_table() {
     }
 }
 
+/// The IPv6 packet with these extension headers in front of its upper layer; each is its number and its bytes
+/// from the second on.
+fn extended(frame: &[u8], headers: &[(u8, &[u8])]) -> Vec<u8> {
+    let mut f = frame[..54].to_vec();
+    let upper = std::mem::replace(&mut f[20], headers[0].0);
+    for (i, (_, rest)) in headers.iter().enumerate() {
+        f.push(headers.get(i + 1).map_or(upper, |(n, _)| *n));
+        f.extend(*rest);
+    }
+    f.extend(&frame[54..]);
+    let len = (f.len() - 54) as u16;
+    f[18..20].copy_from_slice(&len.to_be_bytes());
+    f
+}
+
+#[test]
+fn extension_headers_hide_nothing() {
+    const OPTIONS: &[u8] = &[0, 1, 4, 0, 0, 0, 0];
+    const FIRST: &[u8] = &[0, 0, 1, 0, 0, 0, 7];
+    const ATOMIC: &[u8] = &[0, 0, 0, 0, 0, 0, 7];
+    const LATER: &[u8] = &[0, 0, 9, 0, 0, 0, 7];
+    let chains: &[&[(u8, &[u8])]] = &[
+        &[(60, OPTIONS)],
+        &[(0, OPTIONS)],
+        &[(43, OPTIONS)],
+        &[(0, OPTIONS), (60, OPTIONS), (43, OPTIONS)],
+        &[(44, ATOMIC)],
+        &[(44, FIRST)],
+        &[(44, FIRST), (60, OPTIONS)],
+        &[(60, OPTIONS), (44, ATOMIC), (44, FIRST), (60, OPTIONS)],
+    ];
+    let bad_nd = Verdict::Drop(DropReason::BadNd);
+    let server = dhcp(false, Family::V6, 1, mac(2));
+    for chain in chains {
+        for policy in [DhcpPolicy::Forward, DhcpPolicy::LocalOnly, DhcpPolicy::Trusted(mac(7))] {
+            let mut sw = with_policy(policy, AntiSpoof::Learn);
+            hello(&mut sw, 2, Place::Peer(P1), at(0));
+            for hidden in [router_advert(8), gratuitous(Family::V6, 8), reply(Family::V6, 8, 2, mac(2))] {
+                let f = extended(&hidden, chain);
+                assert_eq!(local(&mut sw, &f, at(1)).0, bad_nd, "{chain:?}");
+                assert_eq!(remote(&mut sw, &f, P1, at(1)).0, bad_nd, "{chain:?}");
+            }
+            let forwards = policy == DhcpPolicy::Forward;
+            let wanted = if forwards { Verdict::Peer(P1) } else { REFUSED };
+            assert_eq!(local(&mut sw, &extended(&server, chain), at(1)).0, wanted, "{chain:?}");
+            // Nothing else is touched.
+            let plain = extended(&data(Family::V6, 1, 2, mac(2)), chain);
+            assert_eq!(local(&mut sw, &plain, at(1)).0, Verdict::Peer(P1), "{chain:?}");
+        }
+    }
+    let mut sw = switch(Mode::Rewrite);
+    hello(&mut sw, 2, Place::Peer(P1), at(0));
+    let advert = reply(Family::V6, 1, 2, mac(2));
+    assert_eq!(local(&mut sw, &extended(&advert, &[(44, LATER)]), at(1)).0, Verdict::Peer(P1));
+    // Chains without an end: cut in the first fragment, or too long.
+    let cut = |frame: &[u8], headers: &[(u8, &[u8])]| extended(&frame[..54], headers);
+    for unreadable in [
+        cut(&advert, &[(44, FIRST)]),
+        cut(&server, &[(44, FIRST), (60, OPTIONS)]),
+        extended(&advert, &[(60, &[200, 1, 4, 0, 0, 0, 0])]),
+        extended(&advert, &[(60, OPTIONS); 9]),
+        extended(&server, &[(44, ATOMIC); 9]),
+    ] {
+        assert_eq!(local(&mut sw, &unreadable, at(1)).0, bad_nd);
+    }
+    assert_eq!(
+        local(&mut sw, &cut(&data(Family::V6, 1, 2, mac(2)), &[(44, LATER)]), at(1)).0,
+        Verdict::Peer(P1)
+    );
+}
+
 #[test]
 fn a_dhcp_server_reaches_a_remote_client_by_its_real_mac() {
     for mode in MODES {
