@@ -254,7 +254,7 @@ impl Inbound {
             return core.log_drop(Some(seen), DropReason::NotAMember, frame);
         }
         let offloads = network.offloads();
-        if offloads.tso4 && offloads.tso6 {
+        if offloads.tso4 || offloads.tso6 {
             let uso = origin == Origin::UdpSegment && offloads.uso;
             let run = FrameSource { vni, peer: opened.peer };
             self.coalescers[i].push(run, self.opened.len() as u32, frame, opened.csum, uso);

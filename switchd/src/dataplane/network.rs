@@ -226,9 +226,11 @@ impl Network {
         let Err(e) = result else { return };
         if is_gone(&e) {
             self.tap = None; // the endpoint's keeper opens another
-        } else if e.raw_os_error() == Some(libc::EINVAL) && vnet.gso != Gso::None {
-            tracing::warn!(network = %self.name, gso = ?vnet.gso, "the kernel refuses a super-frame on the TAP: this offload stays off");
-            let _ = tap.set_offloads(reduce(tap.offloads(), vnet.gso));
+        } else if e.raw_os_error() == Some(libc::EINVAL)
+            && vnet.gso != Gso::None
+            && tap.set_offloads(reduce(tap.offloads(), vnet.gso)).is_ok()
+        {
+            tracing::warn!(network = %self.name, gso = ?vnet.gso, "{REFUSED}");
         }
         self.tap_write_failed(core, head);
     }
@@ -282,11 +284,14 @@ fn unsupported(on: Offloads, vnet: &VnetHdr) -> bool {
 fn reduce(on: Offloads, refused: Gso) -> Offloads {
     match refused {
         Gso::None => on,
-        Gso::TcpV4 { .. } | Gso::TcpV6 { .. } => Offloads::CSUM_ONLY,
+        Gso::TcpV4 { .. } => Offloads { tso4: false, ..on },
+        Gso::TcpV6 { .. } => Offloads { tso6: false, ..on },
         Gso::UdpL4 => Offloads { uso: false, ..on },
     }
 }
 
+const REFUSED: &str =
+    "the kernel refuses a super-frame on the TAP: this kind stays off until the endpoint is reopened";
 const LOOP: &str = "loop: the endpoint's own frame came back from the bridge; look for a second way between the \
                     bridges of this network";
 const FLAPPING: &str =
