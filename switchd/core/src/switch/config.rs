@@ -79,14 +79,15 @@ pub enum AntiSpoof {
     Strict,
 }
 
-/// Bounds and ages of a switch's tables. Memory: about 150 bytes a MAC and 100 an IP, used only when filled.
+/// Bounds and ages of a switch's tables. A full table evicts what was learned and not seen for longest, never a
+/// controller's binding. Memory: about 150 bytes a MAC and 100 an IP, used only when filled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Stations, counted by (VLAN tags, MAC).
     pub max_macs: usize,
     /// IPs, counted by (VLAN tags, IP).
     pub max_ips: usize,
-    /// IPs of one station.
+    /// Learned IPs of one station.
     pub max_ips_per_mac: usize,
     /// A learned station without IPs is forgotten this long after its last frame.
     pub mac_age: Duration,
@@ -113,7 +114,7 @@ impl Default for Limits {
         Limits {
             max_macs: 65_536,
             max_ips: 65_536,
-            max_ips_per_mac: 1024,
+            max_ips_per_mac: 64,
             mac_age: Duration::from_secs(300),
             ip_age: Duration::from_secs(1200),
             max_asks: 4096,

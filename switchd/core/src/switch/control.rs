@@ -20,6 +20,17 @@ impl Switch {
         {
             return Err(BindingError::Address(key));
         }
+        let result = self.set_checked_binding(key, binding, now);
+        self.count_evicted(now);
+        result
+    }
+
+    fn set_checked_binding(
+        &mut self,
+        key: BindingKey,
+        binding: Binding,
+        now: Time,
+    ) -> Result<BindingChange, BindingError> {
         let found = self.tables.find(&key);
         if let Some(current) = found.and_then(|i| newest_controlled(self.tables.station(i)))
             && binding.generation < current
