@@ -75,6 +75,7 @@ impl Switch {
         let mut news = false;
         let bound = self.tables.bind_ip(i, ip, Source::Learned, router, now);
         self.count_evicted(now);
+        self.note_router(i, ip, router == Some(true));
         match bound {
             Ok(IpBound::Known) => return Ok(false),
             Ok(IpBound::New) => {

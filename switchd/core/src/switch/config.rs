@@ -1,11 +1,12 @@
 //! What a switch is told at its start, and the part of it that may change while it runs.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::ids::{Mac, Vni};
 
 /// A switch's settings.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SwitchConfig {
     /// The network that the switch serves.
     pub vni: Vni,
@@ -18,6 +19,9 @@ pub struct SwitchConfig {
     pub policy: Policy,
     /// Bounds and ages.
     pub limits: Limits,
+    /// IPs of the network's routers. Others are learned from router advertisements and DHCPv4. Guests see a
+    /// router's own MAC in [`Mode::Rewrite`] too, so that the MAC tells what is for the router.
+    pub gateways: Vec<IpAddr>,
     /// Keys of the tables' hash function: random, so that nobody can choose addresses that collide.
     pub hash_seed: [u64; 4],
 }

@@ -112,7 +112,7 @@ impl Switch {
             let active = s
                 .active
                 .filter(|a| a.source == Source::Controller || !ips.is_empty())
-                .map(|a| (a, ips.iter().map(|e| e.ip).collect(), ips.iter().any(|e| e.router)))
+                .map(|a| (a, ips.iter().map(|e| e.ip).collect(), s.router))
                 .map(|(a, list, router)| view(a.at, a.generation, a.source, State::Active, list, router));
             let prepared = s
                 .prepared
@@ -201,6 +201,7 @@ impl Switch {
                 continue;
             }
             changed = true;
+            self.note_router(i, *ip, false);
             let mut bound = self.tables.bind_ip(i, *ip, Source::Controller, None, now);
             if bound.is_err() && self.tables.evict_learned(Some(i)) {
                 bound = self.tables.bind_ip(i, *ip, Source::Controller, None, now);

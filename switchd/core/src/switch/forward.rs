@@ -8,7 +8,7 @@ use super::config::{DhcpPolicy, Mode};
 use super::flood::Share;
 use super::hold::Sender;
 use super::message::{self, Message};
-use super::tables::key;
+use super::tables::{StationIndex, key};
 use super::verdict::{Destination, DropReason, Verdict};
 use super::{Event, Switch};
 use crate::frame::dhcp::{self, Dhcp};
@@ -33,7 +33,7 @@ impl Switch {
         let dhcp = self.guard(frame, &eth, message.as_ref())?;
         let station = self.admit(frame, &eth, Place::Local, now)?;
         if dhcp == Some(Dhcp::Server) {
-            self.learn_gateways(frame, &eth);
+            self.learn_gateways(frame, &eth, now);
         }
         match message {
             Some(message) => self.local_neighbour(frame, &eth, vnet, &message, station, now),
@@ -61,7 +61,7 @@ impl Switch {
         let dhcp = self.guard(frame, &eth, message.as_ref())?;
         let station = self.admit(frame, &eth, Place::Peer(from), now)?;
         if dhcp == Some(Dhcp::Server) {
-            self.learn_gateways(frame, &eth);
+            self.learn_gateways(frame, &eth, now);
         }
         if let Some(message) = message {
             return self.remote_neighbour(frame, &eth, vnet, &message, station, from, now);
@@ -69,16 +69,22 @@ impl Switch {
         if eth.ethertype == ethertype::RARP {
             self.counters.rarp += 1;
         }
-        Ok(self.deliver(frame, &eth))
+        Ok(self.deliver(frame, &eth, station))
     }
 
-    /// Hands a remote frame to the bridge. What guests take an IP neighbour's address from shows the endpoint.
-    pub(super) fn deliver(&mut self, frame: &mut [u8], eth: &Eth) -> Verdict {
+    /// Hands a remote frame to the bridge. What guests take an IP neighbour's address from shows the endpoint, or
+    /// a router's own.
+    pub(super) fn deliver(&mut self, frame: &mut [u8], eth: &Eth, from: Option<StationIndex>) -> Verdict {
         let ip = matches!(eth.ethertype, ethertype::IPV4 | ethertype::IPV6 | ethertype::ARP);
-        if self.mode == Mode::Rewrite && ip {
+        if ip && self.hides(from) {
             set_src(frame, self.endpoint);
         }
         Verdict::Bridge
+    }
+
+    /// Whether the endpoint stands for this remote sender.
+    pub(super) fn hides(&self, from: Option<StationIndex>) -> bool {
+        self.mode == Mode::Rewrite && !from.is_some_and(|i| self.tables.station(i).router)
     }
 
     /// Any local frame but ARP and ND that the switch takes part in.
@@ -285,7 +291,7 @@ impl Switch {
         }
     }
 
-    pub(super) fn release_station(&mut self, i: super::tables::StationIndex, now: Time) {
+    pub(super) fn release_station(&mut self, i: StationIndex, now: Time) {
         let station = self.tables.station(i);
         let tags = station.key.tags;
         let ips: Vec<_> = station.ips.iter().map(|e| self.tables.ip(*e).ip).collect();

@@ -24,6 +24,8 @@ pub(super) struct Station {
     /// When a learned station is forgotten: age after its last frame, or the last of its IPs.
     until: Time,
     pub(super) ips: Vec<IpIndex>,
+    /// One of its IPs is, or was, a router's.
+    pub(super) router: bool,
     pub(super) flap: Flap,
 }
 
@@ -176,6 +178,7 @@ impl Tables {
             seen: None,
             until: now + self.limits.mac_age,
             ips: Vec::new(),
+            router: false,
             flap: Flap::default(),
         }));
         self.by_mac.insert(pack_mac(&key), i);
