@@ -216,8 +216,13 @@ impl Switch {
         Some(if first == ip.src || own.any(|o| o == ip.src) { ip.src } else { first })
     }
 
-    /// Asks the peers for a target in the name of an instance; `false` if it is too early.
+    /// Asks the peers for a target in the name of an instance; `false` if it is too early, or in IPv6 if no
+    /// address of the instance is known: without one it would be duplicate address detection, for which an owner
+    /// that is just detecting duplicates itself gives its address up (RFC 4862, 5.4.3).
     fn ask(&mut self, tags: Tags, target: IpAddr, sender: Sender, now: Time) -> bool {
+        if target.is_ipv6() && sender.ip.is_none() {
+            return false;
+        }
         if self.asks.permit(tags, target, now) != Permit::Ask {
             return false;
         }
