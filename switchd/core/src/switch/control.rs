@@ -202,11 +202,7 @@ impl Switch {
             }
             changed = true;
             self.note_router(i, *ip, false);
-            let mut bound = self.tables.bind_ip(i, *ip, Source::Controller, None, now);
-            if bound.is_err() && self.tables.evict_learned(Some(i)) {
-                bound = self.tables.bind_ip(i, *ip, Source::Controller, None, now);
-            }
-            match bound {
+            match self.tables.bind_ip(i, *ip, Source::Controller, None, now) {
                 Ok(IpBound::From(from)) => {
                     self.counters.ip_moves += 1;
                     let to = self.tables.station(i).key;
@@ -228,7 +224,7 @@ impl Switch {
         }
         self.counters.mac_table_full += 1;
         self.event(Event::TableFull, now);
-        if !self.tables.evict_learned(None) {
+        if !self.tables.evict_learned() {
             return Err(BindingError::TableFull);
         }
         self.tables.insert(key, now).map_err(|_| BindingError::TableFull)

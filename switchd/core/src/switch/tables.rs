@@ -167,7 +167,7 @@ impl Tables {
     pub(super) fn insert(&mut self, key: BindingKey, now: Time) -> Result<StationIndex, Full> {
         if self.by_mac.len() >= self.limits.max_macs
             && !self.make_room(now, |t| t.by_mac.len() < t.limits.max_macs)
-            && !self.evict_station()
+            && !self.evict_station(SAMPLE)
         {
             return Err(Full);
         }
@@ -233,7 +233,7 @@ impl Tables {
         s.until = s.until.max(until);
         if self.by_ip.len() >= self.limits.max_ips
             && !self.make_room(now, |t| t.by_ip.len() < t.limits.max_ips)
-            && !self.evict_ip()
+            && !self.evict_ip(if source == Source::Controller { self.ips.slots() } else { SAMPLE })
         {
             return Err(Full);
         }
@@ -293,17 +293,8 @@ impl Tables {
     }
 
     /// Takes a learned entry's place for a controller's binding.
-    pub(super) fn evict_learned(&mut self, sparing: Option<StationIndex>) -> bool {
-        for i in 0..self.stations.slots() as u32 {
-            if let Some(station) = self.stations.get(i)
-                && station.is_learned()
-                && sparing != Some(StationIndex(i))
-            {
-                self.remove(StationIndex(i));
-                return true;
-            }
-        }
-        false
+    pub(super) fn evict_learned(&mut self) -> bool {
+        self.evict_station(self.stations.slots())
     }
 
     /// What was evicted since the last call.
@@ -313,9 +304,9 @@ impl Tables {
 
     /// Forgets the least recently seen learned station of a sample: rather one without IPs, whose loss costs a
     /// flood, or one that hoards them.
-    fn evict_station(&mut self) -> bool {
+    fn evict_station(&mut self, most: usize) -> bool {
         let worst = self
-            .sample(self.stations.slots())
+            .sample(most, self.stations.slots())
             .map(StationIndex)
             .filter_map(|i| Some((i, self.stations.get(i.0)?)))
             .filter(|(_, s)| s.is_learned())
@@ -330,9 +321,9 @@ impl Tables {
     }
 
     /// The same for an IP, by the station that has it.
-    fn evict_ip(&mut self) -> bool {
+    fn evict_ip(&mut self, most: usize) -> bool {
         let worst = self
-            .sample(self.ips.slots())
+            .sample(most, self.ips.slots())
             .map(IpIndex)
             .filter_map(|i| Some((i, self.ips.get(i.0)?)))
             .filter(|(_, e)| e.source == Source::Learned)
@@ -350,9 +341,9 @@ impl Tables {
     }
 
     /// Some slots out of so many, others at each eviction.
-    fn sample(&self, slots: usize) -> impl Iterator<Item = u32> + use<> {
+    fn sample(&self, most: usize, slots: usize) -> impl Iterator<Item = u32> + use<> {
         let first = self.sample_cursor;
-        (0..SAMPLE.min(slots)).map(move |n| (first.wrapping_add(n) % slots) as u32)
+        (0..most.min(slots)).map(move |n| (first.wrapping_add(n) % slots) as u32)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Station> {

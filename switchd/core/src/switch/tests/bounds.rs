@@ -48,6 +48,15 @@ fn a_full_ip_table_evicts_too() {
     assert_eq!((sw.table_sizes(), sw.counters().ip_table_full), ((20, 8), 12));
     let known: Vec<_> = (1..=20).filter(|n| sw.bindings(at(20)).any(|b| b.key == station(*n))).collect();
     assert_eq!(known, (13..=20).collect::<Vec<_>>());
+    // A controller's binding finds the one learned IP wherever it is.
+    let mut sw = with(SwitchConfig { limits: Limits { max_ips: 41, ..limits }, ..config(Mode::Rewrite) });
+    local(&mut sw, &gratuitous(Family::V4, 100), at(0));
+    for n in 1..=20 {
+        sw.set_binding(binding(n, Place::Peer(P1), 1), at(0)).unwrap();
+    }
+    let one = Binding { ips: vec![v4(30).into()], ..binding(30, Place::Peer(P1), 1) };
+    assert_eq!(sw.set_binding(one, at(0)), Ok(BindingChange::Added));
+    assert_eq!(sw.set_binding(binding(31, Place::Peer(P1), 1), at(0)), Err(BindingError::TableFull));
 }
 
 #[test]
