@@ -151,12 +151,18 @@ impl Switch {
             return Err(DropReason::NotForEndpoint);
         }
         let target = self.next_hop(key(eth.tags, eth.src), ip, now);
-        match self.tables.owner(eth.tags, target, now).map(|(e, s, a)| (s.key, a.at, e.router)) {
-            Some((owner, Place::Peer(peer), _)) => {
+        let age = self.limits.ip_age;
+        let found = self.tables.owner(eth.tags, target, now);
+        match found.map(|(e, s, a)| (s.key, a.at, e.router, e.fades(age, now))) {
+            Some((owner, Place::Peer(peer), _, fades)) => {
+                let verdict = self.to_peer(peer)?;
+                if fades {
+                    self.refresh(eth, ip, target, owner.mac, peer, now);
+                }
                 set_dst(frame, owner.mac);
-                self.to_peer(peer)
+                Ok(verdict)
             }
-            Some((owner, Place::Local, router)) => {
+            Some((owner, Place::Local, router, _)) => {
                 let sender = key(eth.tags, eth.src);
                 let sender_ip = self.own_ip(sender, ip, now).unwrap_or(ip.src);
                 self.correct(eth, owner, target, router, sender_ip, now);
@@ -232,6 +238,20 @@ impl Switch {
             self.transmit(Destination::Flood, VnetHdr::default(), request);
         }
         true
+    }
+
+    /// Polls the owner of an IP that is about to be forgotten while a local instance still sends to it: a long
+    /// connection shall not wait once in every ip_age.
+    fn refresh(&mut self, eth: &Eth, ip: L3, target: IpAddr, owner: Mac, peer: PeerId, now: Time) {
+        let Some(e) = self.tables.find_ip(eth.tags, target, now) else { return };
+        let Some(own_ip) = self.own_ip(key(eth.tags, eth.src), ip, now) else { return };
+        if self.asks.permit(eth.tags, target, now) == Permit::Ask {
+            self.neighbour_counters(target).own_requests += 1;
+            self.tables.ip_mut(e).polled.get_or_insert(now);
+            let mut poll = message::request(eth.tags, target, eth.src, Some(own_ip));
+            set_dst(&mut poll, owner);
+            self.transmit(Destination::Peer(peer), VnetHdr::default(), poll);
+        }
     }
 
     /// Asks for an IP on the bridge: its owner may have moved here before anybody on this node spoke to it.

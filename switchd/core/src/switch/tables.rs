@@ -406,6 +406,11 @@ impl IpEntry {
     pub(super) fn expired(&self, age: Duration, now: Time) -> bool {
         self.source == Source::Learned && now.since(self.seen) > age
     }
+
+    /// Whether it is in the last tenth of its age.
+    pub(super) fn fades(&self, age: Duration, now: Time) -> bool {
+        self.source == Source::Learned && now.since(self.seen) >= age - age / 10
+    }
 }
 
 /// What [`Tables::bind_ip`] did.
