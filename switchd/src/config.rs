@@ -143,6 +143,8 @@ pub struct Network {
     pub mac_age: Duration,
     /// Silence after which a learned IP is forgotten.
     pub ip_age: Duration,
+    /// IPs of its routers.
+    pub gateways: Vec<IpAddr>,
     /// Names of the peers that carry it; none means every peer.
     pub peers: Option<Vec<String>>,
     /// Static bindings.

@@ -81,7 +81,7 @@ pub struct Eth {
     pub dst: Mac,
     /// Source.
     pub src: Mac,
-    /// VLAN tags.
+    /// VLAN tags, but for priority tags (VID 0).
     pub tags: Tags,
     /// The EtherType behind the tags; below 1536 it is an 802.3 length.
     pub ethertype: u16,
@@ -99,13 +99,15 @@ impl Eth {
         let mut ethertype = u16::from_be_bytes([t0, t1]);
         let mut l3 = ETH_LEN;
         let mut tags = Tags::NONE;
-        while matches!(ethertype, ethertype::VLAN | ethertype::QINQ)
-            && usize::from(tags.len) < tags.vids.len()
-        {
+        while matches!(ethertype, ethertype::VLAN | ethertype::QINQ) && l3 < ETH_LEN + 4 * tags.vids.len() {
             let Some(&[v0, v1, t0, t1]) = frame.get(l3..).and_then(|rest| rest.first_chunk::<4>()) else {
                 return Err(FrameError::Short { layer: "VLAN tag", len: frame.len() });
             };
-            tags.push(u16::from_be_bytes([v0, v1]) & 0x0fff);
+            // VID 0 is a priority without a VLAN (IEEE 802.1Q, 9.6): the station is the untagged one.
+            let vid = u16::from_be_bytes([v0, v1]) & 0x0fff;
+            if vid != 0 {
+                tags.push(vid);
+            }
             ethertype = u16::from_be_bytes([t0, t1]);
             l3 += 4;
         }
@@ -170,6 +172,21 @@ mod tests {
         assert_eq!(eth.tags.vids(), [0x64, 7]);
         assert_eq!((eth.ethertype, eth.l3), (0x0800, 22));
         let third = Eth::parse(&frame(&[(0x88a8, 1), (0x8100, 2), (0x8100, 3)], 0x0800)).unwrap();
+        assert_eq!((third.ethertype, third.l3), (0x8100, 22));
+    }
+
+    #[test]
+    fn a_priority_tag_names_no_vlan() {
+        for (tags, vids, l3) in [
+            (&[(0x8100, 0x6000)][..], &[][..], 18),
+            (&[(0x8100, 0), (0x8100, 7)], &[7], 22),
+            (&[(0x88a8, 7), (0x8100, 0x2000)], &[7], 22),
+            (&[(0x8100, 0), (0x8100, 0)], &[], 22),
+        ] {
+            let eth = Eth::parse(&frame(tags, 0x0800)).unwrap();
+            assert_eq!((eth.tags.vids(), eth.ethertype, eth.l3), (vids, 0x0800, l3));
+        }
+        let third = Eth::parse(&frame(&[(0x8100, 0), (0x8100, 0), (0x8100, 3)], 0x0800)).unwrap();
         assert_eq!((third.ethertype, third.l3), (0x8100, 22));
     }
 

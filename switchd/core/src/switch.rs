@@ -9,7 +9,7 @@
 //!
 //! On the overlay frames carry instances' real MACs. In [`Mode::Rewrite`] the endpoint's MAC takes a remote
 //! source's place when a frame is delivered to the bridge, and the owner's MAC takes the endpoint's as
-//! destination when a local frame leaves.
+//! destination when a local frame leaves. Routers keep theirs.
 
 mod admit;
 mod asks;
@@ -87,7 +87,7 @@ impl Switch {
             asks: Asks::new(config.limits, &hash),
             hold: Hold::new(config.limits, &hash),
             links: Links::default(),
-            gateways: Gateways::default(),
+            gateways: Gateways::new(config.gateways),
             bucket: Bucket::new(config.policy.broadcast_rate, config.policy.broadcast_burst),
             transmits: VecDeque::new(),
             events: Events::default(),

@@ -197,6 +197,7 @@ fn network(
     let max_ips = table.number("max_ips", TABLE_LIMITS);
     let mac_age = table.duration("mac_age", AGES);
     let ip_age = table.duration("ip_age", AGES);
+    let gateways = table.list("gateways", |item| instance_ip(item.as_str()));
     let member_peers = table.list("peers", |item| match item.as_str() {
         Some(text) if peers.iter().any(|peer| peer.name == text) => Ok(text.to_owned()),
         Some(text) if text == own_name => Err(format!("{text:?} is this node itself: list other nodes only")),
@@ -254,6 +255,7 @@ fn network(
         max_ips: narrow(max_ips, 65_536),
         mac_age: mac_age.map_or(Duration::from_secs(300), |at| at.value),
         ip_age: ip_age.map_or(Duration::from_secs(1200), |at| at.value),
+        gateways: gateways.into_iter().flatten().map(|at| at.value).collect(),
         peers: member_peers,
         bindings,
     })
@@ -270,13 +272,7 @@ fn binding(
     claims: &mut Claims,
 ) -> Option<StaticBinding> {
     let mac = table.parsed("mac", unicast_mac);
-    let ips = table.list("ips", |item| match item.as_str().map(str::parse::<IpAddr>) {
-        Some(Ok(ip)) if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() => {
-            Err(format!("{ip} cannot be an instance's address"))
-        }
-        Some(Ok(ip)) => Ok(ip),
-        _ => Err("expected IPv4 and IPv6 addresses in quotes, without a prefix length".to_owned()),
-    });
+    let ips = table.list("ips", |item| instance_ip(item.as_str()));
     let node = table.parsed("node", |text| {
         if text == own_name {
             return Ok(text.to_owned());
@@ -351,6 +347,16 @@ impl Unique<'_> {
             };
             self.source.problem(at.span.clone(), message);
         }
+    }
+}
+
+fn instance_ip(text: Option<&str>) -> Result<IpAddr, String> {
+    match text.map(str::parse::<IpAddr>) {
+        Some(Ok(ip)) if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() => {
+            Err(format!("{ip} cannot be an instance's address"))
+        }
+        Some(Ok(ip)) => Ok(ip),
+        _ => Err("expected IPv4 and IPv6 addresses in quotes, without a prefix length".to_owned()),
     }
 }
 

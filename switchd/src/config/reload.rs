@@ -110,6 +110,7 @@ fn network_restart_keys(was: &Network, is: &Network) -> Vec<String> {
         ("max_ips", was.max_ips != is.max_ips),
         ("mac_age", was.mac_age != is.mac_age),
         ("ip_age", was.ip_age != is.ip_age),
+        ("gateways", was.gateways != is.gateways),
     ])
     .map(|key| format!("network {:?} {key}", was.name))
     .collect()

@@ -86,7 +86,7 @@ fn an_empty_file_is_all_defaults() {
 fn values_arrive() {
     let config = parse(&with_network(
         "create_bridge = true\nendpoint = \"sw-blue\"\nmode = \"preserve\"\nmtu = 9000\noffloads = false\n\
-         dhcp = \"trusted:02:00:00:00:00:09\"\nanti_spoof = \"strict\"\nmac_age = \"1h\"\npeers = [\"b\"]\n\
+         dhcp = \"trusted:02:00:00:00:00:09\"\nanti_spoof = \"strict\"\nmac_age = \"1h\"\ngateways = [\"10.0.0.1\", \"fd00::1\"]\npeers = [\"b\"]\n\
          [[network.binding]]\nmac = \"02:00:00:00:00:01\"\nips = [\"10.0.0.1\"]\nnode = \"b\"\nvlans = [7, 0x10]\ngeneration = 3\n\
          [metrics]\nlisten = \"off\"\n",
     ));
@@ -95,6 +95,7 @@ fn values_arrive() {
     assert_eq!(network.dhcp, Dhcp::Trusted(Mac([2, 0, 0, 0, 0, 9])));
     assert_eq!(network.endpoint_mac, Mac([0x02, 0x73, 0x77, 0, 0, 100]));
     assert_eq!((network.mtu, network.mac_age), (9000, Duration::from_secs(3600)));
+    assert_eq!(network.gateways, ["10.0.0.1", "fd00::1"].map(|ip| ip.parse::<std::net::IpAddr>().unwrap()));
     assert_eq!(network.bindings[0].vlans.vids(), [7, 16]);
     assert_eq!(network.bindings[0].generation, Generation(3));
     assert_eq!(config.metrics.listen, None);
@@ -103,6 +104,9 @@ fn values_arrive() {
 
 #[test]
 fn each_mistake_is_named_with_its_place_and_mend() {
+    let bad_gateway = with_network("gateways = [\"224.0.0.1\"]");
+    let problem = errors(&bad_gateway);
+    assert!(problem.contains("224.0.0.1 cannot be an instance's address"), "{problem}");
     for (text, says) in [
         ("[node]\nnmae = \"a\"", "t:2:1: unknown key \"nmae\" in node: did you mean \"name\"?"),
         ("[nodes]", "t:1:2: unknown key \"nodes\": did you mean \"node\"?"),

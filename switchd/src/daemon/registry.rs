@@ -114,6 +114,7 @@ pub(super) fn network_config(network: &Network, hash_seed: [u64; 4]) -> NetworkC
             ip_age: network.ip_age,
             ..Limits::default()
         },
+        gateways: network.gateways.clone(),
         hash_seed,
     };
     NetworkConfig { name: network.name.as_str().into(), switch, mss_clamp: network.mss_clamp }

@@ -13,7 +13,8 @@ pub fn frame_parse(data: &[u8]) {
         assert!(data.len() < 22, "an Ethernet header of at most two tags fits");
         return;
     };
-    assert!(eth.l3 <= data.len() && eth.l3 == 14 + 4 * eth.tags.vids().len());
+    assert!(eth.l3 <= data.len() && matches!(eth.l3, 14 | 18 | 22));
+    assert!(eth.tags.vids().len() <= (eth.l3 - 14) / 4 && !eth.tags.vids().contains(&0));
     assert!(eth.tags.vids().iter().all(|vid| *vid < 4096));
     mss(data);
     let Ok(ip) = Ip::parse(data, &eth) else { return };

@@ -8,8 +8,8 @@ use switch_core::frame::nd::Nd;
 use switch_core::frame::{Eth, ethertype};
 use switch_core::ids::{Generation, Mac, PeerId, Vni};
 use switch_core::switch::{
-    AntiSpoof, Binding, Destination, DhcpPolicy, Limits, Mode, Place, Policy, State, Switch, SwitchConfig,
-    Transmit, Verdict,
+    AntiSpoof, Binding, BindingError, BindingView, Destination, DhcpPolicy, Limits, Mode, Place, Policy,
+    Source, State, Switch, SwitchConfig, Transmit, Verdict,
 };
 use switch_core::time::Time;
 use switch_core::vnet::{PartialCsum, VnetHdr};
@@ -62,6 +62,7 @@ impl Script {
                 hold_bytes: HOLD_BYTES,
                 ..Limits::default()
             },
+            gateways: vec![IpAddr::from([10, 0, 0, 1])],
             hash_seed: [1, 2, 3, 4],
         };
         let mut switch = Switch::new(config);
@@ -112,8 +113,18 @@ impl Script {
             generation: Generation(u64::from(op >> 3 & 3)),
             state: if op & 0x80 == 0 { State::Active } else { State::Prepared },
         };
-        let refused = self.switch.set_binding(binding, self.now).is_err();
-        assert!(!refused || self.switch.table_sizes().0 <= MAX_MACS);
+        match self.switch.set_binding(binding, self.now) {
+            Ok(_) | Err(BindingError::Stale { .. } | BindingError::Address(_)) => {}
+            Err(BindingError::TableFull) => {
+                // A binding has one IP at most, so there is room for the IPs of as many as there are MACs.
+                assert_eq!(self.switch.table_sizes().0, MAX_MACS);
+                let bound: Vec<_> = self.switch.bindings(self.now).collect();
+                for mac in self.switch.macs(self.now) {
+                    let controlled = |b: &BindingView| b.key == mac.key && b.source == Source::Controller;
+                    assert!(bound.iter().any(controlled), "a learned entry makes room");
+                }
+            }
+        }
     }
 
     fn check(&mut self, vnet: &VnetHdr) {
@@ -146,7 +157,9 @@ impl Script {
             let arp = Arp::parse(frame, eth.l3).expect("a message that the switch made");
             assert!(arp.sha.is_unicast());
             if transmit.to == Destination::Bridge && self.mode == Mode::Rewrite {
-                assert_eq!(eth.src, ENDPOINT, "no instance's MAC is taught to the bridge");
+                let mut bindings = self.switch.bindings(self.now);
+                let router = bindings.any(|b| b.router && b.key.mac == eth.src);
+                assert!(eth.src == ENDPOINT || router, "no MAC but a router's is taught to the bridge");
             }
         } else if eth.ethertype == ethertype::IPV6 {
             Nd::parse(frame, &eth, false).expect("right, if it is a message of neighbour discovery");

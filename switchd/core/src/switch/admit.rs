@@ -8,7 +8,7 @@ use super::config::AntiSpoof;
 use super::control::place_of;
 use super::flood::Share;
 use super::message;
-use super::tables::{Active, Flap, IpBound, StationIndex};
+use super::tables::{Active, Evicted, Flap, IpBound, StationIndex};
 use super::verdict::{Destination, DropReason};
 use super::{Event, Switch};
 use crate::frame::{Eth, ethertype, l3::L3};
@@ -73,7 +73,10 @@ impl Switch {
             None => {}
         }
         let mut news = false;
-        match self.tables.bind_ip(i, ip, Source::Learned, router, now) {
+        let bound = self.tables.bind_ip(i, ip, Source::Learned, router, now);
+        self.count_evicted(now);
+        self.note_router(i, ip, router == Some(true));
+        match bound {
             Ok(IpBound::Known) => return Ok(false),
             Ok(IpBound::New) => {
                 news = from == Place::Local;
@@ -139,8 +142,20 @@ impl Switch {
         }
     }
 
+    /// Counts the learned entries that had to make room.
+    pub(super) fn count_evicted(&mut self, now: Time) {
+        let evicted = self.tables.take_evicted();
+        if evicted != Evicted::default() {
+            self.counters.mac_table_full += evicted.macs;
+            self.counters.ip_table_full += evicted.ips;
+            self.event(Event::TableFull, now);
+        }
+    }
+
     fn learn_station(&mut self, key: BindingKey, at: Place, now: Time) -> Option<StationIndex> {
-        let Ok(i) = self.tables.insert(key, now) else {
+        let inserted = self.tables.insert(key, now);
+        self.count_evicted(now);
+        let Ok(i) = inserted else {
             self.counters.mac_table_full += 1;
             self.event(Event::TableFull, now);
             return None;

@@ -115,7 +115,7 @@ pub struct BindingView {
     pub source: Source,
     /// Whether it runs there.
     pub state: State,
-    /// It is a router by its own word (RA, or the R flag of an NA).
+    /// It is a router: by its own word (RA, or the R flag of an NA), by DHCPv4, or by the configuration.
     pub router: bool,
     /// Since its last frame; `None` if none was seen.
     pub age: Option<Duration>,

@@ -1,11 +1,12 @@
 //! What a switch is told at its start, and the part of it that may change while it runs.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::ids::{Mac, Vni};
 
 /// A switch's settings.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SwitchConfig {
     /// The network that the switch serves.
     pub vni: Vni,
@@ -18,6 +19,9 @@ pub struct SwitchConfig {
     pub policy: Policy,
     /// Bounds and ages.
     pub limits: Limits,
+    /// IPs of the network's routers. Others are learned from router advertisements and DHCPv4. Guests see a
+    /// router's own MAC in [`Mode::Rewrite`] too, so that the MAC tells what is for the router.
+    pub gateways: Vec<IpAddr>,
     /// Keys of the tables' hash function: random, so that nobody can choose addresses that collide.
     pub hash_seed: [u64; 4],
 }
@@ -79,14 +83,15 @@ pub enum AntiSpoof {
     Strict,
 }
 
-/// Bounds and ages of a switch's tables. Memory: about 150 bytes a MAC and 100 an IP, used only when filled.
+/// Bounds and ages of a switch's tables. A full table evicts what was learned and not seen for longest, never a
+/// controller's binding. Memory: about 150 bytes a MAC and 100 an IP, used only when filled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Stations, counted by (VLAN tags, MAC).
     pub max_macs: usize,
     /// IPs, counted by (VLAN tags, IP).
     pub max_ips: usize,
-    /// IPs of one station.
+    /// Learned IPs of one station.
     pub max_ips_per_mac: usize,
     /// A learned station without IPs is forgotten this long after its last frame.
     pub mac_age: Duration,
@@ -113,7 +118,7 @@ impl Default for Limits {
         Limits {
             max_macs: 65_536,
             max_ips: 65_536,
-            max_ips_per_mac: 1024,
+            max_ips_per_mac: 64,
             mac_age: Duration::from_secs(300),
             ip_age: Duration::from_secs(1200),
             max_asks: 4096,

@@ -20,6 +20,17 @@ impl Switch {
         {
             return Err(BindingError::Address(key));
         }
+        let result = self.set_checked_binding(key, binding, now);
+        self.count_evicted(now);
+        result
+    }
+
+    fn set_checked_binding(
+        &mut self,
+        key: BindingKey,
+        binding: Binding,
+        now: Time,
+    ) -> Result<BindingChange, BindingError> {
         let found = self.tables.find(&key);
         if let Some(current) = found.and_then(|i| newest_controlled(self.tables.station(i)))
             && binding.generation < current
@@ -101,7 +112,7 @@ impl Switch {
             let active = s
                 .active
                 .filter(|a| a.source == Source::Controller || !ips.is_empty())
-                .map(|a| (a, ips.iter().map(|e| e.ip).collect(), ips.iter().any(|e| e.router)))
+                .map(|a| (a, ips.iter().map(|e| e.ip).collect(), s.router))
                 .map(|(a, list, router)| view(a.at, a.generation, a.source, State::Active, list, router));
             let prepared = s
                 .prepared
@@ -190,11 +201,8 @@ impl Switch {
                 continue;
             }
             changed = true;
-            let mut bound = self.tables.bind_ip(i, *ip, Source::Controller, None, now);
-            if bound.is_err() && self.tables.evict_learned(Some(i)) {
-                bound = self.tables.bind_ip(i, *ip, Source::Controller, None, now);
-            }
-            match bound {
+            self.note_router(i, *ip, false);
+            match self.tables.bind_ip(i, *ip, Source::Controller, None, now) {
                 Ok(IpBound::From(from)) => {
                     self.counters.ip_moves += 1;
                     let to = self.tables.station(i).key;
@@ -216,7 +224,7 @@ impl Switch {
         }
         self.counters.mac_table_full += 1;
         self.event(Event::TableFull, now);
-        if !self.tables.evict_learned(None) {
+        if !self.tables.evict_learned() {
             return Err(BindingError::TableFull);
         }
         self.tables.insert(key, now).map_err(|_| BindingError::TableFull)

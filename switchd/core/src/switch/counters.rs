@@ -41,9 +41,9 @@ pub struct Counters {
     pub flaps: u64,
     /// Stations and IPs forgotten by age.
     pub expired: u64,
-    /// Stations not learned because the table was full.
+    /// Stations evicted, or not learned, because the table was full.
     pub mac_table_full: u64,
-    /// IPs not learned because the table or their station's list was full.
+    /// IPs evicted, or not learned, because the table or their station's list was full.
     pub ip_table_full: u64,
     /// Events that nobody fetched in time.
     pub events_lost: u64,

@@ -75,7 +75,7 @@ pub enum Event {
         /// Where the controller binds it.
         bound: Place,
     },
-    /// The MAC or the IP table refused an entry. At most one a second.
+    /// The MAC or the IP table was full: it evicted or refused an entry. At most one a second.
     TableFull,
 }
 

@@ -8,7 +8,7 @@ use super::config::{DhcpPolicy, Mode};
 use super::flood::Share;
 use super::hold::Sender;
 use super::message::{self, Message};
-use super::tables::key;
+use super::tables::{StationIndex, key};
 use super::verdict::{Destination, DropReason, Verdict};
 use super::{Event, Switch};
 use crate::frame::dhcp::{self, Dhcp};
@@ -33,7 +33,7 @@ impl Switch {
         let dhcp = self.guard(frame, &eth, message.as_ref())?;
         let station = self.admit(frame, &eth, Place::Local, now)?;
         if dhcp == Some(Dhcp::Server) {
-            self.learn_gateways(frame, &eth);
+            self.learn_gateways(frame, &eth, now);
         }
         match message {
             Some(message) => self.local_neighbour(frame, &eth, vnet, &message, station, now),
@@ -61,7 +61,7 @@ impl Switch {
         let dhcp = self.guard(frame, &eth, message.as_ref())?;
         let station = self.admit(frame, &eth, Place::Peer(from), now)?;
         if dhcp == Some(Dhcp::Server) {
-            self.learn_gateways(frame, &eth);
+            self.learn_gateways(frame, &eth, now);
         }
         if let Some(message) = message {
             return self.remote_neighbour(frame, &eth, vnet, &message, station, from, now);
@@ -69,16 +69,22 @@ impl Switch {
         if eth.ethertype == ethertype::RARP {
             self.counters.rarp += 1;
         }
-        Ok(self.deliver(frame, &eth))
+        Ok(self.deliver(frame, &eth, station))
     }
 
-    /// Hands a remote frame to the bridge. What guests take an IP neighbour's address from shows the endpoint.
-    pub(super) fn deliver(&mut self, frame: &mut [u8], eth: &Eth) -> Verdict {
+    /// Hands a remote frame to the bridge. What guests take an IP neighbour's address from shows the endpoint, or
+    /// a router's own.
+    pub(super) fn deliver(&mut self, frame: &mut [u8], eth: &Eth, from: Option<StationIndex>) -> Verdict {
         let ip = matches!(eth.ethertype, ethertype::IPV4 | ethertype::IPV6 | ethertype::ARP);
-        if self.mode == Mode::Rewrite && ip {
+        if ip && self.hides(from) {
             set_src(frame, self.endpoint);
         }
         Verdict::Bridge
+    }
+
+    /// Whether the endpoint stands for this remote sender.
+    pub(super) fn hides(&self, from: Option<StationIndex>) -> bool {
+        self.mode == Mode::Rewrite && !from.is_some_and(|i| self.tables.station(i).router)
     }
 
     /// Any local frame but ARP and ND that the switch takes part in.
@@ -145,12 +151,18 @@ impl Switch {
             return Err(DropReason::NotForEndpoint);
         }
         let target = self.next_hop(key(eth.tags, eth.src), ip, now);
-        match self.tables.owner(eth.tags, target, now).map(|(e, s, a)| (s.key, a.at, e.router)) {
-            Some((owner, Place::Peer(peer), _)) => {
+        let age = self.limits.ip_age;
+        let found = self.tables.owner(eth.tags, target, now);
+        match found.map(|(e, s, a)| (s.key, a.at, e.router, e.fades(age, now))) {
+            Some((owner, Place::Peer(peer), _, fades)) => {
+                let verdict = self.to_peer(peer)?;
+                if fades {
+                    self.refresh(eth, ip, target, owner.mac, peer, now);
+                }
                 set_dst(frame, owner.mac);
-                self.to_peer(peer)
+                Ok(verdict)
             }
-            Some((owner, Place::Local, router)) => {
+            Some((owner, Place::Local, router, _)) => {
                 let sender = key(eth.tags, eth.src);
                 let sender_ip = self.own_ip(sender, ip, now).unwrap_or(ip.src);
                 self.correct(eth, owner, target, router, sender_ip, now);
@@ -210,8 +222,13 @@ impl Switch {
         Some(if first == ip.src || own.any(|o| o == ip.src) { ip.src } else { first })
     }
 
-    /// Asks the peers for a target in the name of an instance; `false` if it is too early.
+    /// Asks the peers for a target in the name of an instance; `false` if it is too early, or in IPv6 if no
+    /// address of the instance is known: without one it would be duplicate address detection, for which an owner
+    /// that is just detecting duplicates itself gives its address up (RFC 4862, 5.4.3).
     fn ask(&mut self, tags: Tags, target: IpAddr, sender: Sender, now: Time) -> bool {
+        if target.is_ipv6() && sender.ip.is_none() {
+            return false;
+        }
         if self.asks.permit(tags, target, now) != Permit::Ask {
             return false;
         }
@@ -221,6 +238,20 @@ impl Switch {
             self.transmit(Destination::Flood, VnetHdr::default(), request);
         }
         true
+    }
+
+    /// Polls the owner of an IP that is about to be forgotten while a local instance still sends to it: a long
+    /// connection shall not wait once in every ip_age.
+    fn refresh(&mut self, eth: &Eth, ip: L3, target: IpAddr, owner: Mac, peer: PeerId, now: Time) {
+        let Some(e) = self.tables.find_ip(eth.tags, target, now) else { return };
+        let Some(own_ip) = self.own_ip(key(eth.tags, eth.src), ip, now) else { return };
+        if self.asks.permit(eth.tags, target, now) == Permit::Ask {
+            self.neighbour_counters(target).own_requests += 1;
+            self.tables.ip_mut(e).polled.get_or_insert(now);
+            let mut poll = message::request(eth.tags, target, eth.src, Some(own_ip));
+            set_dst(&mut poll, owner);
+            self.transmit(Destination::Peer(peer), VnetHdr::default(), poll);
+        }
     }
 
     /// Asks for an IP on the bridge: its owner may have moved here before anybody on this node spoke to it.
@@ -285,7 +316,7 @@ impl Switch {
         }
     }
 
-    pub(super) fn release_station(&mut self, i: super::tables::StationIndex, now: Time) {
+    pub(super) fn release_station(&mut self, i: StationIndex, now: Time) {
         let station = self.tables.station(i);
         let tags = station.key.tags;
         let ips: Vec<_> = station.ips.iter().map(|e| self.tables.ip(*e).ip).collect();

@@ -1,18 +1,25 @@
-//! Routers of the network. A guest whose router is remote sends everything off-link to the endpoint's MAC, and
-//! only the packet's final destination is left to tell where to: so the switch must know the routers itself.
-//! It hears of them in router advertisements and in DHCPv4 offers and acknowledgements (RFC 2132, option 3).
+//! Routers of the network. Of a guest that has the endpoint's MAC for its remote router, only a packet's final
+//! destination is left to tell where it must go. So the switch must know the routers: guests are shown their own
+//! MACs, and what comes to the endpoint all the same, from guests that asked before the router was known, goes to
+//! the likeliest one. It hears of routers from the configuration, in router advertisements and in DHCPv4 offers
+//! and acknowledgements (RFC 2132, option 3).
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::Switch;
 use super::binding::{BindingKey, Place};
+use super::config::Mode;
+use super::tables::{Station, StationIndex};
 use crate::frame::{Eth, Tags, dhcp, l3::L3};
+use crate::ids::Mac;
 use crate::time::Time;
 
 /// The routers, the one heard of last at the end. Bounded.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Gateways {
     list: Vec<Gateway>,
+    /// Those of the configuration, in any VLAN.
+    given: Vec<IpAddr>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +31,24 @@ struct Gateway {
 }
 
 impl Gateways {
+    pub(super) fn new(given: Vec<IpAddr>) -> Gateways {
+        Gateways { list: Vec::new(), given }
+    }
+
+    pub(super) fn knows(&self, tags: Tags, ip: IpAddr) -> bool {
+        self.given.contains(&ip) || self.list.iter().any(|g| (g.tags, g.ip) == (tags, ip))
+    }
+
+    /// Those that may be the way to `dst`, the likeliest first.
+    fn fitting(&self, tags: Tags, dst: IpAddr) -> impl Iterator<Item = IpAddr> {
+        let given = self
+            .given
+            .iter()
+            .filter(move |ip| !self.list.iter().any(|g| (g.tags, g.ip) == (tags, **ip)))
+            .map(move |ip| Gateway { tags, ip: *ip, mask: Some(USUAL_MASK) });
+        self.list.iter().rev().copied().chain(given).filter(move |g| g.fits(tags, dst)).map(|g| g.ip)
+    }
+
     pub(super) fn add(&mut self, tags: Tags, ip: IpAddr, mask: Option<Ipv4Addr>) {
         self.list.retain(|g| (g.tags, g.ip) != (tags, ip));
         if self.list.len() >= MAX_GATEWAYS {
@@ -39,17 +64,37 @@ impl Gateways {
 
 impl Switch {
     /// Notes the routers that a DHCPv4 server tells its client of.
-    pub(super) fn learn_gateways(&mut self, frame: &[u8], eth: &Eth) {
+    pub(super) fn learn_gateways(&mut self, frame: &[u8], eth: &Eth, now: Time) {
         let Some(offer) = dhcp::offer(frame, eth) else { return };
         for ip in offer.routers().map(IpAddr::V4).filter(super::admit::bindable) {
             self.gateways.add(eth.tags, ip, offer.mask);
+            if let Some(e) = self.tables.find_ip(eth.tags, ip, now) {
+                let station = self.tables.ip(e).station;
+                self.tables.station_mut(station).router = true;
+            }
+        }
+    }
+
+    /// Marks the station as a router if this IP is one's.
+    pub(super) fn note_router(&mut self, i: StationIndex, ip: IpAddr, says_so: bool) {
+        let tags = self.tables.station(i).key.tags;
+        if says_so || self.gateways.knows(tags, ip) {
+            self.tables.station_mut(i).router = true;
+        }
+    }
+
+    /// The MAC that guests are shown for a remote station.
+    pub(super) fn shown(&self, station: &Station) -> Mac {
+        match self.mode {
+            Mode::Rewrite if !station.router => self.endpoint,
+            Mode::Rewrite | Mode::Preserve => station.key.mac,
         }
     }
 
     /// Whom the switch must find for a local packet to the endpoint: its destination, or the router in front
     /// of it.
     pub(super) fn next_hop(&self, sender: BindingKey, ip: L3, now: Time) -> IpAddr {
-        let fitting = || self.gateways.list.iter().rev().filter(|g| g.fits(sender.tags, ip.dst));
+        let fitting = || self.gateways.fitting(sender.tags, ip.dst);
         if fitting().next().is_none()
             || self.tables.owner(sender.tags, ip.dst, now).is_some()
             || self.shares_prefix(sender, ip.dst)
@@ -57,13 +102,13 @@ impl Switch {
             return ip.dst;
         }
         let reachable = fitting().find(|g| {
-            let owner = self.tables.owner(sender.tags, g.ip, now);
+            let owner = self.tables.owner(sender.tags, *g, now);
             owner.is_some_and(|(_, _, a)| match a.at {
                 Place::Peer(peer) => self.links.is_up(peer),
                 Place::Local => true,
             })
         });
-        reachable.or(fitting().next()).map_or(ip.dst, |g| g.ip)
+        reachable.or(fitting().next()).unwrap_or(ip.dst)
     }
 
     /// Whether an IPv6 destination is on-link for the sender, going by the usual /64.
@@ -90,3 +135,6 @@ impl Gateway {
 }
 
 const MAX_GATEWAYS: usize = 16;
+/// Assumed where only a router's IPv4 address is known: on-link traffic that this takes for the router's reaches
+/// its destination by the router.
+const USUAL_MASK: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 0);

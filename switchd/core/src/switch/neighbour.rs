@@ -114,15 +114,17 @@ impl Switch {
             Kind::Gratuitous => counters.gratuitous += 1,
             Kind::Reply | Kind::Router => {}
         }
-        if self.mode == Mode::Rewrite {
+        if self.hides(station) {
             message.show_endpoint(frame, eth, vnet, self.endpoint);
         }
-        Ok(self.deliver(frame, eth))
+        Ok(self.deliver(frame, eth, station))
     }
 
     /// Tells the bridge where an instance that moved is now.
     pub(super) fn announce(&mut self, owner: BindingKey, ip: IpAddr, router: bool, at: Place) {
+        let hidden = self.hides(self.tables.find(&owner));
         let (shown, source) = match (self.mode, at) {
+            (Mode::Rewrite, Place::Peer(_)) if !hidden => (owner.mac, owner.mac),
             (Mode::Rewrite, Place::Local) => (owner.mac, self.endpoint),
             (Mode::Rewrite, Place::Peer(_)) => (self.endpoint, self.endpoint),
             // Guests have the right MAC; the bridge must learn that it is behind the endpoint now.
@@ -199,10 +201,12 @@ impl Switch {
     ) -> Result<Verdict, DropReason> {
         let probe = message.kind == Kind::Probe;
         self.neighbour_counters(message.target).probes += u64::from(probe);
-        let found =
-            self.tables.owner(eth.tags, message.target, now).map(|(e, s, a)| (s.key.mac, a.at, e.router));
+        let found = self
+            .tables
+            .owner(eth.tags, message.target, now)
+            .map(|(e, s, a)| (s.key.mac, a.at, e.router, self.shown(s)));
         if probe
-            && let Some((mac, Place::Peer(peer), _)) = found
+            && let Some((mac, Place::Peer(peer), ..)) = found
             && mac != eth.src
             && self.links.is_up(peer)
             && !self.is_controlled(eth, message.target, now)
@@ -210,16 +214,15 @@ impl Switch {
             return Ok(Verdict::Peer(peer));
         }
         match found {
-            Some((mac, Place::Peer(peer), router))
+            Some((mac, Place::Peer(peer), router, shown))
                 if mac != eth.src && self.links.is_up(peer) && !self.is_silent(eth, message.target, now) =>
             {
-                let shown = if self.mode == Mode::Rewrite { self.endpoint } else { mac };
                 let reply = message.answer(frame, eth, shown, router);
                 self.neighbour_counters(message.target).local_answered += 1;
                 self.transmit(Destination::Bridge, VnetHdr::default(), reply);
                 Ok(Verdict::Answered)
             }
-            Some((mac, Place::Local, _)) if mac != eth.src => {
+            Some((mac, Place::Local, ..)) if mac != eth.src => {
                 self.neighbour_counters(message.target).same_bridge += 1;
                 // Nobody on the bridge answered the first time: it may have left.
                 if self.note_missed(eth, message.target, now) {

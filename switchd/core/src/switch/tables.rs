@@ -24,6 +24,8 @@ pub(super) struct Station {
     /// When a learned station is forgotten: age after its last frame, or the last of its IPs.
     until: Time,
     pub(super) ips: Vec<IpIndex>,
+    /// One of its IPs is, or was, a router's.
+    pub(super) router: bool,
     pub(super) flap: Flap,
 }
 
@@ -80,6 +82,15 @@ pub(super) struct Tables {
     full_sweep: Option<Time>,
     station_cursor: usize,
     ip_cursor: usize,
+    sample_cursor: usize,
+    evicted: Evicted,
+}
+
+/// Learned entries that made room for newer ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Evicted {
+    pub(super) macs: u64,
+    pub(super) ips: u64,
 }
 
 /// No room, even without what has expired.
@@ -97,6 +108,8 @@ impl Tables {
             full_sweep: None,
             station_cursor: 0,
             ip_cursor: 0,
+            sample_cursor: 0,
+            evicted: Evicted::default(),
         }
     }
 
@@ -154,6 +167,7 @@ impl Tables {
     pub(super) fn insert(&mut self, key: BindingKey, now: Time) -> Result<StationIndex, Full> {
         if self.by_mac.len() >= self.limits.max_macs
             && !self.make_room(now, |t| t.by_mac.len() < t.limits.max_macs)
+            && !self.evict_station(SAMPLE)
         {
             return Err(Full);
         }
@@ -164,6 +178,7 @@ impl Tables {
             seen: None,
             until: now + self.limits.mac_age,
             ips: Vec::new(),
+            router: false,
             flap: Flap::default(),
         }));
         self.by_mac.insert(pack_mac(&key), i);
@@ -195,7 +210,7 @@ impl Tables {
                 s.until = s.until.max(until);
                 return Ok(if stale { IpBound::New } else { IpBound::Known });
             }
-            if self.station(station).ips.len() >= self.limits.max_ips_per_mac {
+            if source == Source::Learned && self.station(station).ips.len() >= self.limits.max_ips_per_mac {
                 return Err(Full);
             }
             let from = self.ip(i).station;
@@ -210,7 +225,7 @@ impl Tables {
             s.until = s.until.max(until);
             return Ok(if stale { IpBound::New } else { IpBound::From(from_key) });
         }
-        if self.station(station).ips.len() >= self.limits.max_ips_per_mac {
+        if source == Source::Learned && self.station(station).ips.len() >= self.limits.max_ips_per_mac {
             return Err(Full);
         }
         // The sweep must not take the station whose index the caller holds.
@@ -218,6 +233,7 @@ impl Tables {
         s.until = s.until.max(until);
         if self.by_ip.len() >= self.limits.max_ips
             && !self.make_room(now, |t| t.by_ip.len() < t.limits.max_ips)
+            && !self.evict_ip(if source == Source::Controller { self.ips.slots() } else { SAMPLE })
         {
             return Err(Full);
         }
@@ -277,17 +293,57 @@ impl Tables {
     }
 
     /// Takes a learned entry's place for a controller's binding.
-    pub(super) fn evict_learned(&mut self, sparing: Option<StationIndex>) -> bool {
-        for i in 0..self.stations.slots() as u32 {
-            if let Some(station) = self.stations.get(i)
-                && station.is_learned()
-                && sparing != Some(StationIndex(i))
-            {
-                self.remove(StationIndex(i));
-                return true;
-            }
+    pub(super) fn evict_learned(&mut self) -> bool {
+        self.evict_station(self.stations.slots())
+    }
+
+    /// What was evicted since the last call.
+    pub(super) fn take_evicted(&mut self) -> Evicted {
+        std::mem::take(&mut self.evicted)
+    }
+
+    /// Forgets the least recently seen learned station of a sample: rather one without IPs, whose loss costs a
+    /// flood, or one that hoards them.
+    fn evict_station(&mut self, most: usize) -> bool {
+        let worst = self
+            .sample(most, self.stations.slots())
+            .map(StationIndex)
+            .filter_map(|i| Some((i, self.stations.get(i.0)?)))
+            .filter(|(_, s)| s.is_learned())
+            .min_by_key(|(_, s)| (!s.ips.is_empty(), !s.hoards(), s.seen))
+            .map(|(i, _)| i);
+        self.sample_cursor = self.sample_cursor.wrapping_add(SAMPLE);
+        if let Some(i) = worst {
+            self.remove(i);
+            self.evicted.macs += 1;
         }
-        false
+        worst.is_some()
+    }
+
+    /// The same for an IP, by the station that has it.
+    fn evict_ip(&mut self, most: usize) -> bool {
+        let worst = self
+            .sample(most, self.ips.slots())
+            .map(IpIndex)
+            .filter_map(|i| Some((i, self.ips.get(i.0)?)))
+            .filter(|(_, e)| e.source == Source::Learned)
+            .min_by_key(|(_, e)| {
+                let station = self.station(e.station);
+                (!station.hoards(), station.seen.max(Some(e.seen)))
+            })
+            .map(|(i, _)| i);
+        self.sample_cursor = self.sample_cursor.wrapping_add(SAMPLE);
+        if let Some(i) = worst {
+            self.remove_ip(i);
+            self.evicted.ips += 1;
+        }
+        worst.is_some()
+    }
+
+    /// Some slots out of so many, others at each eviction.
+    fn sample(&self, most: usize, slots: usize) -> impl Iterator<Item = u32> + use<> {
+        let first = self.sample_cursor;
+        (0..most.min(slots)).map(move |n| (first.wrapping_add(n) % slots) as u32)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Station> {
@@ -336,6 +392,11 @@ impl Station {
         self.is_learned() && self.until < now
     }
 
+    /// More IPs than an instance usually has.
+    fn hoards(&self) -> bool {
+        self.ips.len() > 8
+    }
+
     fn is_learned(&self) -> bool {
         self.prepared.is_none() && self.active.is_none_or(|a| a.source == Source::Learned)
     }
@@ -344,6 +405,11 @@ impl Station {
 impl IpEntry {
     pub(super) fn expired(&self, age: Duration, now: Time) -> bool {
         self.source == Source::Learned && now.since(self.seen) > age
+    }
+
+    /// Whether it is in the last tenth of its age.
+    pub(super) fn fades(&self, age: Duration, now: Time) -> bool {
+        self.source == Source::Learned && now.since(self.seen) >= age - age / 10
     }
 }
 
@@ -420,4 +486,6 @@ impl<T> Slab<T> {
     }
 }
 
+/// Slots that are looked at to find an entry to evict.
+const SAMPLE: usize = 16;
 const FULL_SWEEP_EVERY: Duration = Duration::from_secs(1);

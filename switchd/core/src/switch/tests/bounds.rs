@@ -13,16 +13,18 @@ fn small() -> SwitchConfig {
 }
 
 #[test]
-fn full_tables_refuse_count_and_go_on_forwarding() {
+fn full_tables_evict_count_and_go_on_forwarding() {
     let mut sw = with(small());
     for n in 1..=20 {
-        assert_eq!(local(&mut sw, &gratuitous(Family::V4, n), at(0)).0, Verdict::Flood);
+        assert_eq!(local(&mut sw, &gratuitous(Family::V4, n), at(u64::from(n))).0, Verdict::Flood);
     }
     assert_eq!(sw.table_sizes(), (8, 8));
     assert_eq!(sw.counters().mac_table_full, 12);
+    let known: Vec<_> = (1..=20).filter(|n| sw.macs(at(20)).any(|m| m.key == station(*n))).collect();
+    assert_eq!(known, (13..=20).collect::<Vec<_>>(), "the least recently seen made room");
     assert_eq!(events(&mut sw).iter().filter(|e| **e == Event::TableFull).count(), 1);
     // What has aged makes room.
-    assert_eq!(local(&mut sw, &gratuitous(Family::V4, 30), at(1_201_000)).0, Verdict::Flood);
+    assert_eq!(local(&mut sw, &gratuitous(Family::V4, 30), at(1_201_100)).0, Verdict::Flood);
     assert_eq!(sw.table_sizes(), (1, 1));
     // A controller's binding takes a learned one's place.
     for n in 1..=20 {
@@ -34,6 +36,60 @@ fn full_tables_refuse_count_and_go_on_forwarding() {
     assert_eq!(sw.set_binding(binding(44, Place::Peer(P1), 1), at(1_203_000)), Err(BindingError::TableFull));
     let (macs, ips) = sw.table_sizes();
     assert!(macs <= 8 && ips <= 8, "{macs} {ips}");
+}
+
+#[test]
+fn a_full_ip_table_evicts_too() {
+    let limits = Limits { max_ips: 8, ..Limits::default() };
+    let mut sw = with(SwitchConfig { limits, ..config(Mode::Rewrite) });
+    for n in 1..=20 {
+        local(&mut sw, &gratuitous(Family::V4, n), at(u64::from(n)));
+    }
+    assert_eq!((sw.table_sizes(), sw.counters().ip_table_full), ((20, 8), 12));
+    let known: Vec<_> = (1..=20).filter(|n| sw.bindings(at(20)).any(|b| b.key == station(*n))).collect();
+    assert_eq!(known, (13..=20).collect::<Vec<_>>());
+    // A controller's binding finds the one learned IP wherever it is.
+    let mut sw = with(SwitchConfig { limits: Limits { max_ips: 41, ..limits }, ..config(Mode::Rewrite) });
+    local(&mut sw, &gratuitous(Family::V4, 100), at(0));
+    for n in 1..=20 {
+        sw.set_binding(binding(n, Place::Peer(P1), 1), at(0)).unwrap();
+    }
+    let one = Binding { ips: vec![v4(30).into()], ..binding(30, Place::Peer(P1), 1) };
+    assert_eq!(sw.set_binding(one, at(0)), Ok(BindingChange::Added));
+    assert_eq!(sw.set_binding(binding(31, Place::Peer(P1), 1), at(0)), Err(BindingError::TableFull));
+}
+
+#[test]
+fn a_guest_that_fills_the_tables_displaces_neither_the_bound_nor_the_talking() {
+    let limits = Limits { max_macs: 100, max_ips: 200, max_ips_per_mac: 64, ..Limits::default() };
+    let mut sw = with(SwitchConfig { limits, ..config(Mode::Rewrite) });
+    sw.set_binding(binding(1, Place::Local, 1), at(0)).unwrap();
+    hello(&mut sw, 2, Place::Peer(P1), at(0));
+    for n in 0..20_000u32 {
+        let now = at(1000 + u64::from(n));
+        let [_, a, b, c] = n.to_be_bytes();
+        let (mac, ip) = (Mac([2, 9, 0, a, b, c]), Ipv4Addr::new(10, 1, b, c));
+        let claim = crate::frame::arp::Arp { op: 1, sha: mac, spa: ip, tha: Mac::ZERO, tpa: ip };
+        if n % 2 == 0 {
+            local(&mut sw, &arp_frame(Mac::BROADCAST, mac, &claim), now);
+        } else {
+            // A MAC without an IP; and one that claims all.
+            local(&mut sw, &other(Mac::BROADCAST, mac, 0x88b5), now);
+            let hoard = crate::frame::arp::Arp { sha: Mac([2, 8, 0, 0, 0, 0]), ..claim };
+            local(&mut sw, &arp_frame(Mac::BROADCAST, hoard.sha, &hoard), now);
+        }
+        if n % 50 == 0 {
+            remote(&mut sw, &data(Family::V4, 2, 1, super::fixture::mac(1)), P1, now);
+        }
+        drain(&mut sw);
+    }
+    let end = at(21_000);
+    let knows = |sw: &Switch, n: u8| sw.bindings(end).any(|b| b.key == station(n) && b.ips.len() == 2);
+    assert!(knows(&sw, 1) && knows(&sw, 2));
+    hello(&mut sw, 3, Place::Peer(P2), end);
+    assert!(knows(&sw, 3), "a newcomer is learned");
+    assert_eq!(local(&mut sw, &data(Family::V4, 1, 3, ENDPOINT), end).0, Verdict::Peer(P2));
+    assert_eq!(sw.table_sizes().0, 100);
 }
 
 #[test]

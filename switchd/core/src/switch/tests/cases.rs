@@ -283,11 +283,11 @@ fn a_partial_checksum_stays_the_pseudo_headers_sum() {
 }
 
 #[test]
-fn router_adverts_show_the_endpoint_and_mark_the_router() {
+fn router_adverts_show_the_routers_own_mac_and_mark_it() {
     let mut sw = switch(Mode::Rewrite);
     let (verdict, sent) = remote(&mut sw, &router_advert(7), P1, at(0));
     assert_eq!(verdict, Verdict::Bridge);
-    assert_eq!((eth(&sent).src, sender_mac(&sent)), (ENDPOINT, ENDPOINT));
+    assert_eq!((eth(&sent).src, sender_mac(&sent)), (mac(7), mac(7)));
     assert!(sw.bindings(at(0)).any(|b| b.key == station(7) && b.router));
 }
 

@@ -33,6 +33,7 @@ pub(super) fn config(mode: Mode) -> SwitchConfig {
         endpoint_mac: ENDPOINT,
         policy: Policy::default(),
         limits: Limits::default(),
+        gateways: Vec::new(),
         hash_seed: [1, 2, 3, 4],
     }
 }

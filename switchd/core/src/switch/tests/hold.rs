@@ -1,7 +1,9 @@
 //! Frames to the endpoint whose IP nobody is known to have.
 
 use super::fixture::*;
-use crate::frame::{arp, arp::Arp, nd::NdKind};
+use std::net::Ipv6Addr;
+
+use crate::frame::{arp, arp::Arp};
 use crate::switch::*;
 
 /// The one request that goes to the peers.
@@ -219,9 +221,42 @@ fn asks_with_an_own_address_of_the_sender_or_probes() {
     assert_eq!(nd(&asked(&mut sw).frame).src, v6(1), "of the target's prefix");
     let foreign = udp(ENDPOINT, mac(3), "2001:db8::1".parse().unwrap(), v6(9).into(), (1, 2));
     assert_eq!(local(&mut sw, &foreign, at(1001)).0, Verdict::Held);
-    let probe = asked(&mut sw).frame;
-    assert!(nd(&probe).src.is_unspecified());
-    assert_eq!(nd(&probe).kind, NdKind::Solicit { target: v6(9) });
+    assert!(drain(&mut sw).is_empty(), "not as duplicate address detection");
+    hello(&mut sw, 3, Place::Local, at(1002));
+    sw.handle_timeout(at(3000));
+    assert!(drain(&mut sw).iter().all(|t| nd(&t.frame).src != Ipv6Addr::UNSPECIFIED));
+}
+
+#[test]
+fn a_long_flow_refreshes_what_it_goes_to() {
+    for family in FAMILIES {
+        let mut sw = switch(Mode::Rewrite);
+        hello(&mut sw, 1, Place::Local, at(0));
+        hello(&mut sw, 2, Place::Peer(P1), at(0));
+        let f = data(family, 1, 2, ENDPOINT);
+        let sends = |sw: &mut Switch, s: u64| {
+            assert_eq!(local(sw, &f, at(s * 1000)).0, Verdict::Peer(P1), "{s}");
+            drain(sw)
+        };
+        assert!(sends(&mut sw, 1079).is_empty());
+        let poll = one(sends(&mut sw, 1081));
+        assert_eq!(
+            (poll.to, eth(&poll.frame).dst, sender_mac(&poll.frame)),
+            (Destination::Peer(P1), mac(2), mac(1))
+        );
+        assert!(sends(&mut sw, 1081).is_empty(), "once a second");
+        assert_eq!(sends(&mut sw, 1082).len(), 1);
+        // At the owner's node it reaches the owner, whose answer comes back.
+        let mut theirs = switch(Mode::Rewrite);
+        hello(&mut theirs, 2, Place::Local, at(0));
+        assert_eq!(remote(&mut theirs, &poll.frame, P2, at(1_082_000)).0, Verdict::Bridge);
+        let (verdict, answer) = local(&mut theirs, &reply(family, 2, 1, ENDPOINT), at(1_082_001));
+        assert_eq!(verdict, Verdict::Peer(P2));
+        remote(&mut sw, &answer, P1, at(1_083_000));
+        for s in [1084, 1190, 1300, 2000] {
+            assert!(sends(&mut sw, s).is_empty());
+        }
+    }
 }
 
 #[test]
