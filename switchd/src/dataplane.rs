@@ -29,8 +29,7 @@ use tokio::sync::mpsc;
 pub use command::{Command, Handle, MssClamp, Report};
 pub use snapshot::{PeerCounters, Snapshot};
 
-use crate::links::QuicDatagram;
-use crate::underlay::Underlay;
+use crate::underlay::{QuicDatagram, Underlay};
 use switch_core::switch::SwitchConfig;
 
 /// A network as the worker needs it.

@@ -31,14 +31,13 @@ use tokio::sync::mpsc;
 
 use crate::dataplane::{Handle, Report};
 use crate::key::{PrivateKey, PublicKey};
-use crate::underlay::Underlay;
+use crate::underlay::{QuicDatagram, Underlay};
 use identity::{Allowed, Identity};
 use peer::{Message, PeerTask};
 use session::LocalHello;
 use socket::{QuicSocket, SharedPaths};
 
 pub use peer::LinkStatus;
-pub use socket::QuicDatagram;
 
 /// Timing and limits of all links.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,6 +3,7 @@
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
+use bytes::Bytes;
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -110,6 +111,15 @@ impl Underlay {
             _ => Ok(destination),
         }
     }
+}
+
+/// A QUIC packet that the worker read.
+#[derive(Debug)]
+pub struct QuicDatagram {
+    /// Where it came from.
+    pub source: SocketAddr,
+    /// Its bytes.
+    pub payload: Bytes,
 }
 
 /// Asks for [`SOCKET_BUFFER`] bytes each way, beyond the sysctl limits where privileges allow.

@@ -12,11 +12,10 @@ use tokio::sync::mpsc;
 
 use super::capture::Captures;
 use super::command::Report;
-use super::drops::DropLog;
+use super::drops::{DropLog, Seen};
 use super::peers::{Challenge, Peers};
 use super::snapshot::DropCounts;
 use super::transmitter::Transmitter;
-use crate::view::Direction;
 
 /// The shared parts of the worker.
 pub(super) struct Core {
@@ -31,14 +30,6 @@ pub(super) struct Core {
     pub(super) rekey_datagrams: u64,
     /// Holds one message on its way to the fragmenter.
     pub(super) scratch: Vec<u8>,
-}
-
-/// Where a frame was seen, for the drop log and captures.
-#[derive(Clone, Copy)]
-pub(super) struct Seen<'a> {
-    pub(super) network: &'a Arc<str>,
-    pub(super) direction: Direction,
-    pub(super) peer: Option<PeerId>,
 }
 
 impl Core {

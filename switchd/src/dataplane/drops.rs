@@ -10,8 +10,15 @@ use switch_core::frame::{Eth, ethertype};
 use switch_core::ids::PeerId;
 use switch_core::switch::DropReason;
 
-use super::core::Seen;
 use crate::view::{Direction, DroppedFrame};
+
+/// Where a frame was seen, for the drop log and captures.
+#[derive(Clone, Copy)]
+pub(super) struct Seen<'a> {
+    pub(super) network: &'a Arc<str>,
+    pub(super) direction: Direction,
+    pub(super) peer: Option<PeerId>,
+}
 
 /// The ring.
 #[derive(Debug)]

@@ -17,11 +17,11 @@ use switch_core::vnet::PartialCsum;
 use switch_core::wire::{FRAME_HEADER_LEN, FrameHeader, HEADER_LEN, Header, Message, Origin, Probe, TAG_LEN};
 use tokio::sync::mpsc;
 
-use super::core::{Core, Seen};
+use super::core::Core;
+use super::drops::Seen;
 use super::network::{BATCH_FRAMES, MAX_PARTS, Network};
 use super::snapshot::Buckets;
-use crate::links::QuicDatagram;
-use crate::underlay::Underlay;
+use crate::underlay::{QuicDatagram, Underlay};
 use crate::view::Direction;
 
 /// The receiving side.

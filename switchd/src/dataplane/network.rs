@@ -10,7 +10,8 @@ use switch_core::time::Time;
 use switch_core::vnet::{Gso, PartialCsum, VNET_HDR_LEN, VnetHdr};
 
 use super::NetworkConfig;
-use super::core::{Core, Seen};
+use super::core::Core;
+use super::drops::Seen;
 use super::outbound::Outbound;
 use super::snapshot::{Buckets, DropCounts};
 use crate::tap::{Offloads, Tap, is_gone};

@@ -25,9 +25,8 @@ use super::peers::{MIN_DATAGRAM_MAX, Peers};
 use super::snapshot::{DropCounts, Snapshot};
 use super::transmitter::Transmitter;
 use super::{NetworkConfig, views};
-use crate::links::QuicDatagram;
 use crate::tap::{READ_MAX, Tap, is_gone};
-use crate::underlay::Underlay;
+use crate::underlay::{QuicDatagram, Underlay};
 
 /// The worker's ends of its channels.
 pub(super) struct Ends {

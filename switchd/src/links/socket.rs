@@ -8,22 +8,12 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use nat_traversal::PathTable;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::sync::mpsc;
 
-use crate::underlay::Underlay;
-
-/// A QUIC packet that the worker read.
-#[derive(Debug)]
-pub struct QuicDatagram {
-    /// Where it came from.
-    pub source: SocketAddr,
-    /// Its bytes.
-    pub payload: Bytes,
-}
+use crate::underlay::{QuicDatagram, Underlay};
 
 /// Paths by peer, shared between the socket and the links.
 pub(super) type SharedPaths = Arc<RwLock<PathTable>>;
