@@ -11,13 +11,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
+use switch_core::switch::DropReason;
 
 use self::client::{Client, CtlError};
 use crate::admin::protocol::Request;
 use crate::config::DEFAULT_SOCKET;
 use crate::view::{BindingRow, Direction, DroppedFrame, Link, MacRow, Stats, Status};
+use switch_core::switch::DropReason;
 
 /// Look into a running switchd.
 #[derive(Parser, Debug)]
@@ -72,7 +75,8 @@ struct WhyDropped {
     #[command(flatten)]
     of: OfNetwork,
     /// Only this reason, as the table or the metrics call it
-    #[arg(long, short, value_name = "REASON")]
+    #[arg(long, short, value_name = "REASON", hide_possible_values = true,
+          value_parser = PossibleValuesParser::new(DropReason::ALL.iter().map(|reason| reason.label())))]
     reason: Option<String>,
     /// Show the latest N frames of each reason
     #[arg(long, short, value_name = "N", default_value = "3")]

@@ -78,7 +78,11 @@ impl PrivateKey {
             io::ErrorKind::NotFound => KeyError::Missing { path: path.to_owned() },
             _ => at(source),
         })?;
-        let mode = file.metadata().map_err(at)?.mode() & 0o7777;
+        let metadata = file.metadata().map_err(at)?;
+        if !metadata.is_file() {
+            return Err(KeyError::NotAFile { path: path.to_owned() });
+        }
+        let mode = metadata.mode() & 0o7777;
         if mode & 0o077 != 0 {
             return Err(KeyError::Exposed { path: path.to_owned(), mode });
         }
@@ -167,6 +171,12 @@ pub enum KeyError {
         /// Why.
         source: io::Error,
     },
+    /// A directory, say.
+    #[error("private key {path} is not a file: name the key's file, or make one: switchd keygen --out FILE", path = path.display())]
+    NotAFile {
+        /// What was named.
+        path: PathBuf,
+    },
     /// Group or others may use the file.
     #[error("private key {path} has mode {mode:04o}: others may read it; mend: chmod 600 {path}", path = path.display())]
     Exposed {
@@ -182,7 +192,7 @@ pub enum KeyError {
         path: PathBuf,
     },
     /// The file is there already.
-    #[error("private key {path} exists; peers know the node by it, so it is kept (--force replaces it)", path = path.display())]
+    #[error("private key {path} exists; peers know the node by it, so it is kept: switchd pubkey prints its public key, --force replaces it", path = path.display())]
     Exists {
         /// The file.
         path: PathBuf,

@@ -272,19 +272,21 @@ fn send(task: &PeerTask, message: Message) {
     }
 }
 
-/// What a failed handshake most likely means.
+/// What a failed handshake most likely means, and the library's words for it.
 fn explain(error: &ConnectionError) -> String {
-    let mend = match error {
-        ConnectionError::TransportError(e) if u64::from(e.code) == CONNECTION_REFUSED => "",
-        ConnectionError::ConnectionClosed(e) if u64::from(e.error_code) == CONNECTION_REFUSED => {
-            ": the peer is stopping or overloaded"
-        }
-        ConnectionError::TransportError(_) | ConnectionError::ConnectionClosed(_) => {
-            ": check that each node has the other's public key (`switchd pubkey`)"
-        }
-        _ => "",
+    let code = match error {
+        ConnectionError::TransportError(e) => u64::from(e.code),
+        ConnectionError::ConnectionClosed(e) => u64::from(e.error_code),
+        _ => return error.to_string(),
     };
-    format!("{error}{mend}")
+    match code {
+        CONNECTION_REFUSED => format!("the peer is stopping or overloaded ({error})"),
+        TLS_ALERTS_FIRST..=TLS_ALERTS_LAST => format!(
+            "one of the two nodes does not have the other's key: compare `switchd pubkey` on each with public_key on \
+             the other ({error})"
+        ),
+        _ => error.to_string(),
+    }
 }
 
 fn random_u64() -> u64 {
@@ -306,6 +308,9 @@ pub enum LinksError {
 
 /// RFC 9000, 20.1.
 const CONNECTION_REFUSED: u64 = 2;
+/// CRYPTO_ERROR of RFC 9000, 20.1, which carries a TLS alert.
+const TLS_ALERTS_FIRST: u64 = 0x100;
+const TLS_ALERTS_LAST: u64 = 0x1ff;
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// How often a path is tried for a larger MTU.
 const REDISCOVERY: Duration = Duration::from_secs(60);

@@ -124,7 +124,7 @@ fn throughput(from: &Instance, to: &Instance) -> Result<String> {
     let (sealed, plain) = (measure::median(&sealed), measure::median(&plain));
     Ok(format!(
         "one flow, median of 3: switchd {sealed:.2} Gb/s encrypted; kernel VXLAN {plain:.2} Gb/s plaintext; \
-         ratio {:.2}",
+         ratio {:.2} (docs/performance.md says what bounds it)",
         sealed / plain
     ))
 }
@@ -132,10 +132,11 @@ fn throughput(from: &Instance, to: &Instance) -> Result<String> {
 fn print_entrances(lab: &Lab) -> Result<()> {
     println!("\nThe lab is left up. Enter it:");
     let node = lab.node("node-a")?;
-    println!("  ip netns exec {} bash                 # the node", node.ns().name());
-    println!("  ip netns exec {} ping 10.0.0.21       # an instance", lab.instance("a1")?.ns().name());
-    println!("  switchctl --socket {} links", node.socket_path().display());
-    println!("  {}  # the log", node.log_path().display());
+    let ctl = netns_tests::switchctl_bin()?;
+    println!("  ip netns exec {} bash             # a node", node.ns().name());
+    println!("  ip netns exec {} ping 10.0.0.21   # an instance", lab.instance("a1")?.ns().name());
+    println!("  {} --socket {} links", ctl.display(), node.socket_path().display());
+    println!("  tail -f {}", node.log_path().display());
     println!("Remove it: make demo-clean");
     Ok(())
 }

@@ -75,12 +75,12 @@ impl Client {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CtlError {
     #[error(
-        "switchd is not running: there is no socket {path}; start it (systemctl start switchd), or name its socket: --socket PATH",
+        "switchd is not running: there is no socket {path}; start it (switchd run, or systemctl start switchd), or name its socket: --socket PATH",
         path = .0.display()
     )]
     NotRunning(PathBuf),
     #[error(
-        "switchd is not running: nobody listens on {path}; start it: systemctl start switchd",
+        "switchd is not running: nobody listens on {path}; start it: switchd run, or systemctl start switchd",
         path = .0.display()
     )]
     Dead(PathBuf),

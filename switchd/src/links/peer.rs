@@ -165,7 +165,11 @@ impl PeerLink {
             Message::Made { dialled, result: Ok(established) } => self.begin(*established, dialled, now),
             Message::Made { dialled, result: Err(e) } => {
                 let _entered = self.span.enter();
-                tracing::debug!(dialled, error = %e, "handshake failed");
+                if dialled && self.failed_dials == 0 && self.sessions.active().is_none() {
+                    tracing::warn!(error = %e, "the peer cannot be reached; it is tried again and again");
+                } else {
+                    tracing::debug!(dialled, error = %e, "handshake failed");
+                }
                 self.status().last_error = Some(e.to_string());
                 if dialled {
                     self.failed_dials += 1;

@@ -77,6 +77,10 @@ impl Established {
             Ok(Ok(exchanged)) => exchanged,
             failed => {
                 setup.worker.send(Command::RemoveSession(index));
+                // With TLS 1.3 the dialling end hears only now that its key was refused.
+                if let Some(reason) = connection.close_reason() {
+                    return Err(SessionError::Connection(reason));
+                }
                 connection.close(CLOSE_FAILED.into(), b"no hello");
                 return Err(failed.map_or(SessionError::Timeout, |r| r.expect_err("Ok was matched above")));
             }
@@ -203,7 +207,7 @@ pub(super) enum SessionError {
     Exporter,
     #[error("the peer said no hello within {} s", HELLO_TIMEOUT.as_secs())]
     Timeout,
-    #[error("the connection ended before the hello: {0}")]
+    #[error("{}", super::explain(.0))]
     Connection(ConnectionError),
     #[error("control stream: {0}")]
     Control(#[from] ControlError),
