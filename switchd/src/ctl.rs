@@ -20,7 +20,6 @@ use self::client::{Client, CtlError};
 use crate::admin::protocol::Request;
 use crate::config::DEFAULT_SOCKET;
 use crate::view::{BindingRow, Direction, DroppedFrame, Link, MacRow, Stats, Status};
-use switch_core::switch::DropReason;
 
 /// Look into a running switchd.
 #[derive(Parser, Debug)]
