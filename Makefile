@@ -1,4 +1,4 @@
-# `make help` lists the targets. What CI runs is `make test`.
+# `make help` lists the targets. What CI runs is `make demo test`.
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)

@@ -69,3 +69,63 @@ impl Core {
         self.peers.get(peer).is_some_and(|peer| peer.takes_part(vni))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::underlay::Underlay;
+
+    fn core() -> (Core, mpsc::UnboundedReceiver<Report>) {
+        let (reports, reported) = mpsc::unbounded_channel();
+        let underlay = Arc::new(Underlay::bind("127.0.0.1:0".parse().unwrap()).unwrap());
+        let mut core = Core {
+            start: Instant::now(),
+            peers: Peers::new([0; 4]),
+            transmitter: Transmitter::new(underlay),
+            captures: Captures::default(),
+            drop_log: DropLog::default(),
+            datagram_drops: DropCounts::default(),
+            reports,
+            rekey_datagrams: u64::MAX,
+            scratch: Vec::new(),
+        };
+        core.peers.add(PeerId(1), "node-b".into(), Vec::new());
+        core.peers.get_mut(PeerId(1)).unwrap().address = Some("192.0.2.1:4840".parse().unwrap());
+        (core, reported)
+    }
+
+    /// A source address alone moves nobody: it could be another's.
+    #[test]
+    fn a_peer_moves_only_by_the_right_answer_from_the_challenged_address() {
+        let (mut core, mut reported) = core();
+        let (old, new): (SocketAddr, SocketAddr) =
+            ("192.0.2.1:4840".parse().unwrap(), "198.51.100.7:9".parse().unwrap());
+        let elsewhere: SocketAddr = "203.0.113.5:9".parse().unwrap();
+        let address = |core: &Core| core.peers.get(PeerId(1)).unwrap().address.unwrap();
+        let answer = |sequence| Probe { answer_wanted: false, sequence };
+
+        core.answered(PeerId(1), new, answer(0));
+        assert_eq!(address(&core), old, "never challenged");
+        core.challenge(PeerId(1), new);
+        let sequence = core.peers.get(PeerId(1)).unwrap().challenge.unwrap().sequence;
+        core.answered(PeerId(1), new, answer(sequence.wrapping_add(1)));
+        core.answered(PeerId(1), elsewhere, answer(sequence));
+        assert_eq!(address(&core), old, "a guess, and an answer from a third address");
+        assert!(reported.try_recv().is_err());
+
+        core.answered(PeerId(1), new, answer(sequence));
+        assert_eq!(address(&core), new);
+        assert_eq!(reported.try_recv(), Ok(Report::Moved(PeerId(1), new)));
+    }
+
+    #[test]
+    fn challenges_are_limited() {
+        let (mut core, _reported) = core();
+        let ask = |core: &mut Core, port| {
+            core.challenge(PeerId(1), SocketAddr::new([198, 51, 100, 7].into(), port));
+            core.peers.get(PeerId(1)).unwrap().challenge.unwrap().address.port()
+        };
+        assert_eq!(ask(&mut core, 1), 1);
+        assert_eq!(ask(&mut core, 2), 1, "the first is still out");
+    }
+}
