@@ -1,4 +1,9 @@
-//! Types that nodes and the controller share. No logic.
+//! Types that nodes, the controller and its clients share. No logic.
+
+#[cfg(feature = "node")]
+pub mod node;
+#[cfg(feature = "rest")]
+pub mod rest;
 
 use serde::{Deserialize, Serialize};
 

@@ -1,0 +1,1 @@
+//! What the controller knows and decides. Pure.

@@ -1,0 +1,1 @@
+//! Keys, join tokens and the TLS of node sessions, for both of their ends.
