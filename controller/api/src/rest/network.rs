@@ -1,0 +1,178 @@
+//! Networks.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Timestamp;
+
+/// An Ethernet that spans nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Network {
+    /// Never reused.
+    #[schema(example = "net-1")]
+    pub id: String,
+    /// Unique among networks.
+    #[schema(example = "blue")]
+    pub name: String,
+    /// Its 24-bit identifier.
+    #[schema(example = 100)]
+    pub vni: u32,
+    /// The subnet that instances get IPv4 addresses from; absent for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "10.0.0.0/24")]
+    pub subnet_v4: Option<String>,
+    /// The subnet that instances get IPv6 addresses from; absent for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "fd00:1::/64")]
+    pub subnet_v6: Option<String>,
+    /// The IPv4 gateway that instances are told; absent for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "10.0.0.1")]
+    pub gateway_v4: Option<String>,
+    /// The IPv6 gateway that instances are told; absent for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "fd00:1::1")]
+    pub gateway_v6: Option<String>,
+    /// How frames cross.
+    pub mode: NetworkMode,
+    /// Largest IP packet in bytes.
+    #[schema(example = 1400)]
+    pub mtu: u32,
+    /// What becomes of DHCP: `forward`, `local-only`, or `trusted:` and the server's MAC.
+    #[schema(example = "local-only")]
+    pub dhcp: String,
+    /// Whether stations may use addresses that no binding gives them.
+    pub anti_spoof: AntiSpoof,
+    /// Whether the MSS of TCP is lowered to what fits.
+    #[schema(example = true)]
+    pub mss_clamp: bool,
+    /// Broadcast and unknown frames a second that one station may send to other nodes.
+    #[schema(example = 100)]
+    pub broadcast_rate: u32,
+    /// How many of them at once.
+    #[schema(example = 200)]
+    pub broadcast_burst: u32,
+    /// The names of the nodes that lead out of the network; whose stations' addresses are not learned.
+    #[schema(example = json!([]))]
+    pub gateways: Vec<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// How frames cross a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkMode {
+    /// The switch answers for remote stations with its own MAC and rewrites it.
+    #[default]
+    Rewrite,
+    /// MACs cross as they are.
+    Preserve,
+}
+
+/// Whether stations may use addresses that no binding gives them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AntiSpoof {
+    /// They may, and the switch learns them.
+    #[default]
+    Learn,
+    /// Only those that placement gave them.
+    Strict,
+}
+
+/// Makes a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateNetwork {
+    /// Unique among networks: 1 to 63 of `a-z`, `0-9`, `-`, `_` and `.`, a letter or digit first.
+    #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "blue")]
+    pub name: String,
+    /// Its 24-bit identifier; absent for the lowest free one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 16_777_215, example = 100)]
+    pub vni: Option<u32>,
+    /// The subnet that instances get IPv4 addresses from; absent for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "10.0.0.0/24")]
+    pub subnet_v4: Option<String>,
+    /// The subnet that instances get IPv6 addresses from; absent for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "fd00:1::/64")]
+    pub subnet_v6: Option<String>,
+    /// The IPv4 gateway that instances are told, in the subnet; absent for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "10.0.0.1")]
+    pub gateway_v4: Option<String>,
+    /// The IPv6 gateway that instances are told, in the subnet; absent for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "fd00:1::1")]
+    pub gateway_v6: Option<String>,
+    /// How frames cross; absent for `rewrite`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<NetworkMode>,
+    /// Largest IP packet in bytes; absent for 1400.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 576, maximum = 9000, example = 1400)]
+    pub mtu: Option<u32>,
+    /// What becomes of DHCP: `forward`, `local-only`, or `trusted:` and the server's MAC; absent for `local-only`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "local-only")]
+    pub dhcp: Option<String>,
+    /// Whether stations may use addresses that no binding gives them; absent for `learn`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anti_spoof: Option<AntiSpoof>,
+    /// Whether the MSS of TCP is lowered to what fits; absent for true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = true)]
+    pub mss_clamp: Option<bool>,
+    /// Broadcast and unknown frames a second that one station may send to other nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = 100)]
+    pub broadcast_rate: Option<u32>,
+    /// How many of them at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = 200)]
+    pub broadcast_burst: Option<u32>,
+    /// The names of the nodes that lead out of the network; whose stations' addresses are not learned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 64, example = json!([]))]
+    pub gateways: Option<Vec<String>>,
+}
+
+/// Changes a network: what is absent stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateNetwork {
+    /// A new name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "blue")]
+    pub name: Option<String>,
+    /// Largest IP packet in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 576, maximum = 9000, example = 1400)]
+    pub mtu: Option<u32>,
+    /// What becomes of DHCP: `forward`, `local-only`, or `trusted:` and the server's MAC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "forward")]
+    pub dhcp: Option<String>,
+    /// Whether stations may use addresses that no binding gives them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anti_spoof: Option<AntiSpoof>,
+    /// Whether the MSS of TCP is lowered to what fits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = true)]
+    pub mss_clamp: Option<bool>,
+    /// Broadcast and unknown frames a second that one station may send to other nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = 100)]
+    pub broadcast_rate: Option<u32>,
+    /// How many of them at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = 200)]
+    pub broadcast_burst: Option<u32>,
+    /// The names of the nodes that lead out of the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 64, example = json!(["edge-1"]))]
+    pub gateways: Option<Vec<String>>,
+}
