@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Binding {
     /// The network's id.
-    #[schema(example = "net-1")]
+    #[schema(example = "100")]
     pub network: String,
     /// The network's name.
     #[schema(example = "blue")]

@@ -31,9 +31,9 @@ pub struct ComputeNode {
     /// Whether its agent has a session: instances can be placed there.
     #[schema(example = true)]
     pub agent_online: bool,
-    /// Its Ed25519 public key, 32 bytes in base64url without padding; absent before it has joined.
+    /// Its Ed25519 public key, 64 hexadecimal digits; absent before it has joined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "JcZy0n1u0v5vQ3zFf1gq3m3cYtq1bH4sZr8o2i5y7kQ")]
+    #[schema(example = "25c672d27d6ed2fe6f437cc57f582ade6ddc62dab56c7e2c66bf28da2e72ee44")]
     pub public_key: Option<String>,
     /// Where its peers reach its switch, best first.
     #[schema(example = json!(["203.0.113.9:7000"]))]

@@ -87,7 +87,9 @@ pub enum InstanceState {
     Failed,
     /// Being deleted.
     Deleting,
-    /// Its node is away: how it is is not known.
+    /// It was there and is no more.
+    Lost,
+    /// Its node's agent has no session: `detail` says how it was last seen.
     Unknown,
 }
 
@@ -95,7 +97,7 @@ pub enum InstanceState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Nic {
     /// The network's id.
-    #[schema(example = "net-1")]
+    #[schema(example = "100")]
     pub network: String,
     /// The network's name.
     #[schema(example = "blue")]

@@ -1,5 +1,7 @@
 //! Networks.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -8,10 +10,10 @@ use super::Timestamp;
 /// An Ethernet that spans nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Network {
-    /// Never reused.
-    #[schema(example = "net-1")]
+    /// Its VNI as text.
+    #[schema(example = "100")]
     pub id: String,
-    /// Unique among networks.
+    /// Unique among networks; its bridge on each node is `br-` and this.
     #[schema(example = "blue")]
     pub name: String,
     /// Its 24-bit identifier.
@@ -25,18 +27,13 @@ pub struct Network {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "fd00:1::/64")]
     pub subnet_v6: Option<String>,
-    /// The IPv4 gateway that instances are told; absent for none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "10.0.0.1")]
-    pub gateway_v4: Option<String>,
-    /// The IPv6 gateway that instances are told; absent for none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "fd00:1::1")]
-    pub gateway_v6: Option<String>,
+    /// The instances' way out, at most one of each family.
+    #[schema(value_type = Vec<String>, example = json!(["10.0.0.1"]))]
+    pub gateways: Vec<IpAddr>,
     /// How frames cross.
     pub mode: NetworkMode,
     /// Largest IP packet in bytes.
-    #[schema(example = 1400)]
+    #[schema(example = 1500)]
     pub mtu: u32,
     /// What becomes of DHCP: `forward`, `local-only`, or `trusted:` and the server's MAC.
     #[schema(example = "local-only")]
@@ -46,15 +43,16 @@ pub struct Network {
     /// Whether the MSS of TCP is lowered to what fits.
     #[schema(example = true)]
     pub mss_clamp: bool,
-    /// Broadcast and unknown frames a second that one station may send to other nodes.
+    /// Broadcast frames a second from one station; 0 for the switch's default.
     #[schema(example = 100)]
     pub broadcast_rate: u32,
-    /// How many of them at once.
+    /// Broadcast frames at once from one station; 0 for the switch's default.
     #[schema(example = 200)]
     pub broadcast_burst: u32,
-    /// The names of the nodes that lead out of the network; whose stations' addresses are not learned.
-    #[schema(example = json!([]))]
-    pub gateways: Vec<String>,
+    /// The ids of the nodes that have it; absent for all, those to come too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = json!(["node-7", "node-8"]))]
+    pub compute_nodes: Option<Vec<String>>,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -100,22 +98,18 @@ pub struct CreateNetwork {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "fd00:1::/64")]
     pub subnet_v6: Option<String>,
-    /// The IPv4 gateway that instances are told, in the subnet; absent for none.
+    /// The instances' way out, at most one of each family; absent for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "10.0.0.1")]
-    pub gateway_v4: Option<String>,
-    /// The IPv6 gateway that instances are told, in the subnet; absent for none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "fd00:1::1")]
-    pub gateway_v6: Option<String>,
+    #[schema(value_type = Option<Vec<String>>, max_items = 2, example = json!(["10.0.0.1"]))]
+    pub gateways: Option<Vec<IpAddr>>,
     /// How frames cross; absent for `rewrite`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<NetworkMode>,
-    /// Largest IP packet in bytes; absent for 1400.
+    /// Largest IP packet in bytes; absent for 1500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 576, maximum = 9000, example = 1400)]
+    #[schema(minimum = 576, maximum = 9000, example = 1500)]
     pub mtu: Option<u32>,
-    /// What becomes of DHCP: `forward`, `local-only`, or `trusted:` and the server's MAC; absent for `local-only`.
+    /// What becomes of DHCP: `forward`, `local-only`, or `trusted:` and the server's MAC; absent for `forward`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "local-only")]
     pub dhcp: Option<String>,
@@ -126,18 +120,18 @@ pub struct CreateNetwork {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = true)]
     pub mss_clamp: Option<bool>,
-    /// Broadcast and unknown frames a second that one station may send to other nodes.
+    /// Broadcast frames a second from one station; 0 for the switch's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = 100)]
     pub broadcast_rate: Option<u32>,
-    /// How many of them at once.
+    /// Broadcast frames at once from one station; 0 for the switch's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = 200)]
     pub broadcast_burst: Option<u32>,
-    /// The names of the nodes that lead out of the network; whose stations' addresses are not learned.
+    /// The nodes that shall have it, by id or name; absent for all, those to come too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_items = 64, example = json!([]))]
-    pub gateways: Option<Vec<String>>,
+    #[schema(example = json!(["rack1-a", "rack1-b"]))]
+    pub compute_nodes: Option<Vec<String>>,
 }
 
 /// Changes a network: what is absent stays as it is.
@@ -150,7 +144,7 @@ pub struct UpdateNetwork {
     pub name: Option<String>,
     /// Largest IP packet in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 576, maximum = 9000, example = 1400)]
+    #[schema(minimum = 576, maximum = 9000, example = 1500)]
     pub mtu: Option<u32>,
     /// What becomes of DHCP: `forward`, `local-only`, or `trusted:` and the server's MAC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -163,16 +157,20 @@ pub struct UpdateNetwork {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = true)]
     pub mss_clamp: Option<bool>,
-    /// Broadcast and unknown frames a second that one station may send to other nodes.
+    /// Broadcast frames a second from one station; 0 for the switch's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = 100)]
     pub broadcast_rate: Option<u32>,
-    /// How many of them at once.
+    /// Broadcast frames at once from one station; 0 for the switch's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = 200)]
     pub broadcast_burst: Option<u32>,
-    /// The names of the nodes that lead out of the network.
+    /// The instances' way out, at most one of each family.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_items = 64, example = json!(["edge-1"]))]
-    pub gateways: Option<Vec<String>>,
+    #[schema(value_type = Option<Vec<String>>, max_items = 2, example = json!(["10.0.0.1"]))]
+    pub gateways: Option<Vec<IpAddr>>,
+    /// The nodes that shall have it, by id or name; `["*"]` for all, those to come too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = json!(["*"]))]
+    pub compute_nodes: Option<Vec<String>>,
 }

@@ -26,14 +26,9 @@ pub struct Operation {
     /// More on the step: a sentence, or empty.
     #[schema(example = "")]
     pub detail: String,
-    /// The id of the node that it is about; absent if it is about none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "node-8")]
-    pub compute_node: Option<String>,
-    /// The id of the instance that it is about; absent if it is about none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "inst-12")]
-    pub instance: Option<String>,
+    /// The ids of the instances and nodes that it is about.
+    #[schema(example = json!(["inst-12", "node-8"]))]
+    pub subjects: Vec<String>,
     /// The id of the operation that it is a part of; absent if it stands alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "op-32")]
@@ -41,6 +36,9 @@ pub struct Operation {
     /// Whether it can be cancelled now.
     #[schema(example = true)]
     pub cancellable: bool,
+    /// The name of the token that asked for it.
+    #[schema(example = "admin")]
+    pub requested_by: String,
     /// When it was asked for.
     pub created_at: Timestamp,
     /// When it began; absent before.
@@ -49,7 +47,7 @@ pub struct Operation {
     /// When it ended; absent before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
-    /// Why it failed, with the mend; absent if it has not.
+    /// Why it failed or was cancelled; absent if neither.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "node-8 was removed; move it to another node")]
     pub error: Option<String>,
@@ -68,11 +66,11 @@ pub enum OperationKind {
     /// An instance moves to another node.
     Migrate,
     /// An instance is started.
-    Start,
+    StartInstance,
     /// An instance is stopped.
-    Stop,
+    StopInstance,
     /// An instance is deleted.
-    Delete,
+    DeleteInstance,
 }
 
 impl OperationKind {
@@ -84,9 +82,9 @@ impl OperationKind {
             Self::RemoveComputeNode => "remove_compute_node",
             Self::Allocate => "allocate",
             Self::Migrate => "migrate",
-            Self::Start => "start",
-            Self::Stop => "stop",
-            Self::Delete => "delete",
+            Self::StartInstance => "start_instance",
+            Self::StopInstance => "stop_instance",
+            Self::DeleteInstance => "delete_instance",
         }
     }
 }
@@ -105,8 +103,6 @@ pub enum OperationState {
     Pending,
     /// It is at work.
     Running,
-    /// It is being cancelled: what it did is undone.
-    Cancelling,
     /// Done.
     Succeeded,
     /// It ended without doing what it should; `error` says why.
@@ -128,7 +124,6 @@ impl OperationState {
         match self {
             Self::Pending => "pending",
             Self::Running => "running",
-            Self::Cancelling => "cancelling",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
