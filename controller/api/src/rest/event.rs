@@ -1,0 +1,28 @@
+//! Events.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Timestamp;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// Rises; give the last one seen as `Last-Event-ID` to go on after it.
+    #[schema(example = "5f2c9a1e0b7d4c33-207")]
+    pub id: String,
+    /// When.
+    pub at: Timestamp,
+    /// What kind of thing and what happened to it.
+    #[schema(example = "instance.running")]
+    pub kind: String,
+    /// The id of the thing.
+    #[schema(example = "inst-12")]
+    pub subject: String,
+    /// The thing's name; empty if it has none.
+    #[schema(example = "web")]
+    pub name: String,
+    /// A sentence.
+    #[schema(example = "web runs on rack1-a")]
+    pub detail: String,
+}
