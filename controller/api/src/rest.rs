@@ -25,7 +25,7 @@ pub use compute_node::{
     RenewToken,
 };
 pub use event::Event;
-pub use instance::{Allocate, Instance, InstanceState, Migrate, Nic, Usage};
+pub use instance::{Allocate, DesiredState, Instance, InstanceState, Migrate, Nic, Usage};
 pub use instance_type::{AddType, Driver, InstanceType};
 pub use link::{Link, LinkState};
 pub use network::{AntiSpoof, CreateNetwork, Network, NetworkMode, UpdateNetwork};
