@@ -22,7 +22,7 @@ pub use binding::{Binding, BindingSource, BindingState, SetBinding};
 pub use cluster::{Cluster, ClusterCounts};
 pub use compute_node::{
     AddComputeNode, Capacity, ComputeNode, ComputeNodeAdded, ComputeNodeState, Join, RemoveComputeNode,
-    RenewToken,
+    RenewToken, UpdateComputeNode,
 };
 pub use event::Event;
 pub use instance::{Allocate, DesiredState, Instance, InstanceState, Migrate, Nic, Usage};

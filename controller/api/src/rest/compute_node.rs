@@ -166,10 +166,10 @@ pub struct ComputeNodeAdded {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Join {
     /// Good for one node, once, until it expires.
-    #[schema(example = "sjt_AQAAAA")]
+    #[schema(example = "skj1.AAAAAGny")]
     pub token: String,
     /// What to run on the machine.
-    #[schema(example = "switchd join sjt_AQAAAA")]
+    #[schema(example = "switchd join skj1.AAAAAGny")]
     pub command: String,
     /// When the token ends.
     pub expires_at: Timestamp,
