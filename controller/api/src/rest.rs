@@ -22,10 +22,10 @@ pub use binding::{Binding, BindingSource, BindingState, SetBinding};
 pub use cluster::{Cluster, ClusterCounts};
 pub use compute_node::{
     AddComputeNode, Capacity, ComputeNode, ComputeNodeAdded, ComputeNodeState, Join, RemoveComputeNode,
-    RenewToken,
+    RenewToken, UpdateComputeNode,
 };
 pub use event::Event;
-pub use instance::{Allocate, Instance, InstanceState, Migrate, Nic, Usage};
+pub use instance::{Allocate, DesiredState, Instance, InstanceState, Migrate, Nic, Usage};
 pub use instance_type::{AddType, Driver, InstanceType};
 pub use link::{Link, LinkState};
 pub use network::{AntiSpoof, CreateNetwork, Network, NetworkMode, UpdateNetwork};

@@ -75,9 +75,11 @@ pub struct CreateToken {
 pub struct ApiTokenCreated {
     /// The token.
     pub token: ApiToken,
-    /// For the header `Authorization: Bearer`. The controller keeps only its hash.
+    /// For the header `Authorization: Bearer`. The controller keeps only its hash, so an answer that is repeated for
+    /// its idempotency key lacks it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "skt_8b0Jb1yYy3mXv0oN1nWm0cUuVvK6r0oTgq7fJ2z6d1E")]
-    pub secret: String,
+    pub secret: Option<String>,
 }
 
 impl fmt::Debug for ApiTokenCreated {

@@ -76,6 +76,9 @@ pub struct SetBinding {
     /// The node where it lives, by id or name.
     #[schema(min_length = 1, max_length = 63, example = "rack1-a")]
     pub compute_node: String,
+    /// Whether it attracts traffic; absent for `active`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<BindingState>,
     /// Refuse unless the binding in force has this generation, 0 for none; absent to set it whatever is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = 41)]

@@ -1,6 +1,6 @@
 //! Compute nodes.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -25,9 +25,12 @@ pub struct ComputeNode {
     pub node_type: String,
     /// How it is.
     pub state: ComputeNodeState,
-    /// Its instances are being moved away and it gets no new ones.
-    #[schema(example = false)]
-    pub draining: bool,
+    /// Whether new instances may be placed there.
+    #[schema(example = true)]
+    pub schedulable: bool,
+    /// The operator's own words about it.
+    #[schema(example = json!({"rack": "1"}))]
+    pub labels: BTreeMap<String, String>,
     /// Whether its agent has a session: instances can be placed there.
     #[schema(example = true)]
     pub agent_online: bool,
@@ -60,7 +63,7 @@ pub struct ComputeNode {
     /// How QEMU runs guests there: `kvm`, `tcg`, or empty without QEMU.
     #[schema(example = "kvm")]
     pub accelerator: String,
-    /// What of its desired state it could not apply, a sentence each.
+    /// What is wrong with it, a sentence each.
     #[schema(example = json!([]))]
     pub problems: Vec<String>,
     /// When it was added.
@@ -85,8 +88,10 @@ pub enum ComputeNodeState {
     Offline,
     /// Its key is used in two places at once.
     Cloned,
-    /// It is being removed.
-    Removing,
+    /// Its instances are being moved away; it is removed afterwards.
+    Draining,
+    /// It is gone and its keys are refused.
+    Removed,
 }
 
 /// An amount of what instances take.
@@ -115,22 +120,41 @@ pub struct AddComputeNode {
     #[schema(max_length = 63, example = "small")]
     pub node_type: Option<String>,
     /// Unique among compute nodes: 1 to 63 of `a-z`, `0-9`, `-`, `_` and `.`, a letter or digit first. Absent for
-    /// one made of the id.
+    /// its host's name when it joins, if that is free, or its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "rack1-a")]
     pub name: Option<String>,
+    /// Your own words about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = json!({"rack": "1"}))]
+    pub labels: Option<BTreeMap<String, String>>,
     /// Seconds for which the join token can be used; absent for an hour. At most 30 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 2_592_000, example = 3600)]
     pub token_ttl_seconds: Option<u64>,
 }
 
-/// A compute node that was added.
+/// Changes a compute node: what is absent stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateComputeNode {
+    /// Whether new instances may be placed there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = false)]
+    pub schedulable: Option<bool>,
+    /// Your own words about it: all of them, those that are not named go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = json!({"rack": "1"}))]
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+/// A compute node that was added, or whose join token was renewed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ComputeNodeAdded {
     /// The node, which has not joined yet.
     pub compute_node: ComputeNode,
-    /// How to make the machine join; absent where the provider does.
+    /// How to make the machine join; absent where the provider does that, and in an answer that is repeated for its
+    /// idempotency key, since a token is told once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub join: Option<Join>,
     /// The provider's work, which ends when the node has joined; absent with `manual`.
@@ -142,10 +166,10 @@ pub struct ComputeNodeAdded {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Join {
     /// Good for one node, once, until it expires.
-    #[schema(example = "sjt_AQAAAA")]
+    #[schema(example = "skj1.AAAAAGny")]
     pub token: String,
     /// What to run on the machine.
-    #[schema(example = "switchd join sjt_AQAAAA")]
+    #[schema(example = "switchd join skj1.AAAAAGny")]
     pub command: String,
     /// When the token ends.
     pub expires_at: Timestamp,

@@ -13,16 +13,13 @@ pub struct Event {
     pub id: String,
     /// When.
     pub at: Timestamp,
-    /// What kind of thing and what happened to it.
-    #[schema(example = "instance.running")]
+    /// What happened.
+    #[schema(example = "instance-changed")]
     pub kind: String,
-    /// The id of the thing.
+    /// The id or the name of what it happened to.
     #[schema(example = "inst-12")]
     pub subject: String,
-    /// The thing's name; empty if it has none.
-    #[schema(example = "web")]
-    pub name: String,
     /// A sentence.
     #[schema(example = "web runs on rack1-a")]
-    pub detail: String,
+    pub message: String,
 }

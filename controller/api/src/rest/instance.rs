@@ -32,6 +32,8 @@ pub struct Instance {
     pub moving_to: Option<String>,
     /// How it is.
     pub state: InstanceState,
+    /// What it shall be.
+    pub desired: DesiredState,
     /// Why it is so, or how far: a sentence, or empty.
     #[schema(example = "")]
     pub detail: String,
@@ -93,6 +95,18 @@ pub enum InstanceState {
     Unknown,
 }
 
+/// What an instance shall be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DesiredState {
+    /// It shall run.
+    Running,
+    /// It shall be there and not run.
+    Stopped,
+    /// It shall go, with its disk.
+    Absent,
+}
+
 /// An instance's endpoint on a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Nic {
@@ -134,7 +148,8 @@ pub struct Usage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Allocate {
-    /// Where: a node's id or name. Absent for the node with the most room.
+    /// Where: a node's id or name. Absent for the online node with the
+    /// type's driver and the most free memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 63, example = "rack1-a")]
     pub compute_node: Option<String>,
@@ -147,7 +162,8 @@ pub struct Allocate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web")]
     pub name: Option<String>,
-    /// The networks that it gets an endpoint on, by id or name. Absent for the only network that there is.
+    /// The networks that it gets an endpoint on, by id or name. Absent for the only network that there is, or
+    /// the one named `default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_items = 8, example = json!(["blue"]))]
     pub networks: Option<Vec<String>>,
@@ -155,9 +171,6 @@ pub struct Allocate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>, max_items = 16, example = json!(["10.0.0.2"]))]
     pub ips: Option<Vec<IpAddr>>,
-    /// What runs it; absent for the type's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub driver: Option<Driver>,
     /// Its root file system or disk image; absent for the type's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 255, example = "debian.qcow2")]

@@ -86,7 +86,7 @@ pub struct CreateNetwork {
     /// Unique among networks: 1 to 63 of `a-z`, `0-9`, `-`, `_` and `.`, a letter or digit first.
     #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "blue")]
     pub name: String,
-    /// Its 24-bit identifier; absent for the lowest free one.
+    /// Its 24-bit identifier; absent for the next free one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 16_777_215, example = 100)]
     pub vni: Option<u32>,
@@ -138,10 +138,9 @@ pub struct CreateNetwork {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateNetwork {
-    /// A new name.
+    /// How frames cross.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "blue")]
-    pub name: Option<String>,
+    pub mode: Option<NetworkMode>,
     /// Largest IP packet in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 576, maximum = 9000, example = 1500)]
