@@ -7,6 +7,7 @@ pub mod config;
 pub mod ctl;
 pub mod daemon;
 pub mod dataplane;
+pub mod desired;
 pub mod endpoint;
 pub mod key;
 pub mod links;
