@@ -10,12 +10,13 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use self::manage::{
-    BindingCommand, ConfigCommand, EventCommand, LinkCommand, OperationCommand, SetContext, Shell, TokenCommand,
-    TopArgs,
+    BindingCommand, ConfigCommand, EventCommand, LinkCommand, OperationCommand, SetContext, Shell,
+    TokenCommand, TopArgs,
 };
 pub(crate) use self::nodes::{AddNode, NodeCommand, RemoveNode};
 pub(crate) use self::workload::{
-    AddTypeArgs, AllocateArgs, InstanceCommand, MigrateArgs, NetworkAdd, NetworkCommand, NetworkSet, TypeCommand,
+    AddTypeArgs, AllocateArgs, InstanceCommand, MigrateArgs, NetworkAdd, NetworkCommand, NetworkSet,
+    TypeCommand,
 };
 use crate::config::{Fingerprint, Flags};
 use crate::units::parse_duration;

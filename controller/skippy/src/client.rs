@@ -1,6 +1,7 @@
 //! The REST API as calls: TLS, tokens, time limits, retries, pages, operations, event streams.
 
 mod events;
+mod operations;
 mod sse;
 
 use std::time::Duration;
@@ -19,6 +20,8 @@ use crate::tls;
 
 /// An answer longer than this is not one of a controller.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
+/// The largest part of a list that the API gives.
+const PAGE: u32 = 1000;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Tries of one call in all, where it may be repeated and the trouble may pass.
@@ -79,6 +82,7 @@ impl Call {
 
     /// Adds a query parameter.
     #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "callers give numbers, literals and owned text alike")]
     pub fn query(mut self, name: &str, value: impl ToString) -> Self {
         self.query.push((name.to_owned(), value.to_string()));
         self
@@ -173,6 +177,7 @@ impl Client {
     /// All items of a list, page by page, in the pages' order.
     pub async fn list(&self, call: &Call) -> Result<Vec<Value>, Error> {
         let mut items = Vec::new();
+        let call = call.clone().query("limit", PAGE);
         let mut page = call.clone();
         let mut last: Option<String> = None;
         loop {
@@ -182,14 +187,14 @@ impl Client {
                 Some(Value::Array(more)) => items.extend(more),
                 _ => return Err(bad("it has no items")),
             }
-            let next = answer.get("next").and_then(Value::as_str).map(str::to_owned);
+            let next = answer.get("next_cursor").and_then(Value::as_str).map(str::to_owned);
             let Some(next) = next else {
                 return Ok(items);
             };
             if last.as_ref() == Some(&next) {
                 return Err(bad("its pages never end"));
             }
-            page = call.clone().query("after", &next);
+            page = call.clone().query("cursor", &next);
             last = Some(next);
         }
     }
@@ -291,7 +296,7 @@ impl Client {
         let url = self.base.clone();
         if let Some(handshake) = tls::handshake_error(error) {
             return match tls::wrong_certificate(handshake) {
-                Some(wrong) => Error::WrongCertificate { url, wrong },
+                Some(wrong) => Error::WrongCertificate { url, wrong: Box::new(wrong) },
                 None if matches!(handshake, rustls::Error::InvalidCertificate(_)) => {
                     Error::Untrusted { url, reason: handshake.to_string() }
                 }

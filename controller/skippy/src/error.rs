@@ -45,7 +45,7 @@ pub enum Error {
         /// Where.
         url: Url,
         /// Both fingerprints.
-        wrong: WrongCertificate,
+        wrong: Box<WrongCertificate>,
     },
     /// A certificate that no authority vouches for.
     #[error(

@@ -88,6 +88,11 @@ pub fn cores(milli: u64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
+/// The same from a number of cores.
+pub fn cores_f64(cores: f64) -> String {
+    self::cores((cores.clamp(0.0, 1e9) * 1000.0).round() as u64)
+}
+
 /// `4.2 Gb/s` from bytes in a second, in powers of ten as links are rated.
 pub fn rate(bytes_per_second: f64) -> String {
     let bits = bytes_per_second * 8.0;

@@ -13,7 +13,9 @@ use crate::units::parse_duration;
 #[derive(Subcommand, Debug)]
 pub(crate) enum BindingCommand {
     /// All bindings
-    #[command(after_help = "Examples:\n  skippy binding list --network blue\n  skippy binding list --node rack1-a")]
+    #[command(
+        after_help = "Examples:\n  skippy binding list --network blue\n  skippy binding list --node rack1-a"
+    )]
     List {
         /// Only those of this network
         #[arg(long, value_name = "NETWORK")]
@@ -36,6 +38,9 @@ Examples:
         /// An address that it has; repeat for more
         #[arg(long = "ip", value_name = "IP")]
         ips: Vec<IpAddr>,
+        /// Only note where it will live: it attracts no traffic yet
+        #[arg(long)]
+        prepared: bool,
         /// Refuse unless the binding in force has this generation, 0 for none
         #[arg(long, value_name = "N")]
         expected_generation: Option<u64>,
@@ -64,7 +69,9 @@ pub(crate) struct BindingKey {
 #[derive(Subcommand, Debug)]
 pub(crate) enum LinkCommand {
     /// Which node reaches which, and how
-    #[command(after_help = "Examples:\n  skippy link list --node rack1-a\n  skippy link list --state down --wide")]
+    #[command(
+        after_help = "Examples:\n  skippy link list --node rack1-a\n  skippy link list --state down --wide"
+    )]
     List {
         /// Only what this node reports
         #[arg(long, value_name = "NODE")]
@@ -78,7 +85,9 @@ pub(crate) enum LinkCommand {
 #[derive(Subcommand, Debug)]
 pub(crate) enum OperationCommand {
     /// Operations, with how far they are
-    #[command(after_help = "Examples:\n  skippy operation list --state running\n  skippy operation list --state failed")]
+    #[command(
+        after_help = "Examples:\n  skippy operation list --state running\n  skippy operation list --state failed"
+    )]
     List {
         /// Only those in this state
         #[arg(long, value_parser = ["pending", "running", "succeeded", "failed", "cancelled"])]
@@ -108,7 +117,7 @@ pub(crate) enum EventCommand {
     /// The latest events that the controller still has
     #[command(after_help = "Examples:\n  skippy event list --kind instance --last 20")]
     List {
-        /// Only kinds that begin with this: instance, node.offline
+        /// Only kinds that begin with this, such as instance
         #[arg(long, value_name = "KIND")]
         kind: Option<String>,
         /// Only the latest N
@@ -118,7 +127,7 @@ pub(crate) enum EventCommand {
     /// Events as they happen, until Ctrl-C; the stream is taken up again where it broke
     #[command(after_help = "Examples:\n  skippy event watch\n  skippy event watch --kind node --json")]
     Watch {
-        /// Only kinds that begin with this: instance, node.offline
+        /// Only kinds that begin with this, such as instance
         #[arg(long, value_name = "KIND")]
         kind: Option<String>,
         /// Begin after this event's id [default: with what happens from now on]

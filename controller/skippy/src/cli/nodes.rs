@@ -3,12 +3,15 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::Waiting;
+use super::workload::variable;
 use crate::units::parse_duration;
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum NodeCommand {
     /// All nodes, with what they have and what of it is taken
-    #[command(after_help = "Examples:\n  skippy node list\n  skippy node list --columns name,state,instances")]
+    #[command(
+        after_help = "Examples:\n  skippy node list\n  skippy node list --columns name,state,instances"
+    )]
     List,
     /// All of one node
     Show {
@@ -19,6 +22,23 @@ pub(crate) enum NodeCommand {
     Add(AddNode),
     /// Move a node's instances away and remove it
     Remove(RemoveNode),
+    /// Say whether a node gets new instances, and label it
+    #[command(
+        after_help = "Examples:\n  skippy node set rack1-a --schedulable false    no new instances\n  skippy node set rack1-a --label rack=1 --label row=b"
+    )]
+    Set {
+        /// The node's id or name
+        node: String,
+        /// Whether new instances may be placed there
+        #[arg(long, value_name = "BOOL")]
+        schedulable: Option<bool>,
+        /// A label; repeat for more. Those that are not named go
+        #[arg(long = "label", value_name = "NAME=VALUE", value_parser = variable)]
+        labels: Vec<(String, String)>,
+        /// Take all labels away
+        #[arg(long, conflicts_with = "labels")]
+        no_labels: bool,
+    },
     /// Make a new join token for a node that has not joined; the old one ends
     #[command(after_help = "Examples:\n  skippy node token rack1-a\n  skippy node token rack1-a --ttl 1d")]
     Token {
@@ -43,9 +63,12 @@ pub(crate) struct AddNode {
     /// The provider's kind of machine [default: the provider's]
     #[arg(long = "type", short = 't', value_name = "TYPE")]
     pub(crate) node_type: Option<String>,
-    /// The node's name [default: its id]
+    /// The node's name [default: its host's name when it joins, or its id]
     #[arg(long, short, value_name = "NAME")]
     pub(crate) name: Option<String>,
+    /// A label, in your own words; repeat for more
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = variable)]
+    pub(crate) labels: Vec<(String, String)>,
     /// How long the join token can be used [default: one hour]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) token_ttl: Option<Duration>,

@@ -90,9 +90,6 @@ pub(crate) struct NetworkAdd {
     /// Where instances get IPv6 addresses from
     #[arg(long, value_name = "SUBNET")]
     pub(crate) subnet_v6: Option<String>,
-    /// How frames cross [default: rewrite]
-    #[arg(long, value_parser = mode())]
-    pub(crate) mode: Option<NetworkMode>,
     #[command(flatten)]
     pub(crate) options: NetworkOptions,
     /// A node that shall have it; repeat for more [default: all, those to come too]
@@ -106,13 +103,9 @@ Examples:
   skippy network set blue --anti-spoof strict
   skippy network set blue --node rack1-a --node rack1-b    on these nodes and no others
   skippy network set blue --all-nodes")]
-#[group(skip)]
 pub(crate) struct NetworkSet {
     /// Its id or name
     pub(crate) network: String,
-    /// A new name
-    #[arg(long, value_name = "NAME")]
-    pub(crate) rename: Option<String>,
     #[command(flatten)]
     pub(crate) options: NetworkOptions,
     /// Take the gateways away
@@ -131,6 +124,9 @@ pub(crate) struct NetworkOptions {
     /// The instances' way out; repeat for the other family
     #[arg(long = "gateway", value_name = "IP")]
     pub(crate) gateways: Vec<IpAddr>,
+    /// How frames cross [default: rewrite]
+    #[arg(long, value_parser = mode())]
+    pub(crate) mode: Option<NetworkMode>,
     /// Largest IP packet in bytes [default: 1500]
     #[arg(long, value_parser = clap::value_parser!(u32).range(576..=9000))]
     pub(crate) mtu: Option<u32>,
@@ -188,28 +184,25 @@ pub(crate) struct OneInstance {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  skippy allocate small                                     where there is most room, on the only network
+  skippy allocate small                                     on the node with the most free memory
   skippy allocate small --node rack1-a --name web --network blue --ip 10.0.0.9 -- python3 -m http.server
   skippy allocate vm --image debian.qcow2 --no-wait")]
 pub(crate) struct AllocateArgs {
     /// The type's id or name
     #[arg(value_name = "TYPE")]
     pub(crate) instance_type: String,
-    /// Where [default: the node with the most room]
+    /// Where [default: the node with the most free memory]
     #[arg(long, value_name = "NODE")]
     pub(crate) node: Option<String>,
     /// Its name [default: its id]
     #[arg(long, short, value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// A network that it gets an endpoint on; repeat for more [default: the only network that there is]
+    /// A network that it gets an endpoint on; repeat for more [default: the only one that there is, or `default`]
     #[arg(long = "network", value_name = "NETWORK")]
     pub(crate) networks: Vec<String>,
     /// An address that it shall have; repeat for more [default: the lowest free ones]
     #[arg(long = "ip", value_name = "IP")]
     pub(crate) ips: Vec<IpAddr>,
-    /// What runs it [default: the type's]
-    #[arg(long, value_parser = driver())]
-    pub(crate) driver: Option<Driver>,
     /// Its root file system or disk image [default: the type's]
     #[arg(long, value_name = "IMAGE")]
     pub(crate) image: Option<String>,
@@ -256,7 +249,7 @@ fn whole(text: &str, shift: u32, unit: &str) -> Result<u64, String> {
     Ok(bytes >> shift)
 }
 
-fn variable(text: &str) -> Result<(String, String), String> {
+pub(super) fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(format!("{text:?} is no NAME=VALUE")),

@@ -177,3 +177,53 @@ async fn an_event_stream_that_is_refused_says_so() {
     assert_eq!(error.exit_code(), 3, "{error}");
     assert_eq!(server.lines().len(), 1);
 }
+
+#[tokio::test]
+async fn lists_are_fetched_page_by_page() {
+    let server = Server::start(|_, seen| match seen.line.split_once("cursor=").map(|(_, cursor)| cursor) {
+        None => json(200, r#"{"items":[1,2],"next_cursor":"a"}"#),
+        Some("a") => json(200, r#"{"items":[3],"next_cursor":"b"}"#),
+        Some(_) => json(200, r#"{"items":[]}"#),
+    })
+    .await;
+    let items = client(&server).list(&Call::get(&["types"]).query("x", "y")).await.unwrap();
+    assert_eq!(items, [1, 2, 3]);
+    assert_eq!(
+        server.lines(),
+        [
+            "GET /v1/types?x=y&limit=1000",
+            "GET /v1/types?x=y&limit=1000&cursor=a",
+            "GET /v1/types?x=y&limit=1000&cursor=b"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn pages_that_never_end_do() {
+    let server = Server::start(|_, _| json(200, r#"{"items":[1],"next_cursor":"a"}"#)).await;
+    let error = client(&server).list(&Call::get(&["types"])).await.unwrap_err();
+    assert!(error.to_string().contains("never end"), "{error}");
+    let server = Server::start(|_, _| json(200, "[]")).await;
+    assert!(client(&server).list(&Call::get(&["types"])).await.is_err());
+}
+
+#[tokio::test]
+async fn an_operation_is_followed_to_its_end_while_the_controller_restarts() {
+    use crate::testing::operation;
+    let server = Server::start(|n, _| match n {
+        0 => json(200, &operation("op-1", "pending", 0).to_string()),
+        1 => json(200, &operation("op-1", "running", 10).to_string()),
+        2 => Reply::Close,
+        3 => problem(503, r#"{"title":"Not ready"}"#),
+        4 => json(200, &operation("op-1", "running", 10).to_string()),
+        _ => json(200, &operation("op-1", "succeeded", 100).to_string()),
+    })
+    .await;
+    let mut seen = Vec::new();
+    let ended = client(&server).wait_operation("op-1", |op| seen.push(op.percent)).await.unwrap();
+    assert!(ended.state.is_final());
+    assert_eq!(seen, [0, 10, 100], "each change once");
+    let lines = server.lines();
+    assert_eq!(lines[0], "GET /v1/operations/op-1");
+    assert!(lines[1..].iter().all(|line| line.starts_with("GET /v1/operations/op-1?wait=")), "{lines:?}");
+}

@@ -55,15 +55,25 @@ impl ConfigFile {
             .ok_or(ConfigError::NoPlace)
     }
 
-    /// Reads the file; none is an empty one.
+    /// Reads the file; none is an empty one. One that shows a token to others is refused.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let file = Self::read_exposed(path)?;
         let failed = |error| ConfigError::File { action: "read", path: path.to_owned(), error };
+        let holds_token = file.contexts.values().any(|context| context.token.is_some());
+        if holds_token && fs::metadata(path).map_err(failed)?.mode() & 0o077 != 0 {
+            return Err(ConfigError::Exposed(path.to_owned()));
+        }
+        Ok(file)
+    }
+
+    /// Reads the file, whoever else may, in order to write it anew.
+    pub fn read_exposed(path: &Path) -> Result<Self, ConfigError> {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Ok(Self { path: path.to_owned(), ..Self::default() });
             }
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(ConfigError::File { action: "read", path: path.to_owned(), error }),
         };
         // The parser's full message quotes the line, which may hold a token.
         let mut file: Self = toml::from_str(&text).map_err(|error: toml::de::Error| {
@@ -72,10 +82,6 @@ impl ConfigFile {
             ConfigError::Syntax { path: path.to_owned(), reason: format!("line {line}: {}", error.message()) }
         })?;
         file.path = path.to_owned();
-        let holds_token = file.contexts.values().any(|context| context.token.is_some());
-        if holds_token && fs::metadata(path).map_err(failed)?.mode() & 0o077 != 0 {
-            return Err(ConfigError::Exposed(path.to_owned()));
-        }
         Ok(file)
     }
 
