@@ -105,9 +105,14 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Token(TokenCommand),
     /// Whose token this is, and what it may do
+    #[command(after_help = "Examples:\n  skippy whoami --json | jq -r .role")]
     Whoami,
     /// The cluster and its controller
+    #[command(after_help = "Examples:\n  skippy cluster")]
     Cluster,
+    /// The API's OpenAPI document, as JSON
+    #[command(after_help = "Examples:\n  skippy openapi > openapi.json")]
+    Openapi,
     /// Health on one screen: nodes, links, operations
     #[command(after_help = "Examples:\n  skippy status\n  watch -n 5 skippy status")]
     Status,

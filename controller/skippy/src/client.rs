@@ -40,7 +40,9 @@ pub struct Client {
 #[derive(Clone, Debug)]
 pub struct Call {
     method: Method,
-    /// Segments below `/v1`; each is encoded by itself, so a name with a slash stays one segment.
+    /// The path is below `/v1`.
+    versioned: bool,
+    /// Segments; each is encoded by itself, so a name with a slash stays one segment.
     path: Vec<String>,
     query: Vec<(String, String)>,
     body: Option<Value>,
@@ -77,7 +79,15 @@ impl Call {
 
     fn new(method: Method, path: &[&str]) -> Self {
         let path = path.iter().map(|&segment| segment.to_owned()).collect();
-        Self { method, path, query: Vec::new(), body: None, key: None, patience: Duration::ZERO }
+        Self {
+            method,
+            versioned: true,
+            path,
+            query: Vec::new(),
+            body: None,
+            key: None,
+            patience: Duration::ZERO,
+        }
     }
 
     /// Adds a query parameter.
@@ -119,8 +129,15 @@ impl Call {
         self
     }
 
+    /// For a path that is not below `/v1`.
+    #[must_use]
+    pub fn unversioned(self) -> Self {
+        Self { versioned: false, ..self }
+    }
+
     fn name(&self) -> String {
-        format!("{} /v1/{}", self.method, self.path.join("/"))
+        let version = if self.versioned { "v1/" } else { "" };
+        format!("{} /{version}{}", self.method, self.path.join("/"))
     }
 
     fn repeatable(&self) -> bool {
@@ -250,7 +267,7 @@ impl Client {
         url.path_segments_mut()
             .map_err(|()| Error::Local(format!("{} has no path", self.base)))?
             .pop_if_empty()
-            .push("v1")
+            .extend(call.versioned.then_some("v1"))
             .extend(&call.path);
         Ok(url)
     }
@@ -329,4 +346,4 @@ pub(crate) fn read<T: DeserializeOwned>(call: &Call, value: Value) -> Result<T, 
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -46,8 +46,11 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Error> {
         _ => {}
     }
     let mut session = Session::open(&cli.globals, out)?;
-    let s = &mut session;
-    match cli.command {
+    dispatch(&mut session, cli.command).await
+}
+
+async fn dispatch(s: &mut Session, command: Command) -> Result<(), Error> {
+    match command {
         Command::Completion { .. } | Command::Config(_) => Ok(()),
         Command::AddComputeNode(args) => nodes::add(s, args).await,
         Command::RemoveComputeNode(args) => nodes::remove(s, &args).await,
@@ -70,6 +73,10 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Error> {
         Command::Cluster => {
             let cluster = s.client.call(&routes::cluster()).await?;
             s.out.show::<Cluster>(cluster, tables::CLUSTER)
+        }
+        Command::Openapi => {
+            let document = s.client.call(&routes::openapi()).await?;
+            s.out.json(&document)
         }
         Command::Status => status::run(s).await,
         Command::Top(args) => top::run(s, &args).await,
@@ -108,12 +115,19 @@ impl Session {
 
     /// Waits for an operation if it is to be waited for, and prints it as JSON if that is asked for.
     ///
-    /// Gives the operation if it has ended well and there is more to be told of it.
+    /// Gives the operation if it has ended well and there is more to be told of it. An answer without an operation
+    /// means that everything is as it should be already.
     pub(crate) async fn finish(
         &mut self,
         operation: Value,
         waiting: Waiting,
     ) -> Result<Option<Operation>, Error> {
+        if operation.is_null() {
+            if !self.out.json {
+                self.out.line("nothing to do: it is so already")?;
+            }
+            return Ok(None);
+        }
         if waiting.no_wait {
             if self.out.json {
                 self.out.json(&operation)?;
@@ -152,3 +166,6 @@ fn new_key() -> Result<String, Error> {
         .map_err(|_| Error::Local("the system gives no random numbers".to_owned()))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
+
+#[cfg(test)]
+mod tests;

@@ -173,7 +173,7 @@ impl Problem {
             text.push_str(&format!("\n  role needed: {role}"));
         }
         let mend = self.mend.as_deref().filter(|mend| !mend.is_empty()).or(match self.status {
-            401 => Some("give a token with --token-file, SKIPPY_TOKEN or `skippy config set-context`; `controller token` makes one on the controller's machine"),
+            401 => Some("give a token with --token-file, SKIPPY_TOKEN or `skippy config set-context`; `controller token create` makes one on the controller's machine"),
             403 => Some("`skippy whoami` shows the token's role; use one with more rights"),
             _ => None,
         });

@@ -154,6 +154,10 @@ pub(crate) fn cluster() -> Call {
     Call::get(&["cluster"])
 }
 
+pub(crate) fn openapi() -> Call {
+    Call::get(&["openapi.json"]).unversioned()
+}
+
 fn joined(vlans: &[u16]) -> Option<String> {
     let texts: Vec<_> = vlans.iter().map(ToString::to_string).collect();
     (!texts.is_empty()).then(|| texts.join(","))

@@ -12,7 +12,11 @@ pub(crate) enum NodeCommand {
     #[command(
         after_help = "Examples:\n  skippy node list\n  skippy node list --columns name,state,instances"
     )]
-    List,
+    List {
+        /// Only those in this state
+        #[arg(long, value_parser = ["pending", "online", "offline", "cloned", "draining", "removed"])]
+        state: Option<String>,
+    },
     /// All of one node
     Show {
         /// Its id or name

@@ -18,7 +18,7 @@ pub(crate) enum TypeCommand {
     },
     /// Add a type: what instances of it may take
     Add(AddTypeArgs),
-    /// Remove a type that no instance has
+    /// Remove a type; instances of it keep what it gave them
     Remove {
         /// Its id or name
         name: String,
@@ -128,7 +128,7 @@ pub(crate) struct NetworkOptions {
     #[arg(long, value_parser = mode())]
     pub(crate) mode: Option<NetworkMode>,
     /// Largest IP packet in bytes [default: 1500]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(576..=9000))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(576..=9216))]
     pub(crate) mtu: Option<u32>,
     /// What becomes of DHCP: forward, local-only or trusted:MAC [default: forward]
     #[arg(long, value_name = "WHAT")]
@@ -155,6 +155,15 @@ pub(crate) enum InstanceCommand {
         /// Only those on this node
         #[arg(long, value_name = "NODE")]
         node: Option<String>,
+        /// Only those of this type
+        #[arg(long = "type", value_name = "TYPE")]
+        instance_type: Option<String>,
+        /// Only those on this network
+        #[arg(long, value_name = "NETWORK")]
+        network: Option<String>,
+        /// Only those in this state: running, stopped, failed, ...
+        #[arg(long, value_name = "STATE")]
+        state: Option<String>,
     },
     /// All of one instance
     Show {

@@ -13,8 +13,8 @@ use crate::{routes, tables};
 
 pub(super) async fn run(s: &mut Session, command: NodeCommand) -> Result<(), Error> {
     match command {
-        NodeCommand::List => {
-            let nodes = s.client.list(&routes::nodes()).await?;
+        NodeCommand::List { state } => {
+            let nodes = s.client.list(&routes::nodes().query_opt("state", state)).await?;
             s.out.list::<ComputeNode>(nodes, tables::NODES, "no nodes: add one with `skippy node add`")
         }
         NodeCommand::Show { node } => {

@@ -118,8 +118,12 @@ fn update_network(args: NetworkSet) -> UpdateNetwork {
 
 pub(super) async fn instances(s: &mut Session, command: InstanceCommand) -> Result<(), Error> {
     match command {
-        InstanceCommand::List { node } => {
-            let call = routes::instances().query_opt("compute_node", node);
+        InstanceCommand::List { node, instance_type, network, state } => {
+            let call = routes::instances()
+                .query_opt("compute_node", node)
+                .query_opt("type", instance_type)
+                .query_opt("network", network)
+                .query_opt("state", state);
             let instances = s.client.list(&call).await?;
             s.out.list::<Instance>(
                 instances,
