@@ -110,6 +110,12 @@ pub(crate) enum Command {
     /// The cluster and its controller
     #[command(after_help = "Examples:\n  skippy cluster")]
     Cluster,
+    /// Whether the controller is alive and ready; needs no token
+    #[command(after_help = "Examples:\n  skippy health || echo not ready")]
+    Health,
+    /// The controller's metrics, in the text format of Prometheus
+    #[command(after_help = "Examples:\n  skippy metrics | grep api")]
+    Metrics,
     /// The API's OpenAPI document, as JSON
     #[command(after_help = "Examples:\n  skippy openapi > openapi.json")]
     Openapi,
@@ -179,12 +185,12 @@ Examples:
 
 Where a command takes a node, a type, a network or an instance, its id or its name will do.
 
-Settings: flags, before the environment (SKIPPY_URL, SKIPPY_TOKEN or SKIPPY_TOKEN_FILE, SKIPPY_FINGERPRINT or
-SKIPPY_CA, SKIPPY_CONTEXT), before a context of ~/.config/skippy/config.toml (SKIPPY_CONFIG names another file). A
-context's token and fingerprint are used with its own URL alone. Without a fingerprint and a CA, the controller's
+Settings: flags, before the environment (SKIPPY_URL, SKIPPY_TOKEN or SKIPPY_TOKEN_FILE, SKIPPY_FINGERPRINT or \
+SKIPPY_CA, SKIPPY_CONTEXT), before a context of ~/.config/skippy/config.toml (SKIPPY_CONFIG names another file). A \
+context's token and fingerprint are used with its own URL alone. Without a fingerprint and a CA, the controller's \
 certificate must be one that the system trusts; it is never left unchecked.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by the controller, 4 the operation failed or was cancelled,
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by the controller, 4 the operation failed or was cancelled, \
 5 the controller cannot be reached or is not the right one, 130 interrupted (the operation goes on).";
 
 #[cfg(test)]

@@ -169,6 +169,21 @@ impl Client {
 
     /// Calls, and gives the JSON of the answer; `Null` where it is empty.
     pub async fn call(&self, call: &Call) -> Result<Value, Error> {
+        let bytes = self.bytes(call).await?;
+        if bytes.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Error::BadAnswer { call: call.name(), reason: error.to_string() })
+    }
+
+    /// Calls, and gives the text of an answer that is no JSON.
+    pub async fn text(&self, call: &Call) -> Result<String, Error> {
+        String::from_utf8(self.bytes(call).await?)
+            .map_err(|_| Error::BadAnswer { call: call.name(), reason: "it is not UTF-8".to_owned() })
+    }
+
+    async fn bytes(&self, call: &Call) -> Result<Vec<u8>, Error> {
         let mut pause = FIRST_PAUSE;
         for _ in 1..TRIES {
             match self.call_once(call).await {
@@ -216,16 +231,11 @@ impl Client {
         }
     }
 
-    async fn call_once(&self, call: &Call) -> Result<Value, Error> {
+    async fn call_once(&self, call: &Call) -> Result<Vec<u8>, Error> {
         let limit = self.timeout + call.patience;
         let answer = tokio::time::timeout(limit, async {
             let response = self.send(call, None).await?;
-            let bytes = self.whole_body(call, response).await?;
-            if bytes.is_empty() {
-                return Ok(Value::Null);
-            }
-            serde_json::from_slice(&bytes)
-                .map_err(|error| Error::BadAnswer { call: call.name(), reason: error.to_string() })
+            self.whole_body(call, response).await
         });
         answer.await.unwrap_or_else(|_| Err(Error::TimedOut { url: self.base.clone(), after: limit }))
     }

@@ -74,6 +74,18 @@ async fn dispatch(s: &mut Session, command: Command) -> Result<(), Error> {
             let cluster = s.client.call(&routes::cluster()).await?;
             s.out.show::<Cluster>(cluster, tables::CLUSTER)
         }
+        Command::Health => {
+            s.client.text(&routes::health()).await?;
+            s.client.text(&routes::readiness()).await?;
+            if s.out.json {
+                return s.out.json(&serde_json::json!({ "alive": true, "ready": true }));
+            }
+            s.out.line("alive and ready")
+        }
+        Command::Metrics => {
+            let metrics = s.client.text(&routes::metrics()).await?;
+            s.out.text(&metrics)
+        }
         Command::Openapi => {
             let document = s.client.call(&routes::openapi()).await?;
             s.out.json(&document)

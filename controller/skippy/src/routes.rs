@@ -98,6 +98,10 @@ pub(crate) fn bindings() -> Call {
     Call::get(&["bindings"])
 }
 
+pub(crate) fn binding(network: &str, mac: &str, vlans: &[u16]) -> Call {
+    Call::get(&["bindings", network, mac]).query_opt("vlans", joined(vlans))
+}
+
 pub(crate) fn set_binding(network: &str, mac: &str, vlans: &[u16]) -> Call {
     Call::put(&["bindings", network, mac]).query_opt("vlans", joined(vlans))
 }
@@ -130,10 +134,6 @@ pub(crate) fn events() -> Call {
     Call::get(&["events"])
 }
 
-pub(crate) fn event_stream() -> Call {
-    Call::get(&["events"])
-}
-
 pub(crate) fn tokens() -> Call {
     Call::get(&["tokens"])
 }
@@ -152,6 +152,18 @@ pub(crate) fn whoami() -> Call {
 
 pub(crate) fn cluster() -> Call {
     Call::get(&["cluster"])
+}
+
+pub(crate) fn health() -> Call {
+    Call::get(&["healthz"]).unversioned()
+}
+
+pub(crate) fn readiness() -> Call {
+    Call::get(&["readyz"]).unversioned()
+}
+
+pub(crate) fn metrics() -> Call {
+    Call::get(&["metrics"]).unversioned()
 }
 
 pub(crate) fn openapi() -> Call {

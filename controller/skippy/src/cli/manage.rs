@@ -23,6 +23,23 @@ pub(crate) enum BindingCommand {
         /// Only those on this node
         #[arg(long, value_name = "NODE")]
         node: Option<String>,
+        /// Only those with this IP
+        #[arg(long, value_name = "IP")]
+        ip: Option<IpAddr>,
+        /// Only those with this MAC
+        #[arg(long, value_name = "MAC")]
+        mac: Option<String>,
+        /// Only those that are said by this source
+        #[arg(long, value_parser = ["controller", "learned"])]
+        source: Option<String>,
+        /// Only those in this state
+        #[arg(long, value_parser = ["prepared", "active"])]
+        state: Option<String>,
+    },
+    /// All of one binding
+    Show {
+        #[command(flatten)]
+        key: BindingKey,
     },
     /// Say where something lives that is no instance
     #[command(after_help = "\
@@ -73,7 +90,7 @@ pub(crate) enum LinkCommand {
         after_help = "Examples:\n  skippy link list --node rack1-a\n  skippy link list --state down --wide"
     )]
     List {
-        /// Only what this node reports
+        /// Only those with this node at either end
         #[arg(long, value_name = "NODE")]
         node: Option<String>,
         /// Only those in this state
@@ -92,6 +109,15 @@ pub(crate) enum OperationCommand {
         /// Only those in this state
         #[arg(long, value_parser = ["pending", "running", "succeeded", "failed", "cancelled"])]
         state: Option<String>,
+        /// Only those of this kind: allocate, migrate, remove_compute_node, ...
+        #[arg(long, value_name = "KIND")]
+        kind: Option<String>,
+        /// Only those about this node
+        #[arg(long, value_name = "NODE")]
+        node: Option<String>,
+        /// Only those about this instance
+        #[arg(long, value_name = "INSTANCE")]
+        instance: Option<String>,
     },
     /// All of one operation
     Show {
@@ -120,6 +146,9 @@ pub(crate) enum EventCommand {
         /// Only kinds that begin with this, such as instance
         #[arg(long, value_name = "KIND")]
         kind: Option<String>,
+        /// Only events about this, by its id
+        #[arg(long, value_name = "ID")]
+        subject: Option<String>,
         /// Only the latest N
         #[arg(long, short = 'n', value_name = "N")]
         last: Option<usize>,
@@ -130,6 +159,9 @@ pub(crate) enum EventCommand {
         /// Only kinds that begin with this, such as instance
         #[arg(long, value_name = "KIND")]
         kind: Option<String>,
+        /// Only events about this, by its id
+        #[arg(long, value_name = "ID")]
+        subject: Option<String>,
         /// Begin after this event's id [default: with what happens from now on]
         #[arg(long, value_name = "ID")]
         after: Option<String>,

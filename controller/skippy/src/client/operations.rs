@@ -8,13 +8,13 @@ use serde_json::Value;
 use super::{Call, Client, FIRST_PAUSE, LONGEST_PAUSE};
 use crate::error::Error;
 
-/// How long the controller may hold the answer back while nothing happens.
-const POLL: Duration = Duration::from_secs(10);
+/// The controller answers when the operation has ended, or after this long: so often progress is seen.
+const POLL: Duration = Duration::from_secs(1);
 /// Operations survive the controller: so long it may be away.
 const AWAY: Duration = Duration::from_secs(120);
 
 impl Client {
-    /// The operation once it has changed or ended, or as it is after some seconds.
+    /// The operation once it has ended, or as it is after a second.
     ///
     /// A controller that is away for a while, to be restarted say, is waited for. Cancel safe: nothing is lost.
     pub async fn operation_after(&self, seen: &Operation) -> Result<(Operation, Value), Error> {

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use controller_api::rest::{
     ApiToken, ApiTokenCreated, Binding, BindingState, CreateToken, Event, Link, Operation, SetBinding,
 };
@@ -5,16 +7,27 @@ use serde_json::Value;
 
 use super::Session;
 use crate::cli::{BindingCommand, EventCommand, LinkCommand, OperationCommand, TokenCommand};
+use crate::client::SseEvent;
 use crate::error::Error;
 use crate::output::typed;
 use crate::{progress, routes, tables};
 
 pub(super) async fn bindings(s: &mut Session, command: BindingCommand) -> Result<(), Error> {
     match command {
-        BindingCommand::List { network, node } => {
-            let call = routes::bindings().query_opt("network", network).query_opt("compute_node", node);
+        BindingCommand::List { network, node, ip, mac, source, state } => {
+            let call = routes::bindings()
+                .query_opt("network", network)
+                .query_opt("compute_node", node)
+                .query_opt("ip", ip)
+                .query_opt("mac", mac)
+                .query_opt("source", source)
+                .query_opt("state", state);
             let bindings = s.client.list(&call).await?;
             s.out.list::<Binding>(bindings, tables::BINDINGS, "no bindings")
+        }
+        BindingCommand::Show { key } => {
+            let binding = s.client.call(&routes::binding(&key.network, &key.mac, &key.vlans)).await?;
+            s.out.show::<Binding>(binding, tables::BINDINGS)
         }
         BindingCommand::Set { key, node, ips, prepared, expected_generation } => {
             let line = format!("{} of {} lives on {node}", key.mac, key.network);
@@ -37,17 +50,20 @@ pub(super) async fn bindings(s: &mut Session, command: BindingCommand) -> Result
 
 pub(super) async fn links(s: &mut Session, command: LinkCommand) -> Result<(), Error> {
     let LinkCommand::List { node, state } = command;
-    let mut links = s.client.list(&routes::links().query_opt("compute_node", node)).await?;
-    if let Some(state) = state {
-        links.retain(|link| link["state"] == state.as_str());
-    }
+    let call = routes::links().query_opt("compute_node", node).query_opt("state", state);
+    let links = s.client.list(&call).await?;
     s.out.list::<Link>(links, tables::LINKS, "no links")
 }
 
 pub(super) async fn operations(s: &mut Session, command: OperationCommand) -> Result<(), Error> {
     match command {
-        OperationCommand::List { state } => {
-            let operations = s.client.list(&routes::operations().query_opt("state", state)).await?;
+        OperationCommand::List { state, kind, node, instance } => {
+            let call = routes::operations()
+                .query_opt("state", state)
+                .query_opt("kind", kind)
+                .query_opt("compute_node", node)
+                .query_opt("instance", instance);
+            let operations = s.client.list(&call).await?;
             s.out.list::<Operation>(operations, tables::OPERATIONS, "no operations")
         }
         OperationCommand::Show { operation } => {
@@ -85,49 +101,58 @@ pub(super) async fn operations(s: &mut Session, command: OperationCommand) -> Re
     }
 }
 
+/// The controller sends all that it keeps at once: when nothing came for so long, that was it.
+const QUIET: Duration = Duration::from_secs(1);
+
 pub(super) async fn events(s: &mut Session, command: EventCommand) -> Result<(), Error> {
     match command {
-        EventCommand::List { kind, last } => {
-            let mut events = s.client.list(&routes::events()).await?;
-            events.retain(|event| of_kind(event, kind.as_deref()));
+        EventCommand::List { kind, subject, last } => {
+            let mut stream =
+                s.client.events(routes::events().query_opt("subject", subject), Some("0".into()));
+            let mut events = Vec::new();
+            while let Ok(event) = tokio::time::timeout(QUIET, stream.next()).await {
+                events.extend(wanted(&event?, kind.as_deref())?);
+            }
             if let Some(last) = last {
                 events.drain(..events.len().saturating_sub(last));
             }
             s.out.list::<Event>(events, tables::EVENTS, "no events")
         }
-        EventCommand::Watch { kind, after, count } => watch(s, kind, after, count).await,
+        EventCommand::Watch { kind, subject, after, count } => {
+            let mut stream = s.client.events(routes::events().query_opt("subject", subject), after);
+            let mut left = count;
+            while left != Some(0) {
+                let event = tokio::select! {
+                    event = stream.next() => event?,
+                    _ = tokio::signal::ctrl_c() => return Ok(()),
+                };
+                let Some(value) = wanted(&event, kind.as_deref())? else {
+                    continue;
+                };
+                left = left.map(|left| left - 1);
+                if s.out.json {
+                    s.out.json_line(&value)?;
+                    continue;
+                }
+                let event: Event = typed(value)?;
+                s.out.line(&format!("{} {} {}: {}", event.at, event.kind, event.subject, event.message))?;
+            }
+            Ok(())
+        }
     }
 }
 
-async fn watch(
-    s: &mut Session,
-    kind: Option<String>,
-    after: Option<String>,
-    count: Option<u64>,
-) -> Result<(), Error> {
-    let mut stream = s.client.events(routes::event_stream(), after);
-    let mut left = count;
-    while left != Some(0) {
-        let event = tokio::select! {
-            event = stream.next() => event?,
-            _ = tokio::signal::ctrl_c() => return Ok(()),
-        };
-        let value: Value = serde_json::from_str(&event.data).map_err(|error| Error::BadAnswer {
-            call: "the event stream".to_owned(),
-            reason: error.to_string(),
-        })?;
-        if !of_kind(&value, kind.as_deref()) {
-            continue;
-        }
-        left = left.map(|left| left - 1);
-        if s.out.json {
-            s.out.json_line(&value)?;
-            continue;
-        }
-        let event: Event = typed(value)?;
-        s.out.line(&format!("{} {} {}: {}", event.at, event.kind, event.subject, event.message))?;
+/// The event's JSON, if it is of the kind that is looked for.
+fn wanted(event: &SseEvent, kind: Option<&str>) -> Result<Option<Value>, Error> {
+    if event.kind == "missed" {
+        eprintln!("some events before the next one are gone");
+        return Ok(None);
     }
-    Ok(())
+    let value: Value = serde_json::from_str(&event.data).map_err(|error| Error::BadAnswer {
+        call: "the event stream".to_owned(),
+        reason: error.to_string(),
+    })?;
+    Ok(of_kind(&value, kind).then_some(value))
 }
 
 /// `instance` also means what goes on with `-` or `.`: `instance-changed`.

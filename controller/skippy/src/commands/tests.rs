@@ -117,7 +117,7 @@ async fn a_long_call_is_followed_and_tells_how_it_ended() {
     assert_eq!(run.printed, "web (inst-12) is running on rack1-a with 10.0.0.2\n");
     assert_eq!(
         server.lines(),
-        ["POST /v1/instances", "GET /v1/operations/op-1?wait=10", "GET /v1/instances/inst-12"]
+        ["POST /v1/instances", "GET /v1/operations/op-1?wait=1", "GET /v1/instances/inst-12"]
     );
 }
 
@@ -177,6 +177,31 @@ async fn events_are_filtered_and_counted() {
     assert_eq!(server.seen()[0].header("last-event-id"), Some("e-0"));
     let machine = run(&server, "event watch -n 2 --json").await;
     assert_eq!(machine.printed.lines().count(), 2);
+}
+
+#[tokio::test]
+async fn kept_events_are_a_list_that_ends_when_nothing_more_comes() {
+    let server = Server::start(|n, seen| if n == 0 { controller(n, seen) } else { Reply::Hang }).await;
+    let run = run(&server, "event list --subject inst-12 --last 1 --columns kind,message").await;
+    run.ended.unwrap();
+    assert_eq!(run.printed, "KIND              MESSAGE\ninstance-changed  web runs\n");
+    let seen = &server.seen()[0];
+    assert_eq!(
+        (seen.line.as_str(), seen.header("last-event-id")),
+        ("GET /v1/events?subject=inst-12", Some("0"))
+    );
+}
+
+#[tokio::test]
+async fn health_and_metrics_are_text() {
+    let server = Server::start(|_, seen| match seen.line.as_str() {
+        "GET /metrics" => Reply::Json(200, "text/plain", "up 1\n".to_owned()),
+        "GET /healthz" | "GET /readyz" => Reply::Json(200, "text/plain", "ok\n".to_owned()),
+        _ => problem(404, ""),
+    })
+    .await;
+    assert_eq!(run(&server, "health").await.printed, "alive and ready\n");
+    assert_eq!(run(&server, "metrics").await.printed, "up 1\n");
 }
 
 #[tokio::test]
