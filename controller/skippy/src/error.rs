@@ -72,7 +72,7 @@ pub enum Error {
         reason: String,
     },
     /// The operation was carried out, and failed.
-    #[error("operation {id} {state}: {detail}")]
+    #[error("operation {id} {state}{}{detail}", if .detail.is_empty() { "" } else { ": " })]
     OperationFailed {
         /// Which.
         id: String,

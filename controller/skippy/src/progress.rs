@@ -37,8 +37,15 @@ pub(crate) async fn follow(
                         operation.id, operation.id, operation.id
                     )));
                 }
-                let cancelled = client.call(&routes::cancel(&operation.id).idempotency_key(&format!("{key}-cancel"))).await?;
-                (typed(cancelled.clone())?, cancelled)
+                let call = routes::cancel(&operation.id).idempotency_key(&format!("{key}-cancel"));
+                match client.call(&call).await {
+                    Ok(cancelled) => (typed(cancelled.clone())?, cancelled),
+                    // It may have ended while the question stood; what it says itself counts.
+                    Err(error) => {
+                        eprintln!("it is not cancelled: {error}");
+                        client.operation_after(&operation).await?
+                    }
+                }
             }
         };
         if next != operation {

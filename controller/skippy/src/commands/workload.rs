@@ -178,11 +178,15 @@ async fn long(s: &mut Session, call: Call, waiting: Waiting) -> Result<(), Error
 }
 
 async fn tell(s: &mut Session, operation: &Operation) -> Result<(), Error> {
-    let Some(id) = subject(operation, "inst") else {
-        return s.out.line(&format!("{} {}", operation.id, operation.state));
+    let instance: Option<Instance> = match subject(operation, "inst") {
+        // What was asked for is done, even if the instance has gone meanwhile.
+        Some(id) => s.client.typed(&routes::instance(id)).await.ok(),
+        None => None,
     };
-    let instance: Instance = s.client.typed(&routes::instance(id)).await?;
-    s.out.line(&sentence(&instance))
+    match instance {
+        Some(instance) => s.out.line(&sentence(&instance)),
+        None => s.out.line(&format!("{} {}", operation.id, operation.state)),
+    }
 }
 
 /// `web (inst-12) is running on rack1-a with 10.0.0.2`
