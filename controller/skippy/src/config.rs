@@ -40,7 +40,7 @@ pub enum Trust {
     System,
 }
 
-/// SHA-256 of a certificate in DER, as `controller fingerprint` prints it: `sha256:<hex>`.
+/// SHA-256 of a certificate in DER: `sha256:<hex>`; read also without the prefix, and with colons.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Fingerprint(pub [u8; 32]);
@@ -277,10 +277,11 @@ impl FromStr for Fingerprint {
     fn from_str(text: &str) -> Result<Self, ConfigError> {
         let wrong = || {
             ConfigError::Fingerprint(format!(
-                "{text:?} is no fingerprint: write sha256: and 64 hexadecimal digits, as `controller fingerprint` prints it"
+                "{text:?} is no fingerprint: write sha256: and 64 hexadecimal digits, or these alone, as `controller fingerprint` prints it"
             ))
         };
-        let hex = text.trim().strip_prefix("sha256:").ok_or_else(wrong)?.replace(':', "");
+        let text = text.trim();
+        let hex = text.strip_prefix("sha256:").unwrap_or(text).replace(':', "");
         let mut bytes = [0; 32];
         if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(wrong());

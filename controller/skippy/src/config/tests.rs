@@ -125,6 +125,7 @@ fn fingerprints_are_read_and_written() {
     assert_eq!(print.to_string(), PRINT_A);
     let colons = format!("sha256:{}", ["ab"; 32].join(":"));
     assert_eq!(colons.parse::<Fingerprint>().unwrap(), Fingerprint([0xab; 32]));
+    assert_eq!("ab".repeat(32).parse::<Fingerprint>().unwrap(), Fingerprint([0xab; 32]));
     for wrong in ["", "abc", "sha1:00", &PRINT_A[..70], "sha256:zz"] {
         assert!(wrong.parse::<Fingerprint>().is_err(), "{wrong:?}");
     }
