@@ -41,7 +41,7 @@ fn controller(_: usize, seen: &Seen) -> Reply {
         ("GET", "/v1/links") => page(&[link("node-1", "node-2", 1, "2026-03-01T13:59:59Z")]),
         ("GET", "/v1/instances") => page(&[instance("inst-12", "web")]),
         ("GET", "/v1/instances/inst-12") => answer(200, &instance("inst-12", "web").to_string()),
-        ("GET", "/v1/operations") => page(&[]),
+        ("GET", "/v1/operations" | "/v1/types" | "/v1/networks" | "/v1/bindings" | "/v1/tokens") => page(&[]),
         ("GET", "/v1/operations/op-1") => answer(200, &operation("op-1", "succeeded", 100).to_string()),
         ("POST", "/v1/operations/op-1/cancel") => {
             answer(202, &operation("op-1", "cancelled", 100).to_string())
@@ -98,6 +98,55 @@ async fn commands_ask_what_they_should() {
         ("operation cancel op-1", "POST /v1/operations/op-1/cancel", ""),
         ("token revoke ci", "DELETE /v1/tokens/ci", ""),
         ("openapi", "GET /openapi.json", ""),
+        ("node show node-1", "GET /v1/compute-nodes/node-1", ""),
+        ("type list --json", "GET /v1/types?limit=1000", ""),
+        ("type show s --json", "GET /v1/types/s", ""),
+        ("network list --json", "GET /v1/networks?limit=1000", ""),
+        ("network show blue --json", "GET /v1/networks/blue", ""),
+        (
+            "network add blue --vni 7 --subnet-v4 10.0.0.0/24 --gateway 10.0.0.1 --node a --json",
+            "POST /v1/networks",
+            r#"{"compute_nodes":["a"],"gateways":["10.0.0.1"],"name":"blue","subnet_v4":"10.0.0.0/24","vni":7}"#,
+        ),
+        (
+            "instance list --node a --type s --network blue --state running",
+            "GET /v1/instances?compute_node=a&type=s&network=blue&state=running&limit=1000",
+            "",
+        ),
+        ("instance show inst-12", "GET /v1/instances/inst-12", ""),
+        ("instance start inst-12", "POST /v1/instances/inst-12/start", ""),
+        (
+            "binding list --network blue --node a --source learned",
+            "GET /v1/bindings?network=blue&compute_node=a&source=learned&limit=1000",
+            "",
+        ),
+        (
+            "binding set blue 02:00:00:00:00:07 --vlan 5 --vlan 6 --node a --ip 10.0.0.7 --prepared --expected-generation 0",
+            "PUT /v1/bindings/blue/02:00:00:00:00:07?vlans=5%2C6",
+            r#"{"compute_node":"a","expected_generation":0,"ips":["10.0.0.7"],"state":"prepared"}"#,
+        ),
+        ("binding show blue 02:00:00:00:00:07 --json", "GET /v1/bindings/blue/02:00:00:00:00:07", ""),
+        (
+            "binding remove blue 02:00:00:00:00:07 --expected-generation 4",
+            "DELETE /v1/bindings/blue/02:00:00:00:00:07?expected_generation=4",
+            "",
+        ),
+        ("link list --node a --state down", "GET /v1/links?compute_node=a&state=down&limit=1000", ""),
+        (
+            "operation list --state failed --kind migrate --instance web",
+            "GET /v1/operations?state=failed&kind=migrate&instance=web&limit=1000",
+            "",
+        ),
+        ("operation show op-1", "GET /v1/operations/op-1", ""),
+        ("operation watch op-1 --json", "GET /v1/operations/op-1", ""),
+        ("token list --json", "GET /v1/tokens?limit=1000", ""),
+        (
+            "token create ci --role operator --ttl 1d --json",
+            "POST /v1/tokens",
+            r#"{"name":"ci","role":"operator","ttl_seconds":86400}"#,
+        ),
+        ("whoami --json", "GET /v1/whoami", ""),
+        ("cluster", "GET /v1/cluster", ""),
     ] {
         let server = Server::start(controller).await;
         let run = run(&server, line).await;
