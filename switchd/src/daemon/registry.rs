@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use switch_core::ids::{Generation, PeerId, Vni};
 use switch_core::switch::{
-    self, Binding, BindingKey, DhcpPolicy, Limits, Place, Policy, State, SwitchConfig,
+    self, Binding, BindingKey, DhcpPolicy, Limits, Place, Policy, Source, State, SwitchConfig,
 };
 
 use crate::config::{AntiSpoof, Config, Dhcp, LinkConfig, Mode, Network, Peer, StaticBinding};
@@ -78,6 +78,7 @@ impl Registry {
                     ips: binding.ips.clone(),
                     at,
                     generation: binding.generation,
+                    source: Source::Controller,
                     state: State::Active,
                 };
                 worker.send(Command::SetBinding(network.vni, Box::new(binding)));
