@@ -105,7 +105,11 @@ pub(super) fn bindings(rows: &[BindingRow]) -> String {
             or_dash(&ips.join(", ")),
             row.binding.node.clone(),
             row.binding.generation.to_string(),
-            format!("{:?}", row.binding.source).to_lowercase(),
+            if row.announced {
+                "announced".to_owned()
+            } else {
+                format!("{:?}", row.binding.source).to_lowercase()
+            },
             row.state.clone(),
             duration(row.age),
         ]);

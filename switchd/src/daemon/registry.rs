@@ -122,7 +122,7 @@ impl Registry {
             match change {
                 Change::Network(network) => self.set_network(*network, &mut effects),
                 Change::RemoveNetwork(vni) => self.remove_network(vni, &mut effects),
-                Change::Peer(id, peer) => self.set_node(id, peer, &mut effects),
+                Change::Peer(id, peer) => self.set_node(&id, peer, &mut effects),
                 Change::RemovePeer(id) => self.remove_node(&id, &mut effects),
                 Change::Binding(vni, key, binding) => self.set_binding((vni, key), binding, &mut effects),
                 Change::RemoveBinding(vni, key) => self.remove_binding((vni, key), &mut effects),

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::{Dhcp, Network};
-use crate::desired::{Applied, Change, Desired, DesiredBinding, DesiredPeer, StationReport, Update};
+use crate::desired::{Applied, Change, DesiredBinding, DesiredPeer, StationReport, Update};
 use crate::endpoint::EndpointStatus;
 use crate::key::PublicKey;
 use crate::netlink::tests::{in_netns, wait_for};
@@ -79,8 +79,8 @@ fn a_peer_is_found_at_its_second_address_changes_its_key_and_is_cut_off() {
         let nowhere: SocketAddr = "127.0.0.1:9".parse().unwrap();
         let dialled = peer("b", b.key, vec![nowhere, b.listen()]);
         let since = Instant::now();
-        a.step(vec![set(&network(7, "a")), dialled.clone()]).await;
         b.step(vec![set(&network(7, "b")), peer("a", a.key, Vec::new())]).await;
+        a.step(vec![set(&network(7, "a")), dialled]).await;
         let link = a.link_state(LinkState::Up).await;
         assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
         assert_eq!((link.address, link.node_id.as_deref()), (Some(b.listen()), Some("node-b")));
