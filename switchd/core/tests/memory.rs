@@ -51,7 +51,7 @@ fn binding(n: u32, source: Source) -> Binding {
 
 /// Bytes of memory that the process has.
 fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
-    1024 * line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("proc(5) names it");
+    1024 * line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of kB")
 }
