@@ -229,8 +229,11 @@ impl Switch {
         if !expired && from == Place::Local && self.flaps(i, active.at, now) {
             return Err(DropReason::Flapping);
         }
-        // With the generation that it moved away from: a claim is made against that.
-        let next = Active { at: from, source: Source::Learned, ..active };
+        // With the generation that it moved away from: a claim is made against that. Back where it was announced,
+        // all is as it was.
+        let named = self.tables.station(i).named == Some(from);
+        let source = if named { Source::Announced } else { Source::Learned };
+        let next = Active { at: from, source, ..active };
         self.tables.set_active(i, Some(next), now);
         self.tables.touch(i, now);
         if expired {

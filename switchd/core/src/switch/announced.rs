@@ -12,7 +12,8 @@
 //!
 //! The controller numbers places in the order in which it accepted the claims, each against the generation that its
 //! claimant had seen. A frame says more than the generation that was known when it came, and less than any later
-//! one: whoever still has the station then shows it with its next frame, and claims it anew.
+//! one: whoever still has the station then shows it with its next frame, and claims it anew. A frame from the place
+//! that the newest announcement names puts the station back as it was announced.
 
 use std::net::IpAddr;
 
@@ -74,7 +75,12 @@ impl Switch {
                 self.drop_empty(i);
             } else {
                 // Seen behind a peer, whose claim will be newer; or expired, and so back with its next frame.
-                self.tables.set_active(i, Some(Active { generation, ..active }), now);
+                self.tables.set_active(
+                    i,
+                    Some(Active { generation, source: Source::Learned, ..active }),
+                    now,
+                );
+                self.tables.station_mut(i).named = Some(Place::Local);
             }
         }
         self.tables.push_change_of(key);
@@ -127,20 +133,17 @@ impl Switch {
         news: bool,
         now: Time,
     ) -> Result<bool, BindingError> {
-        let withdrawn: Vec<_> = self
-            .tables
-            .station(i)
-            .ips
-            .iter()
-            .copied()
-            .filter(|ip| {
-                let entry = self.tables.ip(*ip);
-                entry.source == Source::Announced && !binding.ips.contains(&entry.ip)
-            })
-            .collect();
-        let mut changed = !withdrawn.is_empty();
-        for ip in withdrawn {
-            self.tables.remove_ip(ip);
+        let mut changed = false;
+        for ip in self.tables.station(i).ips.clone() {
+            let entry = self.tables.ip_mut(ip);
+            if binding.ips.contains(&entry.ip) {
+                continue;
+            }
+            entry.listed = false;
+            if entry.source == Source::Announced {
+                self.tables.remove_ip(ip);
+                changed = true;
+            }
         }
         for ip in &binding.ips {
             if !self.may_announce(i, *ip, binding, news, now) {

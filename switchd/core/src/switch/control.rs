@@ -81,7 +81,7 @@ impl Switch {
         let station = self.tables.station_mut(i);
         let prepared = station.prepared.take_if(|p| p.generation <= generation).is_some();
         let newer = station.prepared.as_ref().map(|p| p.generation);
-        let given = station.active.filter(|a| a.source == Source::Controller || a.generation > Generation(0));
+        let given = station.active.filter(|a| a.source != Source::Learned || a.generation > Generation(0));
         match (given, newer) {
             (Some(active), _) if active.generation > generation => {
                 return if prepared { Ok(true) } else { stale(active.generation) };

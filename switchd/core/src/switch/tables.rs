@@ -35,6 +35,8 @@ pub(super) struct Station {
     /// One of its IPs is, or was, a router's.
     pub(super) router: bool,
     pub(super) flap: Flap,
+    /// The place that its generation is of, which frames may have shown to be another since. Of announced ones.
+    pub(super) named: Option<Place>,
     /// It waits in [`LocalChanges`] already.
     noted: bool,
 }
@@ -70,6 +72,8 @@ pub(super) struct IpEntry {
     pub(super) station: StationIndex,
     pub(super) seen: Time,
     pub(super) source: Source,
+    /// Its station was announced with it.
+    pub(super) listed: bool,
     pub(super) router: bool,
     /// The first of the polls that went to the owner since it last named this IP.
     pub(super) polled: Option<Time>,
@@ -173,22 +177,29 @@ impl Tables {
         }
     }
 
-    /// Puts a station somewhere, or nowhere. The IPs of one that is no longer as it was announced age from now on.
+    /// Puts a station somewhere, or nowhere. The IPs that it was announced with do not age while it is where it was
+    /// announced.
     pub(super) fn set_active(&mut self, i: StationIndex, next: Option<Active>, now: Time) {
         let ip_until = now + self.limits.ip_age;
         let station = self.station_mut(i);
         let before = std::mem::replace(&mut station.active, next);
-        let announced = |a: Option<Active>| a.is_some_and(|a| a.source == Source::Announced);
-        if announced(before) && !announced(next) {
+        match next {
+            Some(Active { source: Source::Announced, at, .. }) => station.named = Some(at),
+            Some(a) if a.source == Source::Learned && a.generation > Generation(0) => {}
+            _ => station.named = None,
+        }
+        let stays = |a: Option<Active>| a.is_some_and(|a| a.source == Source::Announced && !a.is_ours());
+        if stays(before) != stays(next) {
+            let source = if stays(next) { Source::Announced } else { Source::Learned };
             station.until = station.until.max(ip_until);
             for n in 0..self.station(i).ips.len() {
                 let entry = self.ip_mut(self.station(i).ips[n]);
-                if entry.source == Source::Announced {
-                    (entry.source, entry.seen) = (Source::Learned, now);
+                if entry.listed && entry.source != Source::Controller {
+                    (entry.source, entry.seen) = (source, now);
                 }
             }
         }
-        let ours = |a: Option<Active>| a.is_some_and(|a| a.is_ours());
+        let ours = |a: Option<Active>| a.is_some_and(Active::is_ours);
         if ours(before) != ours(next) {
             self.push_change(i);
         }
@@ -211,6 +222,7 @@ impl Tables {
             ips: Vec::new(),
             router: false,
             flap: Flap::default(),
+            named: None,
             noted: false,
         }));
         self.by_mac.insert(pack_mac(&key), i);
@@ -235,6 +247,7 @@ impl Tables {
                 entry.seen = now;
                 (entry.polled, entry.missed) = (None, None);
                 entry.router = router.unwrap_or(entry.router && !stale);
+                entry.listed |= source == Source::Announced;
                 if source == Source::Controller || entry.source == Source::Learned {
                     entry.source = source;
                 }
@@ -257,6 +270,7 @@ impl Tables {
             let entry = self.ip_mut(i);
             (entry.station, entry.seen, entry.source) = (station, now, source);
             entry.router = router.unwrap_or(false);
+            entry.listed = source == Source::Announced;
             (entry.polled, entry.missed) = (None, None);
             let s = self.station_mut(station);
             s.ips.push(i);
@@ -281,6 +295,7 @@ impl Tables {
             station,
             seen: now,
             source,
+            listed: source == Source::Announced,
             router: router.unwrap_or(false),
             polled: None,
             missed: None,

@@ -261,6 +261,39 @@ fn a_local_frame_moves_it_here_with_its_ips_and_its_generation() {
 }
 
 #[test]
+fn back_where_it_was_announced_all_is_as_it_was() {
+    let mut sw = world(Known::MovedToP2(5));
+    hello(&mut sw, 2, AT1, at(600_000));
+    assert_eq!(now(&sw), Some((AT1, Source::Announced, 5)));
+    let year = 365 * 86_400_000;
+    sw.handle_timeout(at(year));
+    assert_eq!(local(&mut sw, &request(Family::V4, 1, 2), at(year)).0, Verdict::Answered);
+    // So with one of this bridge, but for its age.
+    let mut sw = world(Known::Confirmed(5));
+    hello(&mut sw, 2, AT1, at(0));
+    assert_eq!(now(&sw), Some((AT1, Source::Learned, 5)));
+    hello(&mut sw, 2, HERE, at(0));
+    assert_eq!(now(&sw), Some((HERE, Source::Announced, 5)));
+    sw.handle_timeout(at(1_202_000));
+    assert_eq!(sw.table_sizes(), (0, 0));
+    // Once it is withdrawn it is nowhere announced.
+    let mut sw = world(Known::MovedToP2(5));
+    assert_eq!(sw.remove_binding(station(2), Generation(5), at(0)), Ok(true));
+    hello(&mut sw, 2, AT1, at(0));
+    assert_eq!(now(&sw), Some((AT1, Source::Learned, 0)));
+}
+
+#[test]
+fn a_station_that_is_prepared_elsewhere_still_ages_here() {
+    let mut sw = world(Known::Confirmed(5));
+    sw.set_binding(Binding { state: State::Prepared, ..binding(2, AT1, 6) }, at(0)).unwrap();
+    sw.handle_timeout(at(1_202_000));
+    assert_eq!((sw.local_stations(at(1_202_000)).count(), sw.table_sizes()), (0, (1, 0)));
+    assert!(events(&mut sw).contains(&Event::LocalChanged { key: station(2) }));
+    assert_eq!(sw.bindings(at(1_202_000)).map(|b| b.state).collect::<Vec<_>>(), [State::Prepared]);
+}
+
+#[test]
 fn a_station_moved_away_by_an_announcement_is_corrected_on_the_bridge_and_may_come_back() {
     let mut sw = world(Known::Confirmed(5));
     hello(&mut sw, 1, HERE, at(0));
