@@ -51,5 +51,3 @@ pub use registry::{Registry, RestoreError};
 pub use sessions::{AgentSession, Condition, NodeRuntime, SwitchSession};
 pub use views::{DesiredInstance, DesiredNic, Peer, TransferEnds};
 
-#[cfg(test)]
-mod tests;

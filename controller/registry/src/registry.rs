@@ -46,6 +46,10 @@ pub struct Registry {
     pub(crate) started: Option<Timestamp>,
     /// Who asked for what is being handled.
     pub(crate) principal: String,
+    /// Instances that changed and whose bindings and operations have to follow.
+    pub(crate) touched: BTreeSet<InstanceId>,
+    /// When old records are cleared away next.
+    pub(crate) next_housekeeping: Timestamp,
 }
 
 /// Records that are not a registry's.
@@ -211,6 +215,7 @@ impl Registry {
             Input::Agent(node, input) => self.handle_agent(node, input),
             Input::ProviderResult { node, result } => self.handle_provider(node, result),
         };
+        self.settle();
         self.principal.clear();
         outcome
     }
