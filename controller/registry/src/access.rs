@@ -57,14 +57,20 @@ impl Registry {
 
     /// What a caller's idempotency key stands for, unless it has expired.
     #[must_use]
-    pub fn idempotency_key(&self, principal: &str, key: &str, now: crate::Timestamp) -> Option<&IdempotencyKey> {
+    pub fn idempotency_key(
+        &self,
+        principal: &str,
+        key: &str,
+        now: crate::Timestamp,
+    ) -> Option<&IdempotencyKey> {
         let found = self.idempotency_keys.get(&(principal.to_owned(), key.to_owned()))?;
         (found.expires > now).then_some(found)
     }
 
     pub(crate) fn put_idempotency_key(&mut self, key: IdempotencyKey) -> Outcome {
         let id = (key.principal.clone(), key.key.clone());
-        while self.idempotency_keys.len() >= IDEMPOTENCY_KEYS_MAX && !self.idempotency_keys.contains_key(&id) {
+        while self.idempotency_keys.len() >= IDEMPOTENCY_KEYS_MAX && !self.idempotency_keys.contains_key(&id)
+        {
             let first = self.idempotency_keys.iter().min_by_key(|(_, k)| k.expires).map(|(id, _)| id.clone());
             let Some(first) = first else { break };
             self.idempotency_keys.remove(&first);
@@ -111,14 +117,22 @@ impl Registry {
 
     pub(crate) fn expire_access(&mut self) {
         let now = self.now;
-        let expired: Vec<_> =
-            self.idempotency_keys.iter().filter(|(_, k)| k.expires <= now).map(|(id, _)| id.clone()).collect();
+        let expired: Vec<_> = self
+            .idempotency_keys
+            .iter()
+            .filter(|(_, k)| k.expires <= now)
+            .map(|(id, _)| id.clone())
+            .collect();
         for id in expired {
             self.idempotency_keys.remove(&id);
             self.mark(RecordKey::IdempotencyKey(id.0, id.1));
         }
-        let expired: Vec<_> =
-            self.api_tokens.values().filter(|t| t.expires.is_some_and(|at| at <= now)).map(|t| t.id).collect();
+        let expired: Vec<_> = self
+            .api_tokens
+            .values()
+            .filter(|t| t.expires.is_some_and(|at| at <= now))
+            .map(|t| t.id)
+            .collect();
         for id in expired {
             self.api_tokens.remove(&id);
             self.mark(RecordKey::ApiToken(id));

@@ -35,8 +35,10 @@ impl Registry {
         }
         if full {
             let held = self.index.bindings_at.get(&node).into_iter().flatten();
-            let learned = |k: &&BindingKey| self.bindings.get(k).is_some_and(|b| b.source == BindingSource::Learned);
-            let gone: Vec<BindingKey> = held.filter(|k| !claimed.contains(k)).filter(learned).cloned().collect();
+            let learned =
+                |k: &&BindingKey| self.bindings.get(k).is_some_and(|b| b.source == BindingSource::Learned);
+            let gone: Vec<BindingKey> =
+                held.filter(|k| !claimed.contains(k)).filter(learned).cloned().collect();
             for key in gone {
                 self.remove_binding(&key);
             }

@@ -5,7 +5,8 @@ use crate::{
     ids::{InstanceId, NodeId, OperationId},
     placement::{add_use, need_of},
     records::{
-        DesiredState, Instance, NodeState, Operation, OperationKind, OperationState, Provision, Stage, Subject,
+        DesiredState, Instance, NodeState, Operation, OperationKind, OperationState, Provision, Stage,
+        Subject,
     },
     refusal::Refusal,
     registry::Registry,
@@ -16,7 +17,9 @@ impl Registry {
         let mut node = self.live_node(reference)?.clone();
         let id = node.id;
         if let Some(operation) = node.operation {
-            return Err(Refusal::conflict(format!("{operation} works on {id}; wait for it or cancel it first")));
+            return Err(Refusal::conflict(format!(
+                "{operation} works on {id}; wait for it or cancel it first"
+            )));
         }
         if !force {
             self.check_drain(id)?;
@@ -91,7 +94,6 @@ impl Registry {
         }
         let concerned: Vec<InstanceId> =
             self.index.instances_at.get(&node).into_iter().flatten().copied().collect();
-        let total = concerned.len();
         for instance in concerned {
             if let Some(instance) = self.instances.get(&instance).cloned()
                 && let Err(why) = self.clear_away(&operation, node, instance)
@@ -102,16 +104,24 @@ impl Registry {
         }
         let left = self.index.instances_at.get(&node).map_or(0, std::collections::BTreeSet::len);
         if left > 0 {
-            if left == total || !operation.detail.starts_with(&left.to_string()) {
-                self.progress(id, "drain", operation.percent, &format!("{left} instances are to leave the node yet"));
-            }
+            self.progress(
+                id,
+                "drain",
+                operation.percent,
+                &format!("instances that are to leave the node yet: {left}"),
+            );
             return;
         }
         self.finish_removal(id, node);
     }
 
     /// One step towards the node being without this instance; an error if that cannot be.
-    fn clear_away(&mut self, removal: &Operation, node: NodeId, mut instance: Instance) -> Result<(), String> {
+    fn clear_away(
+        &mut self,
+        removal: &Operation,
+        node: NodeId,
+        mut instance: Instance,
+    ) -> Result<(), String> {
         let id = instance.id;
         let gone = self.agent_given_up(node);
         if gone && instance.leftovers.remove(&node).is_some() {
@@ -139,6 +149,7 @@ impl Registry {
         let tried = self.operations.values().rev().find(|o| {
             o.parent == Some(removal.id)
                 && o.kind == OperationKind::Migrate
+                && o.state != OperationState::Succeeded
                 && o.subjects.contains(&Subject::Instance(id))
         });
         let failed = tried.map(|o| o.error.clone().unwrap_or_default());
@@ -171,7 +182,9 @@ impl Registry {
 
     pub(crate) fn cancel_removal(&mut self, id: OperationId, node: NodeId, why: &str) -> Result<(), Refusal> {
         if self.nodes.get(&node).is_some_and(|n| n.state == NodeState::Removed) {
-            return Err(Refusal::conflict(format!("{node} is removed already; add it again with a new token")));
+            return Err(Refusal::conflict(format!(
+                "{node} is removed already; add it again with a new token"
+            )));
         }
         self.fail_removal(id, node, OperationState::Cancelled, why);
         Ok(())
@@ -207,7 +220,11 @@ impl Registry {
             if let Some(Subject::Instance(instance)) = child.subjects.first()
                 && !committed
             {
-                self.roll_back(*instance, OperationState::Cancelled, &format!("{id}, which it was part of, ended"));
+                self.roll_back(
+                    *instance,
+                    OperationState::Cancelled,
+                    &format!("{id}, which it was part of, ended"),
+                );
             }
         }
     }

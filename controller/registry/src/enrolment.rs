@@ -145,7 +145,8 @@ impl Registry {
 
     /// Nodes that a provider made, or makes, and that did not come in time are given up.
     pub(crate) fn expire_invitations(&mut self) {
-        let open = |id| self.tokens.values().any(|t| t.node == id && t.used_at.is_none() && t.expires > self.now);
+        let open =
+            |id| self.tokens.values().any(|t| t.node == id && t.used_at.is_none() && t.expires > self.now);
         let late: Vec<NodeId> = self
             .nodes
             .values()
@@ -159,8 +160,12 @@ impl Registry {
     }
 
     pub(crate) fn expire_tokens(&mut self) {
-        let old: Vec<TokenId> =
-            self.tokens.values().filter(|t| self.now.since(t.expires) > KEEP_TOKENS_MS).map(|t| t.id).collect();
+        let old: Vec<TokenId> = self
+            .tokens
+            .values()
+            .filter(|t| self.now.since(t.expires) > KEEP_TOKENS_MS)
+            .map(|t| t.id)
+            .collect();
         for id in old {
             self.tokens.remove(&id);
             self.mark(RecordKey::Token(id));

@@ -13,8 +13,8 @@ use crate::{
     networks::bindable,
     placement::Need,
     records::{
-        Binding, BindingKey, BindingSource, BindingState, DesiredState, Instance, Network, Nic, OperationKind,
-        OperationState, Phase, Stage, Subject, Subnet,
+        Binding, BindingKey, BindingSource, BindingState, DesiredState, Instance, Network, Nic,
+        OperationKind, OperationState, Phase, Stage, Subject, Subnet,
     },
     refusal::Refusal,
     registry::Registry,
@@ -75,9 +75,10 @@ impl Registry {
                 (Some(network), _) => Ok(vec![network.vni]),
                 (None, 1) => Ok(self.networks.keys().copied().collect()),
                 (None, 0) => Err(Refusal::not_ready("there is no network yet; create one first")),
-                (None, _) => {
-                    Err(Refusal::invalid("networks", "there are several and none is named `default`; name one"))
-                }
+                (None, _) => Err(Refusal::invalid(
+                    "networks",
+                    "there are several and none is named `default`; name one",
+                )),
             };
         }
         if references.len() > NICS_MAX {
@@ -129,7 +130,10 @@ impl Registry {
             let usable = |s: Subnet| !s.contains(*ip) || s.may_host(*ip);
             let repeated = chosen[place].contains(ip);
             if !subnets(network).all(usable) || network.gateways.contains(ip) || repeated {
-                return Err(Refusal::invalid("ips", format!("{ip} cannot be an instance's; choose another one")));
+                return Err(Refusal::invalid(
+                    "ips",
+                    format!("{ip} cannot be an instance's; choose another one"),
+                ));
             }
             if let Some(holder) = self.index.placed_ips.get(&(network.vni, *ip)) {
                 return Err(Refusal::conflict(format!("ips: {ip} is {holder}'s; choose another one")));
@@ -170,13 +174,19 @@ impl Registry {
         self.want(reference, DesiredState::Stopped, OperationKind::StopInstance)
     }
 
-    fn want(&mut self, reference: &str, desired: DesiredState, kind: OperationKind) -> Result<Outcome, Refusal> {
+    fn want(
+        &mut self,
+        reference: &str,
+        desired: DesiredState,
+        kind: OperationKind,
+    ) -> Result<Outcome, Refusal> {
         let mut instance = self.find_instance(reference)?.clone();
         self.check_idle(&instance)?;
         let step = if desired == DesiredState::Running { "start" } else { "stop" };
         let id = instance.id;
-        let operation = self.begin(kind, vec![Subject::Instance(id), Subject::Node(instance.node)], step, None);
-        if instance.phase == Phase::Failed && desired == DesiredState::Running {
+        let operation =
+            self.begin(kind, vec![Subject::Instance(id), Subject::Node(instance.node)], step, None);
+        if instance.phase == Phase::Failed {
             // An agent tries again when what it is told changes.
             instance.generation = Generation(self.next_revision().0);
             instance.phase = Phase::Pending;
@@ -278,7 +288,8 @@ impl Registry {
     /// Bindings follow from where the instance lives or goes, and whether it runs there.
     pub(crate) fn sync_bindings(&mut self, id: InstanceId) {
         let Some(instance) = self.instances.get(&id).cloned() else { return };
-        let leaving = instance.migration.as_ref().filter(|m| matches!(m.stage, Stage::Stop | Stage::Transfer));
+        let leaving =
+            instance.migration.as_ref().filter(|m| matches!(m.stage, Stage::Stop | Stage::Transfer));
         let (node, running) = match leaving {
             Some(migration) => (migration.to, false),
             None => (instance.node, instance.phase == Phase::Running),
@@ -312,7 +323,10 @@ fn check_command(command: &[String], env: &BTreeMap<String, String>) -> Result<(
         bad |= text.contains('\0');
     }
     if bytes > COMMAND_MAX {
-        return Err(Refusal::invalid("command", "command and environment are longer than 32 KiB; shorten them"));
+        return Err(Refusal::invalid(
+            "command",
+            "command and environment are longer than 32 KiB; shorten them",
+        ));
     }
     if bad {
         return Err(Refusal::invalid("command", "a zero byte cannot be passed to a program; leave it out"));

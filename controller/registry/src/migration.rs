@@ -120,7 +120,11 @@ impl Registry {
         instance.phase = if migration.from_has_copy { Phase::Stopped } else { Phase::Pending };
         instance.detail.clear();
         self.observed.remove(&instance.id);
-        self.event(EventKind::InstanceMoved, instance.id, format!("instance {} lives on {to} now", instance.name));
+        self.event(
+            EventKind::InstanceMoved,
+            instance.id,
+            format!("instance {} lives on {to} now", instance.name),
+        );
         self.enter(&mut instance, Stage::Start, "the destination starts it", |_| ());
     }
 
@@ -170,7 +174,11 @@ impl Registry {
                 instance.detail.clear();
                 instance.leftovers.insert(migration.to, migration.generation);
                 self.observed.remove(&id);
-                self.event(EventKind::InstanceMoved, id, format!("instance {id} lives on {} again", migration.from));
+                self.event(
+                    EventKind::InstanceMoved,
+                    id,
+                    format!("instance {id} lives on {} again", migration.from),
+                );
             } else {
                 why.push_str("; its old node has no copy to go back to, so it stays at the new one");
             }

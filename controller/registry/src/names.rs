@@ -35,7 +35,8 @@ pub(crate) fn check_name(field: &'static str, name: &str, max: usize, prefix: &s
 
 /// Text of a caller, short enough for a sentence.
 pub(crate) fn shown(text: &str) -> String {
-    let mut short: String = text.chars().take(NAME_MAX + 1).map(|c| if c.is_control() { '?' } else { c }).collect();
+    let mut short: String =
+        text.chars().take(NAME_MAX + 1).map(|c| if c.is_control() { '?' } else { c }).collect();
     if short.len() < text.len() {
         short.push_str("...");
     }

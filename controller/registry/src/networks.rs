@@ -56,11 +56,24 @@ impl Registry {
         Ok(Outcome::Network(vni))
     }
 
-    pub(crate) fn update_network(&mut self, reference: &str, update: NetworkUpdate) -> Result<Outcome, Refusal> {
+    pub(crate) fn update_network(
+        &mut self,
+        reference: &str,
+        update: NetworkUpdate,
+    ) -> Result<Outcome, Refusal> {
         let old = self.find_network(reference)?.clone();
         let mut new = old.clone();
-        let NetworkUpdate { mode, mtu, gateways, dhcp, anti_spoof, mss_clamp, broadcast_rate, broadcast_burst, nodes } =
-            update;
+        let NetworkUpdate {
+            mode,
+            mtu,
+            gateways,
+            dhcp,
+            anti_spoof,
+            mss_clamp,
+            broadcast_rate,
+            broadcast_burst,
+            nodes,
+        } = update;
         new.mode = mode.unwrap_or(new.mode);
         new.mtu = mtu.unwrap_or(new.mtu);
         new.gateways = gateways.unwrap_or(new.gateways);
@@ -73,6 +86,13 @@ impl Registry {
             new.nodes = self.membership(nodes.as_deref())?;
         }
         check_network(&new)?;
+        if let Some(gateway) =
+            new.gateways.iter().find(|ip| self.index.placed_ips.contains_key(&(new.vni, **ip)))
+        {
+            return Err(Refusal::conflict(format!(
+                "gateways: {gateway} is an instance's; choose another address"
+            )));
+        }
         if new == old {
             return Ok(Outcome::Network(old.vni));
         }
@@ -167,9 +187,10 @@ impl Registry {
             return Err(Refusal::invalid("vni", format!("{vni} is not a VNI; use 1 to 16777215, or none")));
         }
         match self.networks.get(&vni) {
-            Some(other) => {
-                Err(Refusal::conflict(format!("VNI {vni} is network {}'s; choose another, or none", other.name)))
-            }
+            Some(other) => Err(Refusal::conflict(format!(
+                "VNI {vni} is network {}'s; choose another, or none",
+                other.name
+            ))),
             None => Ok(vni),
         }
     }
@@ -186,7 +207,10 @@ impl Registry {
 
 fn check_network(network: &Network) -> Result<(), Refusal> {
     if !MTU.contains(&network.mtu) {
-        return Err(Refusal::invalid("mtu", format!("{} is outside 576 to 9216; guests use 1500", network.mtu)));
+        return Err(Refusal::invalid(
+            "mtu",
+            format!("{} is outside 576 to 9216; guests use 1500", network.mtu),
+        ));
     }
     if network.subnet_v6.is_some() && network.mtu < MTU_V6 {
         return Err(Refusal::invalid("mtu", "IPv6 needs 1280; raise it, or leave the IPv6 subnet out"));
@@ -219,7 +243,10 @@ fn check_subnet(field: &'static str, subnet: Option<Subnet>, v4: bool) -> Result
     let Some(subnet) = subnet else { return Ok(()) };
     let family = if v4 { "IPv4" } else { "IPv6" };
     if subnet.base().is_ipv4() != v4 {
-        return Err(Refusal::invalid(field, format!("{subnet} is not {family}; put it into the other field")));
+        return Err(Refusal::invalid(
+            field,
+            format!("{subnet} is not {family}; put it into the other field"),
+        ));
     }
     if subnet.length() < 8 || subnet.base().is_multicast() || subnet.base().is_loopback() {
         return Err(Refusal::invalid(field, format!("{subnet} cannot be a network's; use a private range")));

@@ -120,7 +120,8 @@ impl Registry {
                 }
             }
             (ProviderResult::DestroyFailed { error }, Provision::Destroying { .. }) => {
-                let why = format!("the node was removed, but its provider did not destroy it: {}", shown(&error));
+                let why =
+                    format!("the node was removed, but its provider did not destroy it: {}", shown(&error));
                 self.event(EventKind::Warning, id, &why);
                 node.operation = None;
                 self.put_node(node);
@@ -145,7 +146,9 @@ impl Registry {
 
     /// Takes a node out: its key is refused, its peers lose it, its bindings go. Instances must have gone before.
     pub(crate) fn retire_node(&mut self, id: NodeId, why: &str) {
-        let Some(mut node) = self.nodes.get(&id).filter(|n| n.state != NodeState::Removed).cloned() else { return };
+        let Some(mut node) = self.nodes.get(&id).filter(|n| n.state != NodeState::Removed).cloned() else {
+            return;
+        };
         let was_member = node.is_member();
         node.state = NodeState::Removed;
         why.clone_into(&mut node.removed_why);
@@ -184,7 +187,8 @@ impl Registry {
     }
 
     fn leave_networks(&mut self, id: NodeId) {
-        let listed = self.networks.values().filter(|n| matches!(&n.nodes, Membership::Nodes(l) if l.contains(&id)));
+        let listed =
+            self.networks.values().filter(|n| matches!(&n.nodes, Membership::Nodes(l) if l.contains(&id)));
         let listed: Vec<_> = listed.cloned().collect();
         for mut network in listed {
             if let Membership::Nodes(nodes) = &mut network.nodes {

@@ -5,7 +5,8 @@ use crate::{
     command::Outcome,
     ids::{InstanceId, NodeId, OperationId, Timestamp},
     records::{
-        DesiredState, NodeState, Operation, OperationKind, OperationState, Provision, RecordKey, Stage, Subject,
+        DesiredState, NodeState, Operation, OperationKind, OperationState, Provision, RecordKey, Stage,
+        Subject,
     },
     refusal::Refusal,
     registry::Registry,
@@ -50,7 +51,9 @@ impl Registry {
     }
 
     pub(crate) fn progress(&mut self, id: OperationId, step: &str, percent: u8, detail: &str) {
-        let Some(mut operation) = self.operations.get(&id).filter(|o| !o.is_finished()).cloned() else { return };
+        let Some(mut operation) = self.operations.get(&id).filter(|o| !o.is_finished()).cloned() else {
+            return;
+        };
         if operation.step != step {
             self.event(EventKind::OperationProgress, id, format!("{}: {step}", operation.kind.as_str()));
             step.clone_into(&mut operation.step);
@@ -66,7 +69,9 @@ impl Registry {
     }
 
     pub(crate) fn end(&mut self, id: OperationId, state: OperationState, error: Option<String>) {
-        let Some(mut operation) = self.operations.get(&id).filter(|o| !o.is_finished()).cloned() else { return };
+        let Some(mut operation) = self.operations.get(&id).filter(|o| !o.is_finished()).cloned() else {
+            return;
+        };
         let word = match state {
             OperationState::Succeeded => "succeeded",
             OperationState::Cancelled => "was cancelled",
@@ -99,7 +104,8 @@ impl Registry {
     }
 
     pub(crate) fn cancel_operation(&mut self, id: OperationId) -> Result<Outcome, Refusal> {
-        let operation = self.operations.get(&id).ok_or_else(|| Refusal::not_found("operation", &id.to_string()))?;
+        let operation =
+            self.operations.get(&id).ok_or_else(|| Refusal::not_found("operation", &id.to_string()))?;
         if operation.is_finished() {
             return Err(Refusal::conflict(format!("{id} has ended already; there is nothing to cancel")));
         }
@@ -131,7 +137,9 @@ impl Registry {
                 self.cancel_desired(instance, DesiredState::Running, why);
             }
             (OperationKind::DeleteInstance, ..) => {
-                return Err(Refusal::conflict("a deletion cannot be cancelled: its volume may be gone already"));
+                return Err(Refusal::conflict(
+                    "a deletion cannot be cancelled: its volume may be gone already",
+                ));
             }
             _ => self.end(id, OperationState::Cancelled, Some(why)),
         }
@@ -159,7 +167,9 @@ impl Registry {
                 .running
                 .iter()
                 .copied()
-                .filter(|id| self.operations.get(id).is_some_and(|o| o.kind == OperationKind::RemoveComputeNode))
+                .filter(|id| {
+                    self.operations.get(id).is_some_and(|o| o.kind == OperationKind::RemoveComputeNode)
+                })
                 .collect();
             for removal in removals {
                 self.advance_removal(removal);
@@ -205,7 +215,10 @@ impl Registry {
             self.next_housekeeping = self.now.plus(HOUSEKEEPING_MS);
             self.expire_access();
             self.expire_tokens();
-            let old = self.operations.values().filter(|o| o.finished.is_some_and(|at| self.now.since(at) > KEEP_MS));
+            let old = self
+                .operations
+                .values()
+                .filter(|o| o.finished.is_some_and(|at| self.now.since(at) > KEEP_MS));
             let old: Vec<OperationId> = old.map(|o| o.id).collect();
             for id in old {
                 self.forget_operation(id);
@@ -215,7 +228,9 @@ impl Registry {
 
     fn prune_count(&mut self) {
         while self.operations.len() > KEEP_COUNT {
-            let Some(oldest) = self.operations.values().find(|o| o.is_finished()).map(|o| o.id) else { break };
+            let Some(oldest) = self.operations.values().find(|o| o.is_finished()).map(|o| o.id) else {
+                break;
+            };
             self.forget_operation(oldest);
         }
     }

@@ -26,7 +26,8 @@ impl Registry {
             add_use(&mut used, instance.node, &instance.limits);
             // Until the commit it takes room at both; from then on the destination is `node`, and the source keeps
             // the copy that it may have to run again.
-            for node in instance.migration.iter().flat_map(|m| [m.from, m.to]).filter(|n| *n != instance.node) {
+            for node in instance.migration.iter().flat_map(|m| [m.from, m.to]).filter(|n| *n != instance.node)
+            {
                 add_use(&mut used, node, &instance.limits);
             }
         }
@@ -45,9 +46,16 @@ impl Registry {
     pub(crate) fn check_fit(&self, node: &Node, need: &Need<'_>, used: &Used) -> Result<(), Refusal> {
         let id = node.id;
         match node.state {
+            NodeState::Enrolled if node.operation.is_some() => {
+                return Err(Refusal::not_ready(format!(
+                    "{id} is still being added; wait for it or take another"
+                )));
+            }
             NodeState::Enrolled => {}
             NodeState::Invited => {
-                return Err(Refusal::not_ready(format!("{id} has not enrolled yet; wait for it or take another")));
+                return Err(Refusal::not_ready(format!(
+                    "{id} has not enrolled yet; wait for it or take another"
+                )));
             }
             NodeState::Draining | NodeState::Removed => {
                 return Err(Refusal::conflict(format!("{id} is being removed; take another node")));
@@ -66,7 +74,9 @@ impl Registry {
         }
         let missing = need.vnis.iter().find(|v| self.networks.get(v).is_none_or(|n| !n.nodes.includes(id)));
         if let Some(vni) = missing {
-            return Err(Refusal::conflict(format!("{id} does not have network {vni}; add it to the network")));
+            return Err(Refusal::conflict(format!(
+                "{id} does not have network {vni}; add it to the network"
+            )));
         }
         let (memory, disk) = used.get(&id).copied().unwrap_or_default();
         let free = node.capacity.memory_bytes.saturating_sub(memory);

@@ -112,12 +112,10 @@ impl Registry {
                 let why = format!("{from} could not stop or send it: {}", short(&status.detail));
                 self.roll_back(id, OperationState::Failed, &why);
             }
-            (Stage::Transfer, InstanceState::Absent) => {
-                if migration.from_has_copy {
-                    instance.phase = Phase::Lost;
-                    self.put_instance(instance);
-                    self.roll_back(id, OperationState::Failed, &format!("{from} lost its copy"));
-                }
+            (Stage::Transfer, InstanceState::Absent) if migration.from_has_copy => {
+                instance.phase = Phase::Lost;
+                self.put_instance(instance);
+                self.roll_back(id, OperationState::Failed, &format!("{from} lost its copy"));
             }
             (Stage::Transfer, InstanceState::Stopped) if status.uploaded && migration.from_has_copy => {
                 migration.uploaded = true;
@@ -187,7 +185,8 @@ impl Registry {
             } else if let Some(migration) = source {
                 migration.from_has_copy = false;
             } else if instance.node == node
-                && (instance.desired == DesiredState::Absent || (committed && instance.phase != Phase::Pending))
+                && (instance.desired == DesiredState::Absent
+                    || (committed && instance.phase != Phase::Pending))
             {
                 instance.phase = Phase::Lost;
             }
@@ -203,7 +202,8 @@ impl Registry {
     }
 
     fn report_lost(&mut self, instance: &Instance) {
-        let message = format!("instance {} is not on {} any more and is made again", instance.name, instance.node);
+        let message =
+            format!("instance {} is not on {} any more and is made again", instance.name, instance.node);
         self.event(EventKind::InstanceLost, instance.id, message);
     }
 }

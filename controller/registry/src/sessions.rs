@@ -169,7 +169,10 @@ impl Registry {
             Some(record) if record.is_member() => Ok(()),
             Some(record) => Err(Refusal::forbidden(
                 "node-removed",
-                format!("{node} is not a node (any more): {}; join again with a new token", record.removed_why),
+                format!(
+                    "{node} is not a node (any more): {}; join again with a new token",
+                    record.removed_why
+                ),
             )),
         }
     }
@@ -188,11 +191,14 @@ impl Registry {
         if old_boot != boot && old_alive {
             let condition = Condition::Cloned { since: now, machine: machine.to_owned() };
             self.runtime.entry(node).or_default().conditions = vec![condition];
-            let message = "a second machine has its key: remove the copy's key and let it join with a token of its own";
+            let message =
+                "a second machine has its key: remove the copy's key and let it join with a token of its own";
             self.event(EventKind::NodeCloned, node, message);
             return Err(Refusal::forbidden(
                 "cloned",
-                format!("{node} has a session from another machine with this key; join with a token of your own"),
+                format!(
+                    "{node} has a session from another machine with this key; join with a token of your own"
+                ),
             ));
         }
         self.runtime.entry(node).or_default().conditions.clear();

@@ -52,7 +52,10 @@ impl Registry {
             ));
         }
         if new.cores_milli == 0 {
-            return Err(Refusal::invalid("cores", "an instance needs more than 0 cores; 0.1 is a tenth of one"));
+            return Err(Refusal::invalid(
+                "cores",
+                "an instance needs more than 0 cores; 0.1 is a tenth of one",
+            ));
         }
         if new.memory_bytes < MEMORY_MIN {
             return Err(Refusal::invalid("memory", "less than 4 MiB; an instance cannot run in that"));
@@ -63,8 +66,11 @@ impl Registry {
         }
         let id = TypeId(self.next_number(|c| &mut c.instance_type));
         self.event(EventKind::TypeAdded, id, format!("type {} was added", new.name));
-        let limits =
-            Limits { cores_milli: new.cores_milli, memory_bytes: new.memory_bytes, disk_bytes: new.disk_bytes };
+        let limits = Limits {
+            cores_milli: new.cores_milli,
+            memory_bytes: new.memory_bytes,
+            disk_bytes: new.disk_bytes,
+        };
         let record = InstanceType {
             id,
             name: new.name,
@@ -94,7 +100,10 @@ pub(crate) fn check_image(image: &str) -> Result<(), Refusal> {
     if image.len() > 255 || image.starts_with('.') || !image.bytes().all(allowed) {
         return Err(Refusal::invalid(
             "image",
-            format!("`{}` is not the name of an image; name a file in the nodes' image directory", shown(image)),
+            format!(
+                "`{}` is not the name of an image; name a file in the nodes' image directory",
+                shown(image)
+            ),
         ));
     }
     Ok(())

@@ -155,7 +155,9 @@ impl Subnet {
         let v4 = self.base.is_ipv4();
         self.host_range().map(move |n| {
             if v4 {
-                IpAddr::V4(Ipv4Addr::from_bits(u32::try_from(n & 0xffff_ffff).expect("the mask leaves 32 bits")))
+                IpAddr::V4(Ipv4Addr::from_bits(
+                    u32::try_from(n & 0xffff_ffff).expect("the mask leaves 32 bits"),
+                ))
             } else {
                 IpAddr::V6(Ipv6Addr::from_bits(n))
             }
