@@ -292,15 +292,17 @@ impl World {
 
     /// The switch of a node takes in what is new; the result must be what a snapshot says.
     pub fn sync_switch(&mut self, node: NodeId) {
-        let snapshot = self.registry.snapshot_for(node);
+        let mut snapshot = self.registry.snapshot_for(node);
+        forget_members(&mut snapshot.networks);
         let Some(view) = self.views.get_mut(&node) else {
             self.views.insert(node, snapshot);
             return;
         };
-        let Some(delta) = self.registry.changes_since(node, view.revision) else {
+        let Some(mut delta) = self.registry.changes_since(node, view.revision) else {
             *view = snapshot;
             return;
         };
+        forget_members(&mut delta.networks);
         view.revision = delta.revision;
         replace(&mut view.networks, delta.networks, &delta.removed_networks, |n| n.vni);
         view.bindings.retain(|b| !delta.removed_networks.contains(&b.key.vni));
@@ -380,8 +382,6 @@ impl World {
             registry.tokens().keys().map(|id| id.0).max(),
             registry.types().keys().map(|id| id.0).max(),
         ];
-        let old: BTreeSet<String> = BTreeSet::new();
-        _ = old;
         for (seen, newest) in self.seen_ids.iter_mut().zip(newest) {
             *seen = (*seen).max(newest.unwrap_or(0));
         }
@@ -392,6 +392,13 @@ impl World {
                 assert!(counter >= *seen, "an id would be given out again");
             }
         }
+    }
+}
+
+/// Which other nodes have a network is not told to switches.
+fn forget_members(networks: &mut [Network]) {
+    for network in networks {
+        network.nodes = Membership::All;
     }
 }
 
