@@ -94,7 +94,7 @@ impl Switch {
         Ok(prepared || given.is_some())
     }
 
-    /// Ends what the controller said of a station that has not been seen elsewhere since.
+    /// Ends what the controller said of a station. Where frames showed it, it stays, without a generation.
     fn forget(&mut self, i: StationIndex, active: Active, now: Time) {
         let by_frames = active.source == Source::Learned || active.is_ours();
         if by_frames {
