@@ -1,1 +1,3 @@
-//! The controller.
+//! The controller: registers nodes and placement, introduces switches to each other, offers the management API.
+
+pub mod store;
