@@ -1,3 +1,4 @@
 //! The controller: registers nodes and placement, introduces switches to each other, offers the management API.
 
+pub mod provider;
 pub mod store;
