@@ -1,6 +1,5 @@
 //! The controller: registers nodes and placement, introduces switches to each other, offers the management API.
 
-pub mod api_tokens;
 pub mod config;
 pub mod provider;
 pub mod store;
