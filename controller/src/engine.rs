@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use controller_registry::{
-    Command, Effect, Input, NodeId, Outcome, PublicKey, Record, Refusal, RefusalKind, Registry, Request, Timestamp,
+    Command, Effect, Input, NodeId, Outcome, PublicKey, Record, Refusal, RefusalKind, Registry, Request,
+    Timestamp,
 };
 use tokio::sync::{RwLock, mpsc, oneshot, watch};
 
@@ -72,12 +73,16 @@ impl Engine {
     /// Reads the registry from the store and starts the writer. `providers` are the names that
     /// `add_compute_node` may name. Blocks on the store.
     pub fn start(store: Arc<dyn Store>, providers: Vec<String>) -> Result<Started, StartError> {
-        let mut registry = load(&*store)?;
-        registry.resume(now());
+        let registry = load(&*store)?;
+        let unfinished = registry.resume();
         let (jobs, inbox) = mpsc::channel(JOBS);
         let (effects, on_effects) = mpsc::unbounded_channel();
+        for effect in unfinished {
+            // The receiver is right here.
+            let _ = effects.send(effect);
+        }
         let shared = Arc::new(Shared {
-            keys: Keys::of(registry.nodes()),
+            keys: Keys::of(registry.nodes().values()),
             registry: RwLock::new(registry),
             events: EventLog::new(now().0),
             published: watch::channel(0).0,
@@ -140,6 +145,19 @@ impl Engine {
         self.shared.keys.contains(key)
     }
 
+    /// Whether a node has a key and is not removed. Never waits.
+    pub fn is_member(&self, node: NodeId) -> bool {
+        self.shared.keys.contains_node(node)
+    }
+
+    /// Lets the node's agent look whether it shall run something else.
+    pub fn wake_agent(&self, node: NodeId) {
+        let agents = self.shared.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(agent) = agents.get(&node) {
+            agent.send_modify(|count| *count += 1);
+        }
+    }
+
     /// Completes with the reason when the store has failed. The controller has to stop then: what is in memory is
     /// ahead of the disk, so nobody is shown it any more.
     pub async fn failed(&self) -> Arc<StoreError> {
@@ -176,7 +194,9 @@ impl Engine {
     }
 
     fn check(&self, input: &Input) -> Result<(), Refusal> {
-        let Input::Command(Request { command: Command::AddComputeNode(node), .. }) = input else { return Ok(()) };
+        let Input::Command(Request { command: Command::AddComputeNode(node), .. }) = input else {
+            return Ok(());
+        };
         if self.shared.providers.contains(&node.provider) {
             return Ok(());
         }
@@ -206,7 +226,7 @@ pub fn load(store: &dyn Store) -> Result<Registry, StartError> {
             .map_err(|error| StartError::Record { key: key.clone(), detail: error.to_string() })?;
         records.push(record);
     }
-    Registry::restore(records).map_err(|error| StartError::Registry(error.to_string()))
+    Registry::restore(records.into_iter()).map_err(|error| StartError::Registry(error.to_string()))
 }
 
 /// Why the engine did not start.

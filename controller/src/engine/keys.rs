@@ -39,4 +39,8 @@ impl Keys {
     pub(super) fn contains(&self, key: &PublicKey) -> bool {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).keys.contains(key)
     }
+
+    pub(super) fn contains_node(&self, node: NodeId) -> bool {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner).by_node.contains_key(&node)
+    }
 }

@@ -25,22 +25,18 @@ pub(super) struct Writer {
 impl Writer {
     /// Until the last engine is dropped, or the store fails.
     pub(super) fn run(mut self) {
-        // What resuming changed goes first.
         let mut batch = Vec::new();
-        loop {
-            if let Err(error) = self.carry_out(&mut batch) {
-                tracing::error!(%error, "what was decided could not be stored; the controller stops");
-                self.shared.failure.send_replace(Some(Arc::new(error)));
-                return;
-            }
-            match self.inbox.blocking_recv() {
-                Some(job) => batch.push(job),
-                None => return,
-            }
+        while let Some(job) = self.inbox.blocking_recv() {
+            batch.push(job);
             while batch.len() < BATCH
                 && let Ok(job) = self.inbox.try_recv()
             {
                 batch.push(job);
+            }
+            if let Err(error) = self.carry_out(&mut batch) {
+                tracing::error!(%error, "what was decided could not be stored; the controller stops");
+                self.shared.failure.send_replace(Some(Arc::new(error)));
+                return;
             }
         }
     }
@@ -53,7 +49,7 @@ impl Writer {
         let mut answers = Vec::with_capacity(batch.len());
         for job in batch.drain(..) {
             count(&counters.inputs, 1);
-            let answer = registry.handle(now(), job.input);
+            let answer = registry.handle(job.input, now());
             if answer.is_err() {
                 count(&counters.refusals, 1);
             }
@@ -81,7 +77,8 @@ impl Writer {
         let start = Instant::now();
         let transaction = writes.iter().fold(Transaction::default(), |transaction, write| match write {
             Write::Put(record) => {
-                let value = serde_json::to_vec(record).expect("records have text keys only, so they are JSON");
+                let value =
+                    serde_json::to_vec(record).expect("records have text keys only, so they are JSON");
                 transaction.put(record.key().to_string(), value)
             }
             Write::Remove(key) => transaction.delete(key.to_string()),

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use controller_api::node as proto;
 use controller_registry::{
     AntiSpoof, Binding, BindingClaim, BindingKey, BindingSource, BindingState, BindingWithdrawal, Capacity,
-    ClaimRefusal, ClaimRefusalReason, DesiredInstance, DesiredState, Dhcp, Generation, InstanceState, InstanceStatus,
-    Mac, Mode, Network, NodeId, Peer, Vni,
+    ClaimRefusal, ClaimRefusalReason, DesiredInstance, DesiredState, Dhcp, Generation, InstanceState,
+    InstanceStatus, Mac, Mode, Network, NodeId, Peer, Vni,
 };
 
 /// What is wrong with a message: a sentence with the field.
@@ -129,13 +129,15 @@ pub(super) fn withdrawal(from: proto::BindingWithdrawal) -> Result<BindingWithdr
 /// The addresses that a switch says it has, and the one that its session comes from; each once, in this order.
 pub(super) fn addresses(from: &proto::RegisterSwitch, remote: SocketAddr) -> Result<Vec<SocketAddr>, Wrong> {
     if from.addresses.len() > MAX_ADDRESSES {
-        return Err(format!("register.addresses: {}, at most {MAX_ADDRESSES} are kept", from.addresses.len()));
+        return Err(format!(
+            "register.addresses: {}, at most {MAX_ADDRESSES} are kept",
+            from.addresses.len()
+        ));
     }
     let mut addresses = Vec::new();
     for text in &from.addresses {
-        let address: SocketAddr = text
-            .parse()
-            .map_err(|_| format!("register.addresses: {text:.60?} is no address with a port"))?;
+        let address: SocketAddr =
+            text.parse().map_err(|_| format!("register.addresses: {text:.60?} is no address with a port"))?;
         if !addresses.contains(&address) {
             addresses.push(address);
         }

@@ -51,10 +51,19 @@ impl Observed {
     /// The bridge of a network on a node; empty if it was not said.
     pub(super) fn bridge(&self, node: NodeId, vni: Vni) -> String {
         let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
-        nodes.get(&node).and_then(|reports| reports.networks.get(&vni)).map(|n| n.bridge.clone()).unwrap_or_default()
+        nodes
+            .get(&node)
+            .and_then(|reports| reports.networks.get(&vni))
+            .map(|n| n.bridge.clone())
+            .unwrap_or_default()
     }
 
-    pub(super) fn take_links(&self, node: NodeId, report: proto::LinkReport, at: Timestamp) -> Result<(), Wrong> {
+    pub(super) fn take_links(
+        &self,
+        node: NodeId,
+        report: proto::LinkReport,
+        at: Timestamp,
+    ) -> Result<(), Wrong> {
         if report.links.len() > MAX_LINKS {
             return Err(format!("links: {}, at most {MAX_LINKS} are kept", report.links.len()));
         }

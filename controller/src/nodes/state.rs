@@ -9,9 +9,15 @@ use super::convert;
 /// Everything, as a snapshot.
 pub(super) fn snapshot(epoch: u64, snapshot: &Snapshot) -> Vec<proto::StateUpdate> {
     let mut parts = Parts::new(epoch, snapshot.revision.0, true);
-    snapshot.networks.iter().for_each(|network| parts.add(convert::network(network), |part| &mut part.networks));
+    snapshot
+        .networks
+        .iter()
+        .for_each(|network| parts.add(convert::network(network), |part| &mut part.networks));
     snapshot.peers.iter().for_each(|peer| parts.add(convert::peer(peer), |part| &mut part.peers));
-    snapshot.bindings.iter().for_each(|binding| parts.add(convert::binding(binding), |part| &mut part.bindings));
+    snapshot
+        .bindings
+        .iter()
+        .for_each(|binding| parts.add(convert::binding(binding), |part| &mut part.bindings));
     parts.finish()
 }
 
@@ -27,7 +33,10 @@ pub(super) fn delta(epoch: u64, delta: &Delta) -> Vec<proto::StateUpdate> {
     delta.networks.iter().for_each(|network| parts.add(convert::network(network), |part| &mut part.networks));
     delta.peers.iter().for_each(|peer| parts.add(convert::peer(peer), |part| &mut part.peers));
     delta.bindings.iter().for_each(|binding| parts.add(convert::binding(binding), |part| &mut part.bindings));
-    delta.removed_bindings.iter().for_each(|key| parts.add(convert::key(key), |part| &mut part.removed_bindings));
+    delta
+        .removed_bindings
+        .iter()
+        .for_each(|key| parts.add(convert::key(key), |part| &mut part.removed_bindings));
     parts.finish()
 }
 
@@ -84,7 +93,14 @@ mod tests {
             key: BindingKey {
                 vni: Vni(7),
                 vlans: vec![],
-                mac: Mac([2, 0, i.to_be_bytes()[0], i.to_be_bytes()[1], i.to_be_bytes()[2], i.to_be_bytes()[3]]),
+                mac: Mac([
+                    2,
+                    0,
+                    i.to_be_bytes()[0],
+                    i.to_be_bytes()[1],
+                    i.to_be_bytes()[2],
+                    i.to_be_bytes()[3],
+                ]),
             },
             ips: vec![std::net::Ipv4Addr::from_bits(0x0a00_0000 + i).into()],
             node: NodeId(3),
@@ -106,7 +122,11 @@ mod tests {
         };
         let parts = snapshot(1, &all);
         assert!(parts.len() > 2);
-        assert!(parts.iter().all(|part| part.encoded_len() <= PART_BYTES + 1000 && part.snapshot && part.revision == 5));
+        assert!(
+            parts
+                .iter()
+                .all(|part| part.encoded_len() <= PART_BYTES + 1000 && part.snapshot && part.revision == 5)
+        );
         assert_eq!(parts.iter().map(|part| part.bindings.len()).sum::<usize>(), 100_000);
         let (last, others) = parts.split_last().unwrap();
         assert!(others.iter().all(|part| part.more) && !last.more);
