@@ -31,11 +31,10 @@ pub(super) async fn run(
     let mut changed = shared.engine.agent_changed(node);
     session.welcome(&shared, node).await;
     let mut reader = Reader { shared: shared.clone(), node, handle: session.handle.clone() };
-    let life = session.handle.life.clone();
     let mut sender = DesiredSender { shared: shared.clone(), node, last: None };
     let end = tokio::select! {
         () = session.pump(&mut changed, &mut sender) => None,
-        closing = session::take_all(&shared, &mut inbound, &life, &mut reader) => Some(closing),
+        closing = session::take_all(&shared, &mut inbound, &mut reader) => Some(closing),
     };
     let number = session.handle.session;
     let closing = session.handle.closing.borrow().clone().or(end).unwrap_or(Closing::Ended);

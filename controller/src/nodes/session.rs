@@ -120,7 +120,6 @@ pub(super) async fn first<In>(inbound: &mut Streaming<In>) -> Result<In, Closing
 pub(super) async fn take_all<In>(
     shared: &Shared,
     inbound: &mut Streaming<In>,
-    life: &Life,
     reader: &mut impl Take<In>,
 ) -> Closing {
     let silence = shared.limits.heartbeat() * SILENT_HEARTBEATS;
@@ -134,7 +133,6 @@ pub(super) async fn take_all<In>(
                 return Closing::Ended;
             }
         };
-        life.hear();
         shared.counters.messages.add(1);
         if let Err(closing) = reader.take(message).await {
             return closing;

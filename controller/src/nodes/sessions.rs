@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use controller_registry::{NodeId, PublicKey};
 use tokio::sync::{mpsc, watch};
@@ -63,29 +63,19 @@ impl<M: Outgoing> Handle<M> {
     }
 }
 
-/// The signs of life of a session's other end.
+/// The heartbeats that a session's other end answered.
 #[derive(Debug)]
 pub(super) struct Life {
-    heard: Mutex<Instant>,
-    /// The highest heartbeat that was answered.
     answered: watch::Sender<u64>,
 }
 
 impl Life {
     pub(super) fn new() -> Life {
-        Life { heard: Mutex::new(Instant::now()), answered: watch::channel(0).0 }
-    }
-
-    pub(super) fn hear(&self) {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        Life { answered: watch::channel(0).0 }
     }
 
     pub(super) fn answer(&self, sequence: u64) {
         self.answered.send_modify(|answered| *answered = sequence.max(*answered));
-    }
-
-    pub(super) fn silence(&self) -> Duration {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 }
 

@@ -36,12 +36,11 @@ pub(super) async fn run(
     };
     session.welcome(&shared, node).await;
     let mut reader = Reader::new(shared.clone(), node, caller, &session);
-    let life = session.handle.life.clone();
     let mut sender = StateSender { shared: shared.clone(), node, known };
     let mut changed = shared.engine.published();
     let end = tokio::select! {
         () = session.pump(&mut changed, &mut sender) => None,
-        closing = session::take_all(&shared, &mut inbound, &life, &mut reader) => Some(closing),
+        closing = session::take_all(&shared, &mut inbound, &mut reader) => Some(closing),
     };
     // The reason of whoever ended it first counts.
     let number = session.handle.session;
