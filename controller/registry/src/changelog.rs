@@ -151,8 +151,10 @@ impl Registry {
     /// All that a node sees.
     #[must_use]
     pub fn snapshot_for(&self, node: NodeId) -> Snapshot {
-        let networks: Vec<Network> = self.networks.values().filter(|n| n.nodes.includes(node)).cloned().collect();
-        let peers = self.nodes.keys().filter(|id| **id != node).filter_map(|id| self.peer_of(node, *id)).collect();
+        let networks: Vec<Network> =
+            self.networks.values().filter(|n| n.nodes.includes(node)).cloned().collect();
+        let peers =
+            self.nodes.keys().filter(|id| **id != node).filter_map(|id| self.peer_of(node, *id)).collect();
         let bindings = networks.iter().flat_map(|n| self.bindings_of(n.vni)).cloned().collect();
         Snapshot { revision: self.counters.revision, networks, peers, bindings }
     }
