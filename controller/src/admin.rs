@@ -93,7 +93,9 @@ impl Admin {
                     tokio::spawn(async move {
                         match tokio::time::timeout(TIMEOUT, admin.attend(stream)).await {
                             Ok(Ok(())) => {}
-                            Ok(Err(error)) => tracing::debug!(%error, "a client of the admin socket went away"),
+                            Ok(Err(error)) => {
+                                tracing::debug!(%error, "a client of the admin socket went away")
+                            }
                             Err(_) => tracing::debug!("a client of the admin socket was too slow"),
                         }
                     });

@@ -229,6 +229,29 @@ pub fn load(store: &dyn Store) -> Result<Registry, StartError> {
     Registry::restore(records.into_iter()).map_err(|error| StartError::Registry(error.to_string()))
 }
 
+/// Carries out inputs on the store of a stopped controller; the outcome is the last one's. All or none.
+pub fn apply(store: &dyn Store, inputs: impl IntoIterator<Item = Input>) -> Result<Outcome, ApplyError> {
+    let mut registry = load(store)?;
+    let mut outcome = Outcome::Done;
+    for input in inputs {
+        outcome = registry.handle(input, now())?;
+    }
+    let changes = registry.take_changes();
+    store.commit(writer::transaction(&changes.writes)).map_err(StartError::from)?;
+    Ok(outcome)
+}
+
+/// Why inputs were not carried out on a store.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The store is no registry's.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The registry refused.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
 /// Why the engine did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {

@@ -92,10 +92,13 @@ impl Job {
         let (node, result) = match effect {
             Effect::CreateNode { operation, node, provider, name, node_type } => {
                 let result = self.create(operation, node, &provider, name, node_type, cancel).await;
-                (node, result.map_or_else(
-                    |error| ProviderResult::CreateFailed { error },
-                    |reference| ProviderResult::Created { reference },
-                ))
+                (
+                    node,
+                    result.map_or_else(
+                        |error| ProviderResult::CreateFailed { error },
+                        |reference| ProviderResult::Created { reference },
+                    ),
+                )
             }
             Effect::DestroyNode { node, provider, name, reference } => {
                 let result = self.destroy(node, &provider, name, reference, cancel).await;
@@ -179,7 +182,10 @@ impl Job {
     }
 
     async fn machine_type(&self, name: String) -> MachineType {
-        let found = self.engine.read(|registry| registry.find_type(&name).ok().map(|found| found.limits.clone())).await;
+        let found = self
+            .engine
+            .read(|registry| registry.find_type(&name).ok().map(|found| found.limits.clone()))
+            .await;
         let limits = found.unwrap_or_default();
         MachineType {
             name,

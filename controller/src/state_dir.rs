@@ -99,7 +99,8 @@ impl StateDir {
     pub fn files(&self) -> Result<Vec<(String, Vec<u8>)>, StateError> {
         let read = |name: &str| {
             let path = self.path.join(name);
-            let content = std::fs::read(&path).map_err(|source| StateError::Io { step: "read", path, source })?;
+            let content =
+                std::fs::read(&path).map_err(|source| StateError::Io { step: "read", path, source })?;
             Ok((name.to_owned(), content))
         };
         [CLUSTER_KEY, CERTIFICATE, CERTIFICATE_KEY, SETUP].into_iter().map(read).collect()
@@ -132,8 +133,11 @@ impl StateDir {
 
 /// SHA-256 of the first certificate of a PEM file, in hexadecimal: what clients pin.
 pub fn fingerprint(certificate: &Path) -> Result<String, StateError> {
-    let text = std::fs::read_to_string(certificate)
-        .map_err(|source| StateError::Io { step: "read", path: certificate.to_owned(), source })?;
+    let text = std::fs::read_to_string(certificate).map_err(|source| StateError::Io {
+        step: "read",
+        path: certificate.to_owned(),
+        source,
+    })?;
     let malformed = || StateError::Malformed(certificate.to_owned());
     let (_, rest) = text.split_once("-----BEGIN CERTIFICATE-----").ok_or_else(malformed)?;
     let (body, _) = rest.split_once("-----END CERTIFICATE-----").ok_or_else(malformed)?;
@@ -181,10 +185,10 @@ pub enum StateError {
 
 fn certificate_names(advertise: &[String]) -> Result<Vec<String>, String> {
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
-    if let Ok(name) = nix::unistd::gethostname()
-        && let Some(name) = name.to_str().filter(|name| config::check_advertise(name).is_ok())
+    if let Ok(name) = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        && config::check_advertise(name.trim()).is_ok()
     {
-        names.push(name.to_owned());
+        names.push(name.trim().to_owned());
     }
     for address in advertise {
         names.push(config::check_advertise(address)?.0);

@@ -18,7 +18,11 @@ impl AdminClient {
     pub fn connect(path: &Path) -> Result<Option<AdminClient>, ClientError> {
         match UnixStream::connect(path) {
             Ok(stream) => Ok(Some(AdminClient { stream, path: path.to_owned() })),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+            {
+                Ok(None)
+            }
             Err(source) => Err(ClientError::Io { path: path.to_owned(), source }),
         }
     }

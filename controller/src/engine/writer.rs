@@ -75,15 +75,7 @@ impl Writer {
             return Ok(());
         }
         let start = Instant::now();
-        let transaction = writes.iter().fold(Transaction::default(), |transaction, write| match write {
-            Write::Put(record) => {
-                let value =
-                    serde_json::to_vec(record).expect("records have text keys only, so they are JSON");
-                transaction.put(record.key().to_string(), value)
-            }
-            Write::Remove(key) => transaction.delete(key.to_string()),
-        });
-        self.store.commit(transaction)?;
+        self.store.commit(transaction(writes))?;
         let counters = &self.shared.counters;
         count(&counters.commits, 1);
         count(&counters.writes, writes.len() as u64);
@@ -118,6 +110,17 @@ impl Writer {
         }
         agents.retain(|_, agent| agent.receiver_count() > 0);
     }
+}
+
+/// The writes as the store takes them.
+pub(super) fn transaction(writes: &[Write]) -> Transaction {
+    writes.iter().fold(Transaction::default(), |transaction, write| match write {
+        Write::Put(record) => {
+            let value = serde_json::to_vec(record).expect("records have text keys only, so they are JSON");
+            transaction.put(record.key().to_string(), value)
+        }
+        Write::Remove(key) => transaction.delete(key.to_string()),
+    })
 }
 
 /// Inputs that share a transaction: bounded, so that a flood does not keep the first one waiting for long.
