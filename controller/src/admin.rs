@@ -96,7 +96,9 @@ impl Admin {
                             Ok(Err(error)) => {
                                 tracing::debug!(%error, "a client of the admin socket went away")
                             }
-                            Err(_) => tracing::debug!("a client of the admin socket was too slow"),
+                            Err(_) => {
+                                tracing::debug!("a client of the admin socket was too slow");
+                            }
                         }
                     });
                 }

@@ -6,8 +6,6 @@ mod providers;
 #[cfg(test)]
 mod tests;
 
-use std::future::Future;
-
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -90,10 +88,8 @@ pub struct Progress {
 pub type Cancel = watch::Receiver<bool>;
 
 /// Completes when the work shall be given up.
-fn cancelled(mut cancel: Cancel) -> impl Future<Output = ()> {
-    async move {
-        if cancel.wait_for(|cancel| *cancel).await.is_err() {
-            std::future::pending::<()>().await;
-        }
+async fn cancelled(mut cancel: Cancel) {
+    if cancel.wait_for(|cancel| *cancel).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }

@@ -153,12 +153,7 @@ impl Take<proto::SwitchMessage> for Reader {
             }
             Some(In::Applied(applied)) => self.shared.observed.take_applied(self.node, applied),
             Some(In::RotateKey(rotate)) => self.rotate_key(&rotate).await,
-            Some(In::Networks(report)) => {
-                // Instances attach to the bridges that are named here.
-                if self.shared.observed.take_networks(self.node, report, now()).map_err(protocol)? {
-                    self.shared.engine.wake_agent(self.node);
-                }
-            }
+            Some(In::Networks(report)) => self.networks(report).map_err(protocol)?,
             Some(In::Register(_)) => return Err(protocol("register came twice in one session")),
             // Of a newer switch.
             None => {}
@@ -181,6 +176,14 @@ impl Reader {
         }
     }
 
+    fn networks(&self, report: proto::NetworkReport) -> Result<(), convert::Wrong> {
+        if self.shared.observed.take_networks(self.node, report, now())? {
+            // Instances attach to the bridges that it names.
+            self.shared.engine.wake_agent(self.node);
+        }
+        Ok(())
+    }
+
     async fn signal(&mut self, signal: proto::Signal) -> Result<(), Closing> {
         let counters = &self.shared.counters;
         let to = convert::node_id(&signal.node_id).map_err(|wrong| protocol(format!("signal: {wrong}")))?;
@@ -195,8 +198,8 @@ impl Reader {
         let passed = proto::Signal { node_id: node.to_string(), payload: signal.payload };
         let message = Message { message: Some(Out::Signal(passed)) };
         // A peer without room loses it, as one without a session does; nobody waits for a slow peer.
-        match self.shared.switches.get(to).map(|peer| peer.queue.try_send(message)) {
-            Some(Ok(())) => counters.signals.add(1),
+        match self.shared.switches.get(to).map(|peer| peer.queue.try_send(message).is_ok()) {
+            Some(true) => counters.signals.add(1),
             _ => counters.signals_dropped.add(1),
         }
         Ok(())

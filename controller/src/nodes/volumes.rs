@@ -56,7 +56,11 @@ impl Volumes {
             }
             (meeting, entry.ended.subscribe())
         };
-        let result = self.relay(chunks, meeting, ended).await;
+        // A task of its own: when the uploader goes away its call is dropped, and the other end has to be told.
+        let relay = Relay { counters: self.counters.clone(), partner_timeout: self.partner_timeout };
+        let relayed = tokio::spawn(relay.run(chunks, meeting, ended)).await;
+        let result = relayed
+            .unwrap_or_else(|_| Err(Status::internal("the transfer failed: see the controller's log")));
         self.forget_if_idle(transfer);
         match &result {
             Ok(receipt) => {
@@ -131,8 +135,30 @@ impl Volumes {
         });
     }
 
-    async fn relay(
-        &self,
+    fn forget_if_idle(&self, transfer: &str) {
+        let mut transfers = self.lock();
+        let idle = transfers
+            .get(transfer)
+            .is_some_and(|entry| entry.downloader.is_none() && entry.uploader.is_none());
+        if idle {
+            transfers.remove(transfer);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Transfer>> {
+        self.transfers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One upload.
+struct Relay {
+    counters: Arc<NodeCounters>,
+    partner_timeout: Duration,
+}
+
+impl Relay {
+    async fn run(
+        self,
         mut chunks: Streaming<proto::VolumeChunk>,
         meeting: oneshot::Receiver<mpsc::Sender<Chunk>>,
         mut ended: watch::Receiver<bool>,
@@ -170,20 +196,6 @@ impl Volumes {
             let _ = tokio::time::timeout(Duration::from_secs(1), told).await;
         }
         result
-    }
-
-    fn forget_if_idle(&self, transfer: &str) {
-        let mut transfers = self.lock();
-        let idle = transfers
-            .get(transfer)
-            .is_some_and(|entry| entry.downloader.is_none() && entry.uploader.is_none());
-        if idle {
-            transfers.remove(transfer);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Transfer>> {
-        self.transfers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
