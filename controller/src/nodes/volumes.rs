@@ -172,12 +172,17 @@ impl Relay {
             _ = ended.wait_for(|ended| *ended) => return Err(Status::aborted("the transfer was ended")),
         };
         let pass_on = async {
-            let mut bytes = 0;
+            let (mut bytes, mut complete) = (0, false);
             while let Some(chunk) = stalled_is_an_error(chunks.message()).await?? {
                 bytes += chunk.data.len() as u64;
+                complete = !chunk.digest.is_empty();
                 self.counters.volume_bytes.add(chunk.data.len() as u64);
                 let sent = stalled_is_an_error(to.send(Ok(chunk))).await?;
                 sent.map_err(|_| Status::aborted("the node that takes the volume went away"))?;
+            }
+            // A call that was dropped looks like one that ended; only the digest ends a volume.
+            if !complete {
+                return Err(Status::aborted("the node that sends the volume went away"));
             }
             // All places free again: the last chunk is on its way, not in here.
             let all = stalled_is_an_error(to.reserve_many(CHUNKS)).await?;

@@ -11,7 +11,10 @@ use super::fixture::{Agent, Lab};
 use crate::config::Limits;
 
 fn chunks(count: u8, size: usize) -> Vec<proto::VolumeChunk> {
-    (0..count).map(|i| proto::VolumeChunk { data: vec![i; size], total_bytes: 0, digest: vec![] }).collect()
+    let digest = |i| if i + 1 == count { vec![9; 32] } else { vec![] };
+    (0..count)
+        .map(|i| proto::VolumeChunk { data: vec![i; size], total_bytes: 0, digest: digest(i) })
+        .collect()
 }
 
 type Chunks = tokio_stream::Iter<std::vec::IntoIter<proto::VolumeChunk>>;
@@ -115,7 +118,7 @@ async fn the_end_of_either_side_and_of_the_transfer_ends_the_other() {
         request.metadata_mut().insert("transfer", transfer.parse().unwrap());
         async move { client.upload_volume(request).await }
     });
-    send.send(chunks(1, 10).remove(0)).await.unwrap();
+    send.send(chunks(2, 10).remove(0)).await.unwrap();
     let mut stream = to.client.download_volume(request.clone()).await.unwrap().into_inner();
     stream.next().await.unwrap().unwrap();
     uploading.abort();
