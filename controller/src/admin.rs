@@ -94,7 +94,7 @@ impl Admin {
                         match tokio::time::timeout(TIMEOUT, admin.attend(stream)).await {
                             Ok(Ok(())) => {}
                             Ok(Err(error)) => {
-                                tracing::debug!(%error, "a client of the admin socket went away")
+                                tracing::debug!(%error, "a client of the admin socket went away");
                             }
                             Err(_) => {
                                 tracing::debug!("a client of the admin socket was too slow");
