@@ -1,5 +1,6 @@
 //! What the black-box tests share.
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, which clippy does not see as tests")]
 
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;

@@ -1,5 +1,7 @@
 //! The provider whose machines are network namespaces, by its contract. Needs root; skipped without.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not see as tests")]
+
 mod common;
 
 use std::io::Write;

@@ -94,4 +94,6 @@ socket = \"{dir}/switchd.sock\"
 
 const AGENT: &str = "\
 state_dir = \"{dir}/agent\"
+node_state_dir = \"{dir}/switchd\"
+private_key = \"{dir}/switchd/private.key\"
 ";
