@@ -108,7 +108,7 @@ impl Registry {
     /// [`snapshot`](Registry::snapshot_for).
     #[must_use]
     pub fn changes_since(&self, node: NodeId, revision: Revision) -> Option<Delta> {
-        if revision > self.counters.revision {
+        if revision > self.counters.revision || !self.nodes.get(&node)?.is_member() {
             return None;
         }
         let (mut networks, mut gone, mut peers, mut bindings) =
@@ -148,9 +148,12 @@ impl Registry {
         Some(delta)
     }
 
-    /// All that a node sees.
+    /// All that a node sees; nothing if it is not one.
     #[must_use]
     pub fn snapshot_for(&self, node: NodeId) -> Snapshot {
+        if !self.nodes.get(&node).is_some_and(crate::records::Node::is_member) {
+            return Snapshot { revision: self.counters.revision, ..Snapshot::default() };
+        }
         let networks: Vec<Network> =
             self.networks.values().filter(|n| n.nodes.includes(node)).cloned().collect();
         let peers =

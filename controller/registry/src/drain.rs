@@ -139,7 +139,10 @@ impl Registry {
             if instance.migration.is_some() {
                 self.roll_back(id, OperationState::Failed, &why);
             }
-            self.end_of_instance(id, OperationState::Failed, "", Some(why));
+            // A deletion has come to its end by this, anything else has not.
+            if instance.desired != DesiredState::Absent {
+                self.end_of_instance(id, OperationState::Failed, "", Some(why));
+            }
             self.drop_instance(id);
             return Ok(());
         }
