@@ -360,7 +360,7 @@ fn instance_ip(text: Option<&str>) -> Result<IpAddr, String> {
     }
 }
 
-fn dhcp(text: &str) -> Result<Dhcp, String> {
+pub(crate) fn dhcp(text: &str) -> Result<Dhcp, String> {
     match text {
         "forward" => Ok(Dhcp::Forward),
         "local-only" => Ok(Dhcp::LocalOnly),
@@ -382,7 +382,7 @@ fn unicast_mac(text: &str) -> Result<Mac, String> {
     }
 }
 
-fn node_name(text: &str) -> Result<String, String> {
+pub(crate) fn node_name(text: &str) -> Result<String, String> {
     let ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if (1..=63).contains(&text.len()) && text.chars().all(ok) {
         Ok(text.to_owned())
@@ -392,7 +392,7 @@ fn node_name(text: &str) -> Result<String, String> {
 }
 
 /// What the kernel's `dev_valid_name` takes (net/core/dev.c).
-fn interface_name(text: &str) -> Result<String, String> {
+pub(crate) fn interface_name(text: &str) -> Result<String, String> {
     if text.len() > 15 {
         return Err(format!("{text:?} has {} bytes: an interface's name has at most 15", text.len()));
     }
