@@ -123,6 +123,13 @@ pub struct StationReport {
     pub gone: Vec<BindingKey>,
 }
 
+impl Update {
+    /// This is the whole of it.
+    pub fn whole(revision: Revision, state: Desired) -> Update {
+        Update { revision, reset: true, changes: state.into_changes() }
+    }
+}
+
 impl Desired {
     /// Takes a step.
     pub fn apply(&mut self, update: Update) {
