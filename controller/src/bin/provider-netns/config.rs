@@ -88,6 +88,9 @@ name = \"{name}\"
 private_key = \"{dir}/switchd/private.key\"
 listen = \"0.0.0.0:4789\"
 
+[controller]
+state_dir = \"{dir}/switchd\"
+
 [admin]
 socket = \"{dir}/switchd.sock\"
 ";

@@ -44,15 +44,15 @@ pub(crate) fn end(roots: &[Process], others: &[i32], mark: (&str, &str)) {
     };
     let first = doomed(others);
     roots.iter().for_each(|process| process.signal(Signal::SIGTERM));
-    wait(roots.iter().copied(), GRACE);
+    wait(roots, GRACE);
     let all: BTreeSet<Process> = first.union(&doomed(&[])).copied().collect();
     all.iter().for_each(|process| process.signal(Signal::SIGKILL));
-    wait(all.iter().copied(), GRACE);
+    wait(&all, GRACE);
 }
 
-fn wait(processes: impl Iterator<Item = Process> + Clone, limit: Duration) {
+fn wait<'a>(processes: impl IntoIterator<Item = &'a Process> + Copy, limit: Duration) {
     let start = Instant::now();
-    while processes.clone().any(Process::runs) && start.elapsed() < limit {
+    while processes.into_iter().any(|process| process.runs()) && start.elapsed() < limit {
         std::thread::sleep(Duration::from_millis(10));
     }
 }
