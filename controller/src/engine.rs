@@ -185,9 +185,14 @@ impl Engine {
         loop {
             let due = self.read(Registry::poll_timeout).await;
             let wait = due.map_or(LONGEST_SLEEP, |due| Duration::from_millis(due.since(now())));
-            // A change may bring a nearer time; not every change is published, so never sleep long.
-            let changed = tokio::time::timeout(wait.min(LONGEST_SLEEP), published.changed()).await.is_ok();
-            if !changed && due.is_some_and(|due| due <= now()) {
+            // A change may bring a nearer time; not every change is published, so never sleep long. Nor spin, whatever
+            // the registry says.
+            let sleep = tokio::time::sleep(wait.clamp(SHORTEST_SLEEP, LONGEST_SLEEP));
+            tokio::select! {
+                () = sleep => {}
+                _ = published.changed() => {}
+            }
+            if due.is_some_and(|due| due <= now()) {
                 let _ = self.execute(Input::Tick).await;
             }
         }
@@ -294,4 +299,5 @@ fn count(counter: &AtomicU64, by: u64) {
 
 /// Inputs that may wait; further callers wait to hand theirs in.
 const JOBS: usize = 4096;
+const SHORTEST_SLEEP: Duration = Duration::from_millis(10);
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);

@@ -234,4 +234,33 @@ async fn stalled_is_an_error<T>(step: impl Future<Output = T>) -> Result<T, Stat
 const CHUNKS: usize = 4;
 const PARTNER_TIMEOUT: Duration = Duration::from_secs(60);
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
-const NO_PARTNER: &str = "the other end of the transfer did not come within 60 s: try again";
+const NO_PARTNER: &str = "the other end of the transfer did not come within the time: try again";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_downloader_whose_partner_does_not_come_is_told_and_nothing_is_left() {
+        let mut volumes = Volumes::new(Arc::default());
+        volumes.partner_timeout = Duration::from_millis(20);
+        let mut first = volumes.download("move-1", PublicKey([1; 32]));
+        let mut second = volumes.download("move-1", PublicKey([1; 32]));
+        // The first one's place was taken.
+        assert!(first.recv().await.is_none());
+        let error = second.recv().await.unwrap().unwrap_err();
+        assert!(error.message().contains("did not come"), "{error}");
+        assert!(volumes.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_key_ends_its_transfers_alone() {
+        let volumes = Volumes::new(Arc::default());
+        let mut ended = volumes.download("move-1", PublicKey([1; 32]));
+        let mut other = volumes.download("move-2", PublicKey([2; 32]));
+        volumes.end_of_keys(&[PublicKey([1; 32])]);
+        assert!(ended.recv().await.unwrap().unwrap_err().message().contains("removed"));
+        assert!(other.try_recv().is_err());
+        assert_eq!(volumes.lock().len(), 1);
+    }
+}

@@ -25,6 +25,8 @@ pub(super) struct Lab {
     pub(super) engine: Engine,
     pub(super) nodes: Nodes,
     pub(super) address: SocketAddr,
+    /// Dropped or true, the server stops.
+    pub(super) stop: tokio::sync::watch::Sender<bool>,
     controller: node_session::key::PublicKey,
     _dir: tempfile::TempDir,
 }
@@ -56,7 +58,11 @@ impl Lab {
         let key = PrivateKey::generate().unwrap();
         let controller = key.public();
         let serving = nodes.clone();
-        tokio::spawn(async move { serving.serve(listener, &key, std::future::pending()).await });
+        let (stop, mut on_stop) = tokio::sync::watch::channel(false);
+        tokio::spawn(async move {
+            let stopped = async { drop(on_stop.wait_for(|stop| *stop).await) };
+            serving.serve(listener, &key, stopped).await
+        });
         let doing = nodes.clone();
         tokio::spawn(async move {
             while let Some(effect) = effects.recv().await {
@@ -65,7 +71,7 @@ impl Lab {
         });
         let time = engine.clone();
         tokio::spawn(async move { time.keep_time().await });
-        Lab { engine, nodes, address, controller, _dir: dir }
+        Lab { engine, nodes, address, stop, controller, _dir: dir }
     }
 
     pub(super) async fn dial(&self, key: &PrivateKey) -> NodeServiceClient<Channel> {

@@ -329,3 +329,27 @@ async fn a_rotated_key_is_the_nodes_and_the_old_one_is_refused() {
     assert!(refused.unwrap_err().message().contains("another key"));
     let (_again, _) = node.switch(&lab, 1).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_stops_says_goodbye() {
+    let lab = Lab::start(Limits::default()).await;
+    let node = lab.node().await;
+    let (mut switch, _) = node.switch(&lab, 1).await;
+    assert_eq!(lab.nodes.sessions(), (1, 0));
+    lab.stop.send_replace(true);
+    assert_eq!(switch.goodbye().await.0, Reason::Stopping);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_node_loses_its_session_and_is_reported_away() {
+    let lab = Lab::start(Limits { heartbeat_seconds: 1, ..Limits::default() }).await;
+    let node = lab.node().await;
+    let (mut switch, _) = node.switch(&lab, 1).await;
+    let silent = std::time::Duration::from_secs(3);
+    let start = Instant::now();
+    let end = tokio::time::timeout(SOON, async { while let Ok(Some(_)) = switch.stream.message().await {} });
+    end.await.unwrap();
+    assert!(start.elapsed() >= silent && lab.nodes.counters().silent.get() == 1);
+    let gone = lab.engine.read(|registry| registry.switch_session(node.id).is_none()).await;
+    assert!(gone);
+}
