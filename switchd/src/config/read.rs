@@ -404,7 +404,7 @@ fn instance_ip(text: Option<&str>) -> Result<IpAddr, String> {
     }
 }
 
-fn dhcp(text: &str) -> Result<Dhcp, String> {
+pub(crate) fn dhcp(text: &str) -> Result<Dhcp, String> {
     match text {
         "forward" => Ok(Dhcp::Forward),
         "local-only" => Ok(Dhcp::LocalOnly),
@@ -426,7 +426,7 @@ fn unicast_mac(text: &str) -> Result<Mac, String> {
     }
 }
 
-pub(super) fn node_name(text: &str) -> Result<String, String> {
+pub(crate) fn node_name(text: &str) -> Result<String, String> {
     let ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if (1..=63).contains(&text.len()) && text.chars().all(ok) {
         Ok(text.to_owned())
@@ -436,7 +436,7 @@ pub(super) fn node_name(text: &str) -> Result<String, String> {
 }
 
 /// What the kernel's `dev_valid_name` takes (net/core/dev.c).
-pub(super) fn interface_name(text: &str) -> Result<String, String> {
+pub(crate) fn interface_name(text: &str) -> Result<String, String> {
     if text.len() > 15 {
         return Err(format!("{text:?} has {} bytes: an interface's name has at most 15", text.len()));
     }
