@@ -1,5 +1,7 @@
 //! Moves of instances: stage by stage, cancelled, failed, and with a controller that stops in between.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code, also outside of the test functions")]
+
 mod world;
 
 use controller_registry::*;

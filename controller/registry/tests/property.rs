@@ -1,6 +1,8 @@
 //! Random commands, reports that are late, twice or out of order, agents that come and go, a controller that stops
 //! at any point: what must hold holds after every step, and in the end everything comes to rest.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code, also outside of the test functions")]
+
 mod world;
 
 use controller_registry::*;
