@@ -1,5 +1,7 @@
 //! Nodes: providers, sessions, clones, keys, removal; and what switches claim.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code, also outside of the test functions")]
+
 mod world;
 
 use controller_registry::*;

@@ -1,5 +1,7 @@
 //! What is refused, and with which words: a table for each command.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code, also outside of the test functions")]
+
 mod world;
 
 use controller_registry::*;
