@@ -141,7 +141,8 @@ fn apply(world: &mut World, step: &Step) {
         Step::OldReport(n, k) => {
             let node = node(world, n);
             let agent = &world.agents[&node];
-            if let (Some(session), Some(instances)) = (agent.session, pick(agent.history.iter().cloned(), k)) {
+            if let (Some(session), Some(instances)) = (agent.session, pick(agent.history.iter().cloned(), k))
+            {
                 let input = AgentInput::Report { session, full: k % 3 == 0, instances };
                 _ = world.input(Input::Agent(node, input));
             }
@@ -189,7 +190,13 @@ fn apply(world: &mut World, step: &Step) {
     }
 }
 
-fn bindings(world: &mut World, n: usize, full: bool, claims: Vec<BindingClaim>, withdrawals: Vec<BindingWithdrawal>) {
+fn bindings(
+    world: &mut World,
+    n: usize,
+    full: bool,
+    claims: Vec<BindingClaim>,
+    withdrawals: Vec<BindingWithdrawal>,
+) {
     let node = pick(world.agents.keys().copied(), n).unwrap();
     let Some(session) = world.registry.switch_session(node).map(|s| s.session) else { return };
     let input = SwitchInput::Bindings { session, full, claims, withdrawals };
