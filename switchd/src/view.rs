@@ -65,7 +65,7 @@ pub struct Status {
     /// The bound UDP address.
     pub listen: SocketAddr,
     /// Since the start.
-    #[serde(rename = "uptime_seconds", with = "seconds")]
+    #[serde(rename = "uptime_seconds", with = "units::seconds")]
     pub uptime: Duration,
     /// Every endpoint is up and enslaved.
     pub ready: bool,
@@ -172,7 +172,7 @@ pub struct Link {
     /// Kind of path under the link: `static`, later `host`, `server-reflexive`, `peer-reflexive`, `relayed`.
     pub path: Option<String>,
     /// Smoothed round-trip time.
-    #[serde(rename = "rtt_seconds", with = "opt_seconds")]
+    #[serde(rename = "rtt_seconds", with = "units::opt_seconds")]
     pub rtt: Option<Duration>,
     /// Largest IP packet that the path is known to carry, bytes.
     #[serde(rename = "path_mtu_bytes")]
@@ -180,10 +180,10 @@ pub struct Link {
     /// Key epochs since the daemon's start: rises by one with each fresh handshake.
     pub epoch: u64,
     /// Age of the keys in use.
-    #[serde(rename = "session_age_seconds", with = "opt_seconds")]
+    #[serde(rename = "session_age_seconds", with = "units::opt_seconds")]
     pub session_age: Option<Duration>,
     /// Since the last authenticated datagram of the peer.
-    #[serde(rename = "last_heard_seconds", with = "opt_seconds")]
+    #[serde(rename = "last_heard_seconds", with = "units::opt_seconds")]
     pub last_heard: Option<Duration>,
     /// AEAD of the session.
     pub cipher: Option<String>,
@@ -328,7 +328,7 @@ pub struct BindingRow {
     /// `active`, or why it does not attract traffic.
     pub state: String,
     /// Since it was last confirmed.
-    #[serde(rename = "age_seconds", with = "seconds")]
+    #[serde(rename = "age_seconds", with = "units::seconds")]
     pub age: Duration,
 }
 
@@ -347,7 +347,7 @@ pub struct MacRow {
     /// The peer that it is behind, if remote.
     pub peer: Option<String>,
     /// Since a frame from it was last seen.
-    #[serde(rename = "age_seconds", with = "seconds")]
+    #[serde(rename = "age_seconds", with = "units::seconds")]
     pub age: Duration,
 }
 
@@ -355,7 +355,7 @@ pub struct MacRow {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct DroppedFrame {
     /// When.
-    #[serde(rename = "when_unix_ns", with = "unix_ns")]
+    #[serde(rename = "when_unix_ns", with = "units::unix_ns")]
     pub when: SystemTime,
     /// The network's name; none if the datagram was dropped before its network was known.
     pub network: Option<String>,
@@ -409,7 +409,7 @@ fn default_snaplen() -> u32 {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct CapturedFrame {
     /// When the switch saw it.
-    #[serde(rename = "time_unix_ns", with = "unix_ns")]
+    #[serde(rename = "time_unix_ns", with = "units::unix_ns")]
     pub time: SystemTime,
     /// The network's name.
     pub network: String,
@@ -418,7 +418,7 @@ pub struct CapturedFrame {
     /// The peer that it came from, or, if one only, goes to.
     pub peer: Option<String>,
     /// Its first bytes, from the Ethernet header on, at most the filter's `snaplen`.
-    #[serde(with = "base64_bytes")]
+    #[serde(with = "units::base64_bytes")]
     pub bytes: Vec<u8>,
     /// Its length, bytes.
     pub original_len: u32,
@@ -427,61 +427,7 @@ pub struct CapturedFrame {
     pub missed: u64,
 }
 
-mod seconds {
-    use super::Duration;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(d: &Duration, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_f64(d.as_secs_f64())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
-        Duration::try_from_secs_f64(f64::deserialize(d)?).map_err(serde::de::Error::custom)
-    }
-}
-
-mod opt_seconds {
-    use super::Duration;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(d: &Option<Duration>, s: S) -> Result<S::Ok, S::Error> {
-        d.map(|d| d.as_secs_f64()).serialize(s)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
-        Option::<f64>::deserialize(d)?
-            .map(Duration::try_from_secs_f64)
-            .transpose()
-            .map_err(serde::de::Error::custom)
-    }
-}
-
-mod unix_ns {
-    use super::{Duration, SystemTime};
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(t: &SystemTime, s: S) -> Result<S::Ok, S::Error> {
-        let since = t.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        s.serialize_u64(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<SystemTime, D::Error> {
-        Ok(SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::deserialize(d)?))
-    }
-}
-
-mod base64_bytes {
-    use base64::prelude::{BASE64_STANDARD, Engine};
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&BASE64_STANDARD.encode(bytes))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
-        BASE64_STANDARD.decode(String::deserialize(d)?).map_err(serde::de::Error::custom)
-    }
-}
+mod units;
 
 #[cfg(test)]
 pub(crate) mod fake;

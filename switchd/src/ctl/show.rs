@@ -27,11 +27,12 @@ pub(super) fn status(status: &Status) -> String {
         return text;
     }
     let mut table =
-        table(&["NETWORK", "VNI", "MODE", "BRIDGE", "ENDPOINT", "STATE", "MTU", "OFFLOADS", "PEERS"]);
+        table(&["NETWORK", "VNI", "FROM", "MODE", "BRIDGE", "ENDPOINT", "STATE", "MTU", "OFFLOADS", "PEERS"]);
     for network in &status.networks {
         table.add_row([
             network.name.clone(),
             network.vni.to_string(),
+            network.from.as_str().to_owned(),
             network.mode.clone(),
             network.bridge.clone(),
             network.endpoint.clone(),
@@ -47,10 +48,12 @@ pub(super) fn status(status: &Status) -> String {
 
 pub(super) fn links(links: &[Link]) -> String {
     if links.is_empty() {
-        return "no peers: add a [[peer]] to the configuration\n".to_owned();
+        return "no peers: join a controller (switchd join), or add a [[peer]] to the configuration\n"
+            .to_owned();
     }
     let mut table = table(&[
         "PEER",
+        "FROM",
         "STATE",
         "ADDRESS",
         "PATH",
@@ -67,6 +70,7 @@ pub(super) fn links(links: &[Link]) -> String {
     for link in links {
         table.add_row([
             link.peer.clone(),
+            link.from.as_str().to_owned(),
             link.state.as_str().to_owned(),
             optional(link.address),
             optional(link.path.as_ref()),
