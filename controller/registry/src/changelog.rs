@@ -108,7 +108,7 @@ impl Registry {
     /// [`snapshot`](Registry::snapshot_for).
     #[must_use]
     pub fn changes_since(&self, node: NodeId, revision: Revision) -> Option<Delta> {
-        if revision > self.counters.revision {
+        if revision > self.counters.revision || !self.nodes.get(&node)?.is_member() {
             return None;
         }
         let (mut networks, mut gone, mut peers, mut bindings) =
@@ -148,11 +148,16 @@ impl Registry {
         Some(delta)
     }
 
-    /// All that a node sees.
+    /// All that a node sees; nothing if it is not one.
     #[must_use]
     pub fn snapshot_for(&self, node: NodeId) -> Snapshot {
-        let networks: Vec<Network> = self.networks.values().filter(|n| n.nodes.includes(node)).cloned().collect();
-        let peers = self.nodes.keys().filter(|id| **id != node).filter_map(|id| self.peer_of(node, *id)).collect();
+        if !self.nodes.get(&node).is_some_and(crate::records::Node::is_member) {
+            return Snapshot { revision: self.counters.revision, ..Snapshot::default() };
+        }
+        let networks: Vec<Network> =
+            self.networks.values().filter(|n| n.nodes.includes(node)).cloned().collect();
+        let peers =
+            self.nodes.keys().filter(|id| **id != node).filter_map(|id| self.peer_of(node, *id)).collect();
         let bindings = networks.iter().flat_map(|n| self.bindings_of(n.vni)).cloned().collect();
         Snapshot { revision: self.counters.revision, networks, peers, bindings }
     }

@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ids::{
-        ApiTokenId, Generation, InstanceId, Mac, NodeId, OperationId, PublicKey, SecretHash, Timestamp, TokenId,
-        TypeId, Vni,
+        ApiTokenId, Generation, InstanceId, NodeId, OperationId, PublicKey, SecretHash, TokenId, TypeId, Vni,
     },
     records::{
         AntiSpoof, Binding, BindingKey, BindingState, Capacity, Dhcp, IdempotencyKey, Mode, Role, Subnet,
@@ -313,10 +312,23 @@ pub enum SwitchInput {
         old_alive: bool,
     },
     /// Peers may reach it elsewhere now.
-    Addresses { session: u64, addresses: Vec<SocketAddr> },
-    Gone { session: u64 },
-    RotateKey { session: u64, public_key: PublicKey },
-    Bindings { session: u64, full: bool, claims: Vec<BindingClaim>, withdrawals: Vec<BindingWithdrawal> },
+    Addresses {
+        session: u64,
+        addresses: Vec<SocketAddr>,
+    },
+    Gone {
+        session: u64,
+    },
+    RotateKey {
+        session: u64,
+        public_key: PublicKey,
+    },
+    Bindings {
+        session: u64,
+        full: bool,
+        claims: Vec<BindingClaim>,
+        withdrawals: Vec<BindingWithdrawal>,
+    },
 }
 
 /// A station that a switch learned.
@@ -455,13 +467,27 @@ pub enum Outcome {
     Network(Vni),
     Type(TypeId),
     /// Invited; the operation has ended already if nothing has to be made.
-    NodeAdded { node: NodeId, token: TokenId, operation: OperationId },
-    Token { node: NodeId, token: TokenId },
+    NodeAdded {
+        node: NodeId,
+        token: TokenId,
+        operation: OperationId,
+    },
+    Token {
+        node: NodeId,
+        token: TokenId,
+    },
     /// A long call goes on under this operation.
     Operation(OperationId),
     /// An instance and the operation that starts it.
-    Allocated { instance: InstanceId, operation: OperationId },
-    Enrolled { node: NodeId, name: String, cluster: String },
+    Allocated {
+        instance: InstanceId,
+        operation: OperationId,
+    },
+    Enrolled {
+        node: NodeId,
+        name: String,
+        cluster: String,
+    },
     Node(NodeId),
     ApiToken(ApiTokenId),
     /// The binding in force.

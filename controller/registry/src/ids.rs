@@ -72,7 +72,8 @@ id!(ApiTokenId, "token", "A token of the API, `token-2`.");
 /// Only the canonical form is an id: `node-07` is not one.
 fn number_after(text: &str, prefix: &str) -> Option<u64> {
     let digits = text.strip_prefix(prefix)?.strip_prefix('-')?;
-    let canonical = digits.bytes().all(|b| b.is_ascii_digit()) && !(digits.len() > 1 && digits.starts_with('0'));
+    let canonical =
+        digits.bytes().all(|b| b.is_ascii_digit()) && !(digits.len() > 1 && digits.starts_with('0'));
     if canonical { digits.parse().ok() } else { None }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     changelog::Entry,
-    ids::{Generation, InstanceId, NodeId, PublicKey, Vni},
+    ids::{Generation, InstanceId, NodeId, OperationId, PublicKey, Vni},
     records::{
         Binding, BindingKey, BindingSource, Counters, Instance, Network, Node, Operation, RecordKey, Token,
     },
@@ -27,6 +27,8 @@ pub(crate) struct Index {
     pub(crate) learned_at: BTreeMap<NodeId, usize>,
     /// Addresses that instances have.
     pub(crate) placed_ips: BTreeMap<(Vni, IpAddr), InstanceId>,
+    /// Operations that have not ended.
+    pub(crate) running: BTreeSet<OperationId>,
 }
 
 impl Registry {
@@ -40,6 +42,9 @@ impl Registry {
         }
         for binding in self.bindings.values() {
             index.add_binding(binding);
+        }
+        for operation in self.operations.values() {
+            index.add_operation(operation);
         }
         self.index = index;
     }
@@ -67,6 +72,7 @@ impl Registry {
         if self.operations.get(&operation.id) == Some(&operation) {
             return;
         }
+        self.index.add_operation(&operation);
         self.mark(RecordKey::Operation(operation.id));
         self.operations.insert(operation.id, operation);
     }
@@ -82,6 +88,7 @@ impl Registry {
             self.index.remove_instance(old);
         }
         self.changes.agents.extend(agents_of(&instance));
+        self.touched.insert(instance.id);
         self.index.add_instance(&instance);
         self.mark(RecordKey::Instance(instance.id));
         self.instances.insert(instance.id, instance);
@@ -121,6 +128,14 @@ impl Registry {
         }
     }
 
+    /// Removes a binding of a network that goes itself.
+    pub(crate) fn forget_binding(&mut self, key: &BindingKey) {
+        if let Some(old) = self.bindings.remove(key) {
+            self.index.remove_binding(&old);
+            self.mark(RecordKey::Binding(key.clone()));
+        }
+    }
+
     /// A number from one of the counters.
     pub(crate) fn next_number(&mut self, counter: fn(&mut Counters) -> &mut u64) -> u64 {
         self.mark(RecordKey::Counters);
@@ -139,6 +154,14 @@ impl Index {
     fn add_node(&mut self, node: &Node) {
         for key in node.public_key.iter().chain(&node.previous_keys) {
             self.keys.insert(*key, node.id);
+        }
+    }
+
+    fn add_operation(&mut self, operation: &Operation) {
+        if operation.is_finished() {
+            self.running.remove(&operation.id);
+        } else {
+            self.running.insert(operation.id);
         }
     }
 

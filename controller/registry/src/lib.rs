@@ -32,24 +32,21 @@ mod views;
 pub use changelog::{Delta, Snapshot};
 pub use changes::{Changes, CloseReason, Effect, Event, EventKind, Write};
 pub use command::{
-    AgentInput, BindingClaim, BindingWithdrawal, ClaimRefusal, ClaimRefusalReason, Command, IdempotencyClaim, Input,
-    InstanceState, InstanceStatus, KeyStatus, NetworkUpdate, NewInstance, NewNetwork, NewNode, NewType, Outcome,
-    ProviderResult, Request, SwitchInput,
+    AgentInput, BindingClaim, BindingWithdrawal, ClaimRefusal, ClaimRefusalReason, Command, IdempotencyClaim,
+    Input, InstanceState, InstanceStatus, KeyStatus, NetworkUpdate, NewInstance, NewNetwork, NewNode,
+    NewType, Outcome, ProviderResult, Request, SwitchInput,
 };
 pub use ids::{
-    ApiTokenId, Generation, InstanceId, Mac, NodeId, OperationId, ParseIdError, PublicKey, Revision, SecretHash,
-    Timestamp, TokenId, TypeId, Vni,
+    ApiTokenId, Generation, InstanceId, Mac, NodeId, OperationId, ParseIdError, PublicKey, Revision,
+    SecretHash, Timestamp, TokenId, TypeId, Vni,
 };
 pub use records::{
-    AntiSpoof, ApiToken, Binding, BindingKey, BindingSource, BindingState, Capacity, Cluster, Counters, DesiredState,
-    Dhcp, IdempotencyKey, Instance, InstanceType, Limits, Membership, Migration, Mode, Network, Nic, Node, NodeState,
-    Operation, OperationKind, OperationState, Phase, Provision, Record, RecordKey, Role, Stage, Subject, Subnet,
-    Token,
+    AntiSpoof, ApiToken, Binding, BindingKey, BindingSource, BindingState, Capacity, Cluster, Counters,
+    DesiredState, Dhcp, IdempotencyKey, Instance, InstanceType, Limits, Membership, Migration, Mode, Network,
+    Nic, Node, NodeState, Operation, OperationKind, OperationState, Phase, Provision, Record, RecordKey,
+    Role, Stage, Subject, Subnet, Token,
 };
 pub use refusal::{Refusal, RefusalKind};
 pub use registry::{Registry, RestoreError};
 pub use sessions::{AgentSession, Condition, NodeRuntime, SwitchSession};
 pub use views::{DesiredInstance, DesiredNic, Peer, TransferEnds};
-
-#[cfg(test)]
-mod tests;

@@ -9,8 +9,8 @@ use crate::{
     ids::{ApiTokenId, InstanceId, NodeId, OperationId, Revision, Timestamp, TokenId, TypeId, Vni},
     index::Index,
     records::{
-        ApiToken, Binding, BindingKey, Cluster, Counters, IdempotencyKey, Instance, InstanceType, Network, Node,
-        Operation, Record, RecordKey, Token,
+        ApiToken, Binding, BindingKey, Cluster, Counters, IdempotencyKey, Instance, InstanceType, Network,
+        Node, Operation, Record, RecordKey, Token,
     },
     refusal::Refusal,
     sessions::NodeRuntime,
@@ -46,6 +46,10 @@ pub struct Registry {
     pub(crate) started: Option<Timestamp>,
     /// Who asked for what is being handled.
     pub(crate) principal: String,
+    /// Instances that changed and whose bindings and operations have to follow.
+    pub(crate) touched: BTreeSet<InstanceId>,
+    /// When old records are cleared away next.
+    pub(crate) next_housekeeping: Timestamp,
 }
 
 /// Records that are not a registry's.
@@ -157,7 +161,8 @@ impl Registry {
 
     /// Every record, for a backup and for tests. [`restore`](Registry::restore) takes them back.
     pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
-        let counters = (self.counters != Counters::default()).then(|| Record::Counters(self.counters.clone()));
+        let counters =
+            (self.counters != Counters::default()).then(|| Record::Counters(self.counters.clone()));
         (self.cluster.iter().cloned().map(Record::Cluster))
             .chain(counters)
             .chain(self.nodes.values().cloned().map(Record::Node))
@@ -211,6 +216,7 @@ impl Registry {
             Input::Agent(node, input) => self.handle_agent(node, input),
             Input::ProviderResult { node, result } => self.handle_provider(node, result),
         };
+        self.settle();
         self.principal.clear();
         outcome
     }
@@ -290,6 +296,7 @@ impl Registry {
         self.counters.revision
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "ids are small, and callers pass them as they are")]
     pub(crate) fn event(&mut self, kind: EventKind, subject: impl ToString, message: impl Into<String>) {
         let event = Event { at: self.now, kind, subject: subject.to_string(), message: message.into() };
         self.changes.events.push(event);

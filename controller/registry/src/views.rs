@@ -128,7 +128,8 @@ impl Registry {
     fn desired_nic(&self, nic: &Nic) -> Option<DesiredNic> {
         let network = self.networks.get(&nic.vni)?;
         let length = |ip: &IpAddr| {
-            let subnet = [network.subnet_v4, network.subnet_v6].into_iter().flatten().find(|s| s.contains(*ip));
+            let subnet =
+                [network.subnet_v4, network.subnet_v6].into_iter().flatten().find(|s| s.contains(*ip));
             subnet.map_or(if ip.is_ipv4() { 32 } else { 128 }, crate::records::Subnet::length)
         };
         Some(DesiredNic {
@@ -176,6 +177,8 @@ impl Registry {
     /// A node is a peer of another: signals between them are passed on.
     #[must_use]
     pub fn are_peers(&self, a: NodeId, b: NodeId) -> bool {
-        a != b && self.nodes.get(&a).is_some_and(crate::records::Node::is_member) && self.peer_of(a, b).is_some()
+        a != b
+            && self.nodes.get(&a).is_some_and(crate::records::Node::is_member)
+            && self.peer_of(a, b).is_some()
     }
 }

@@ -145,6 +145,8 @@ pub struct Migration {
     pub transfer: String,
     /// The source said that it has sent everything.
     pub uploaded: bool,
+    /// The destination said that it has everything.
+    pub downloaded: bool,
     /// How far it is.
     pub stage: Stage,
     /// The operation.

@@ -152,25 +152,43 @@ impl Subnet {
     /// The addresses that instances may have, lowest first: neither the first one nor, in IPv4, the last one (the
     /// broadcast address); a /31, /32, /127 or /128 is used whole.
     pub fn hosts(self) -> impl Iterator<Item = IpAddr> {
-        let (bits, start) = match self.base {
-            IpAddr::V4(ip) => (32, u128::from(ip.to_bits())),
-            IpAddr::V6(ip) => (128, ip.to_bits()),
-        };
-        let free = u32::from(bits - self.length);
-        let last = start | if free >= 128 { u128::MAX } else { (1 << free) - 1 };
-        let (from, to) = match (free > 1, self.base.is_ipv4()) {
-            (false, _) => (start, last),
-            (true, true) => (start + 1, last - 1),
-            (true, false) => (start + 1, last),
-        };
         let v4 = self.base.is_ipv4();
-        (from..=to).map(move |n| {
+        self.host_range().map(move |n| {
             if v4 {
-                IpAddr::V4(Ipv4Addr::from_bits(u32::try_from(n & 0xffff_ffff).expect("the mask leaves 32 bits")))
+                IpAddr::V4(Ipv4Addr::from_bits(
+                    u32::try_from(n & 0xffff_ffff).expect("the mask leaves 32 bits"),
+                ))
             } else {
                 IpAddr::V6(Ipv6Addr::from_bits(n))
             }
         })
+    }
+}
+
+impl Subnet {
+    /// An address is one of [`hosts`](Subnet::hosts).
+    #[must_use]
+    pub fn may_host(self, ip: IpAddr) -> bool {
+        self.contains(ip) && self.host_range().contains(&bits(ip))
+    }
+
+    fn host_range(self) -> std::ops::RangeInclusive<u128> {
+        let v4 = self.base.is_ipv4();
+        let start = bits(self.base);
+        let free = u32::from(if v4 { 32 } else { 128 } - self.length);
+        let last = start | if free >= 128 { u128::MAX } else { (1 << free) - 1 };
+        match (free > 1, v4) {
+            (false, _) => start..=last,
+            (true, true) => start + 1..=last - 1,
+            (true, false) => start + 1..=last,
+        }
+    }
+}
+
+fn bits(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(ip) => u128::from(ip.to_bits()),
+        IpAddr::V6(ip) => ip.to_bits(),
     }
 }
 
