@@ -8,6 +8,7 @@ pub mod engine;
 pub mod nodes;
 pub mod provider;
 pub mod provision;
+pub mod rest_tls;
 pub mod run;
 pub mod state_dir;
 pub mod store;

@@ -49,6 +49,8 @@ pub enum ProblemKind {
     MediaType,
     /// The request came too slowly.
     Timeout,
+    /// Too many at once.
+    TooMany,
     /// An idempotency key was used for another request.
     KeyReused,
     /// The controller is at fault.
@@ -85,6 +87,7 @@ impl ProblemKind {
             Self::TooLarge => ("too-large", "Body too large", StatusCode::PAYLOAD_TOO_LARGE),
             Self::MediaType => ("media-type", "Not JSON", StatusCode::UNSUPPORTED_MEDIA_TYPE),
             Self::Timeout => ("timeout", "Too slow", StatusCode::REQUEST_TIMEOUT),
+            Self::TooMany => ("too-many", "Too many", StatusCode::TOO_MANY_REQUESTS),
             Self::KeyReused => ("key-reused", "Idempotency key reused", StatusCode::UNPROCESSABLE_ENTITY),
             Self::Internal => ("internal", "The controller failed", StatusCode::INTERNAL_SERVER_ERROR),
             Self::Unavailable => ("unavailable", "Unavailable", StatusCode::SERVICE_UNAVAILABLE),
@@ -199,7 +202,14 @@ impl From<Refusal> for ApiError {
         };
         let error = ApiError::new(kind, refusal.message);
         match refusal.kind {
-            RefusalKind::Invalid { field } => error.field(field),
+            RefusalKind::Invalid { field } => error.field(match field {
+                "memory" => "memory_mib",
+                "disk" => "disk_gib",
+                "node" => "compute_node",
+                "nodes" => "compute_nodes",
+                "env" => "environment",
+                field => field,
+            }),
             _ => error,
         }
     }

@@ -59,8 +59,8 @@ pub struct ApiToken {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateToken {
-    /// Unique among tokens: 1 to 63 of `a-z`, `0-9`, `-`, `_` and `.`, a letter or digit first.
-    #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "ci")]
+    /// Unique among tokens: 1 to 63 of `a-z`, `0-9` and `-`, no `-` at either end.
+    #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", example = "ci")]
     pub name: String,
     /// What it may do.
     pub role: Role,

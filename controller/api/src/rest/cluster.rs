@@ -11,8 +11,8 @@ pub struct Cluster {
     /// The cluster's name.
     #[schema(example = "lab")]
     pub name: String,
-    /// The controller's Ed25519 public key, 64 hexadecimal digits: what nodes pin.
-    #[schema(example = "25c672d27d6ed2fe6f437cc57f582ade6ddc62dab56c7e2c66bf28da2e72ee44")]
+    /// The controller's Ed25519 public key, 32 bytes in base64: what nodes pin.
+    #[schema(example = "JcZy0n1u0v5vQ3zFf1gq3m3cYtq1bH4sZr8o2i5y7kQ=")]
     pub public_key: String,
     /// The controller's version.
     #[schema(example = "0.1.0")]

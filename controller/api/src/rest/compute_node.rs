@@ -34,9 +34,9 @@ pub struct ComputeNode {
     /// Whether its agent has a session: instances can be placed there.
     #[schema(example = true)]
     pub agent_online: bool,
-    /// Its Ed25519 public key, 64 hexadecimal digits; absent before it has joined.
+    /// Its Ed25519 public key, 32 bytes in base64; absent before it has joined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "25c672d27d6ed2fe6f437cc57f582ade6ddc62dab56c7e2c66bf28da2e72ee44")]
+    #[schema(example = "JcZy0n1u0v5vQ3zFf1gq3m3cYtq1bH4sZr8o2i5y7kQ=")]
     pub public_key: Option<String>,
     /// Where its peers reach its switch, best first.
     #[schema(example = json!(["203.0.113.9:7000"]))]
@@ -119,10 +119,10 @@ pub struct AddComputeNode {
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 63, example = "small")]
     pub node_type: Option<String>,
-    /// Unique among compute nodes: 1 to 63 of `a-z`, `0-9`, `-`, `_` and `.`, a letter or digit first. Absent for
+    /// Unique among compute nodes: 1 to 63 of `a-z`, `0-9` and `-`, no `-` at either end. Absent for
     /// its host's name when it joins, if that is free, or its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "rack1-a")]
+    #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", example = "rack1-a")]
     pub name: Option<String>,
     /// Your own words about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -70,14 +70,14 @@ pub struct InstanceType {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddType {
-    /// Unique among types: 1 to 63 of `a-z`, `0-9`, `-`, `_` and `.`, a letter or digit first.
-    #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "small")]
+    /// Unique among types: 1 to 63 of `a-z`, `0-9` and `-`, no `-` at either end.
+    #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", example = "small")]
     pub name: String,
     /// Cores, to the thousandth.
     #[schema(minimum = 0.001, maximum = 1024, example = 0.5)]
     pub cores: f64,
-    /// Memory in MiB.
-    #[schema(minimum = 1, maximum = 16_777_216, example = 256)]
+    /// Memory in MiB, at least 4.
+    #[schema(minimum = 4, maximum = 16_777_216, example = 256)]
     pub memory_mib: u64,
     /// Disk in GiB; absent or 0 for none of its own.
     #[serde(default)]

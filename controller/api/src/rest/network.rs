@@ -83,8 +83,9 @@ pub enum AntiSpoof {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateNetwork {
-    /// Unique among networks: 1 to 63 of `a-z`, `0-9`, `-`, `_` and `.`, a letter or digit first.
-    #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "blue")]
+    /// Unique among networks: 1 to 12 of `a-z`, `0-9` and `-`, no `-` at either end
+    /// and not digits alone.
+    #[schema(min_length = 1, max_length = 12, pattern = "^[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?$", example = "blue")]
     pub name: String,
     /// Its 24-bit identifier; absent for the next free one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -107,7 +108,7 @@ pub struct CreateNetwork {
     pub mode: Option<NetworkMode>,
     /// Largest IP packet in bytes; absent for 1500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 576, maximum = 9000, example = 1500)]
+    #[schema(minimum = 576, maximum = 9216, example = 1500)]
     pub mtu: Option<u32>,
     /// What becomes of DHCP: `forward`, `local-only`, or `trusted:` and the server's MAC; absent for `forward`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -143,7 +144,7 @@ pub struct UpdateNetwork {
     pub mode: Option<NetworkMode>,
     /// Largest IP packet in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 576, maximum = 9000, example = 1500)]
+    #[schema(minimum = 576, maximum = 9216, example = 1500)]
     pub mtu: Option<u32>,
     /// What becomes of DHCP: `forward`, `local-only`, or `trusted:` and the server's MAC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
