@@ -74,7 +74,9 @@ struct Daemon {
     /// Bindings that the worker has not taken yet.
     bites: VecDeque<Bite>,
     session: steering::Ends,
-    /// The update that the worker is about to have carried out.
+    /// The update that is being carried out.
+    updating: Option<Revision>,
+    /// The update that the worker is about to have.
     applying: Option<(Revision, oneshot::Receiver<Refused>)>,
 }
 
@@ -125,6 +127,7 @@ impl Daemon {
             netlink,
             bites: VecDeque::new(),
             session,
+            updating: None,
             applying: None,
         };
         for network in &config.networks {
@@ -152,7 +155,7 @@ impl Daemon {
         let mut host = self.netlink.watch();
         let worker = self.worker.clone();
         loop {
-            let applying = self.applying.is_some();
+            let idle = self.updating.is_none() && self.applying.is_none();
             let applied = async {
                 match &mut self.applying {
                     Some((_, done)) => done.await.unwrap_or_default(),
@@ -170,8 +173,9 @@ impl Daemon {
                     }
                 }
                 refused = applied => self.applied(&refused),
-                // One after the other, so that what waits for the worker stays bounded.
-                Some(update) = self.session.updates.recv(), if !applying => self.update(update),
+                // In parts, so that everything else goes on, and no faster than the worker takes them.
+                () = tokio::task::yield_now(), if self.updating.is_some() && self.bites.len() < BITES => self.step(),
+                Some(update) = self.session.updates.recv(), if idle => self.update(update),
                 Some(key) = self.session.keys.recv() => self.set_key(&key),
                 event = host.next() => match event {
                     Some(LinkEvent::AddressChanged { .. } | LinkEvent::Resync) => {
@@ -235,6 +239,9 @@ impl Daemon {
         tracing::info!("stopped");
     }
 }
+
+/// Bites for the worker that may wait here.
+const BITES: usize = 16;
 
 fn seed() -> [u64; 4] {
     let mut bytes = [0; 32];

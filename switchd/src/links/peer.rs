@@ -157,12 +157,15 @@ impl PeerLink {
                 self.end_key_change();
             }
         }
+        drop(received);
         for live in self.live.values() {
             live.connection.close(CLOSE_REFUSED.into(), b"no longer a peer");
             self.shared.worker.send(Command::RemoveSession(live.index));
         }
-        self.shared.paths_mut().forget(slot(self.config.id));
         self.shared.worker.send(Command::RemovePeer(self.config.id));
+        // The last word to the peer takes this path.
+        tokio::time::sleep(LAST_WORD).await;
+        self.shared.paths_mut().forget(slot(self.config.id));
     }
 
     fn handle(&mut self, message: Message) {
@@ -330,7 +333,11 @@ impl PeerLink {
                 let setup = Setup { peer, id, dialled, hello: &hello, worker: &shared.worker };
                 Established::new(connection, setup).await.map(Box::new).map_err(DialError::Session)
             };
-            let message = Message::Made { dialled, result: result.await };
+            let result = tokio::select! {
+                result = result => result,
+                () = messages.closed() => return, // the peer was removed, and its sessions' keys with it
+            };
+            let message = Message::Made { dialled, result };
             if let Err(mpsc::error::SendError(Message::Made { result: Ok(established), .. })) =
                 messages.send(message).await
             {
@@ -491,6 +498,8 @@ const SERVER_NAME: &str = "switchd";
 const DIAL_TIMEOUT: Duration = super::dial::LAST;
 /// How long a peer whose key changes may still prove the former one.
 const KEY_CHANGE: Duration = Duration::from_secs(60);
+/// How long a removed peer's path is kept, for the connections' driver to say that they are closed.
+const LAST_WORD: Duration = Duration::from_millis(200);
 /// Sessions of a former key end at last this long after the first one of the new key.
 const FORMER_KEY_LINGER: Duration = Duration::from_secs(5);
 /// Between fresh handshakes of a peer that keeps moving.
