@@ -13,11 +13,11 @@ use serde_json::Value;
 
 pub use member::Member;
 
+use crate::cmd;
 use crate::daemon::{Daemon, bin};
 use crate::lab::{Lab, LabSpec, Node, NodeSpec, UnderlaySpec, require_root, sweep};
 use crate::ns::Namespace;
 use crate::wait::wait_ok;
-use crate::cmd;
 
 /// A running controller and the nodes of its lab. Dropping it ends the daemons and removes namespaces and files.
 #[derive(Debug)]
@@ -57,14 +57,22 @@ impl Cluster {
         let controller = bin("controller")?.display().to_string();
         let state = node.dir().join("state").display().to_string();
         let made = node.ns().exec(&[
-            &controller, "init", "--state-dir", &state, "--name", "lab", "--advertise", &address,
+            &controller,
+            "init",
+            "--state-dir",
+            &state,
+            "--name",
+            "lab",
+            "--advertise",
+            &address,
         ])?;
         let token = made
             .split(|c: char| c.is_whitespace() || c == '"' || c == '\'' || c == '=')
             .find(|word| word.starts_with("skt_"))
             .ok_or_else(|| anyhow!("`controller init` printed no token"))?
             .to_owned();
-        let fingerprint = node.ns().exec(&[&controller, "fingerprint", "--state-dir", &state])?.trim().to_owned();
+        let fingerprint =
+            node.ns().exec(&[&controller, "fingerprint", "--state-dir", &state])?.trim().to_owned();
         node.write_config(&controller_config(node))?;
         let members = lab
             .nodes()
@@ -115,7 +123,8 @@ impl Cluster {
     /// Starts the controller and does not wait.
     pub fn spawn_controller(&self) -> Result<()> {
         let node = self.controller()?;
-        let (bin, config) = (bin("controller")?.display().to_string(), node.config_path().display().to_string());
+        let (bin, config) =
+            (bin("controller")?.display().to_string(), node.config_path().display().to_string());
         let daemon = Daemon::start(node.ns(), &[&bin, "run", "--config", &config], &node.log_path())?;
         *self.slot() = Some(daemon);
         Ok(())
@@ -143,7 +152,13 @@ impl Cluster {
     /// What `skippy <args>` prints; a failure is an error with what it said.
     pub fn skippy_text(&self, args: &[&str]) -> Result<String> {
         let done = self.skippy_finish(args)?;
-        ensure!(done.status.success(), "skippy {args:?} ({}): {}{}", done.status, done.stderr.trim(), done.stdout);
+        ensure!(
+            done.status.success(),
+            "skippy {args:?} ({}): {}{}",
+            done.status,
+            done.stderr.trim(),
+            done.stdout
+        );
         Ok(done.stdout)
     }
 
@@ -171,7 +186,8 @@ impl Cluster {
     pub fn instance_ns(&self, name: &str) -> Result<Namespace> {
         let instance = self.skippy(&["instance", "show", name])?;
         let (id, node) = (text(&instance, "id")?, text(&instance, "compute_node")?);
-        let member = self.members().find(|m| m.name() == node).ok_or_else(|| anyhow!("{name} is on {node}"))?;
+        let member =
+            self.members().find(|m| m.name() == node).ok_or_else(|| anyhow!("{name} is on {node}"))?;
         let pid = member.instance_pid(self, &id)?;
         let alias = format!("{}i{pid}-{name}", self.prefix);
         cmd::run(&["ip", "netns", "attach", &alias, &pid.to_string()])?;

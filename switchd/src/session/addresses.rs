@@ -79,7 +79,12 @@ mod tests {
             (link("lo", LinkKind::Other, true), vec![address("127.0.0.1"), address("::1")]),
             (
                 link("eth0", LinkKind::Other, true),
-                vec![address("192.0.2.1"), address("2001:db8::1"), address("fe80::1"), address("169.254.1.1")],
+                vec![
+                    address("192.0.2.1"),
+                    address("2001:db8::1"),
+                    address("fe80::1"),
+                    address("169.254.1.1"),
+                ],
             ),
             (link("eth1", LinkKind::Other, false), vec![address("192.0.2.2")]),
             (link("br0", LinkKind::Bridge, true), vec![address("198.51.100.1")]),

@@ -79,7 +79,7 @@ pub(super) fn binding(wire: &wire::Binding, own: &str) -> Result<(Vni, BindingKe
     let ips: Option<Vec<IpAddr>> = wire.ips.iter().map(|text| text.parse().ok()).collect();
     let source = match wire.source() {
         wire::BindingSource::Controller => Source::Controller,
-        wire::BindingSource::Learned => Source::Learned,
+        wire::BindingSource::Learned => Source::Announced,
         wire::BindingSource::Unspecified => return Err(wrong("it has no source")),
     };
     let state = match wire.state() {
@@ -101,8 +101,11 @@ pub(super) fn binding(wire: &wire::Binding, own: &str) -> Result<(Vni, BindingKe
 pub(super) fn binding_key(wire: Option<&wire::BindingKey>) -> Result<(Vni, BindingKey), String> {
     let wire = wire.ok_or("a binding has no key")?;
     let vni = Vni::new(wire.vni).map_err(|error| format!("a binding: {error}"))?;
-    let mac: [u8; 6] =
-        wire.mac.as_slice().try_into().map_err(|_| format!("a binding in VNI {vni}: its MAC has not 6 bytes"))?;
+    let mac: [u8; 6] = wire
+        .mac
+        .as_slice()
+        .try_into()
+        .map_err(|_| format!("a binding in VNI {vni}: its MAC has not 6 bytes"))?;
     let vids: Option<Vec<u16>> = wire.vlans.iter().map(|vid| u16::try_from(*vid).ok()).collect();
     let tags = vids
         .and_then(|vids| Tags::from_vids(&vids))
@@ -138,10 +141,15 @@ pub(super) fn peer_to_wire(id: &str, peer: &DesiredPeer) -> wire::Peer {
 }
 
 /// A binding, as the controller would have named it.
-pub(super) fn binding_to_wire(vni: Vni, key: BindingKey, binding: &DesiredBinding, own: &str) -> wire::Binding {
+pub(super) fn binding_to_wire(
+    vni: Vni,
+    key: BindingKey,
+    binding: &DesiredBinding,
+    own: &str,
+) -> wire::Binding {
     let source = match binding.source {
         Source::Controller => wire::BindingSource::Controller,
-        Source::Learned => wire::BindingSource::Learned,
+        Source::Announced | Source::Learned => wire::BindingSource::Learned,
     };
     let state = match binding.state {
         State::Active => wire::BindingState::Active,

@@ -96,7 +96,7 @@ fn refuse_twice(state_dir: &Path) -> anyhow::Result<()> {
 }
 
 fn refused(status: &tonic::Status, expired: bool) -> anyhow::Error {
-    let mend = "make a new token: skippy compute-node add";
+    let mend = "make a new token: skippy add-compute-node";
     match status.code() {
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Internal | Code::Unknown => {
             anyhow::anyhow!(

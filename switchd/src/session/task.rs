@@ -203,9 +203,10 @@ impl Task {
             self.claims.expire();
         }
         if let Some((reply, _)) = self.rotating.take_if(|(_, until)| now >= *until) {
-            let _ = reply.send(Err("the controller did not answer: both keys are kept, and which one it knows \
+            let _ =
+                reply.send(Err("the controller did not answer: both keys are kept, and which one it knows \
                                     shows when the session comes back"
-                .to_owned()));
+                    .to_owned()));
             return self.end(End::Dial(DialError::Slow)).await;
         }
         if self.storing.as_ref().is_some_and(JoinHandle::is_finished)
@@ -349,7 +350,9 @@ impl Task {
 
     async fn registered(&mut self, registered: wire::Registered) {
         tracing::info!(
-            node = registered.node_name, id = registered.node_id, cluster = registered.cluster,
+            node = registered.node_name,
+            id = registered.node_id,
+            cluster = registered.cluster,
             "the session with the controller is up"
         );
         if self.try_next_key {
@@ -624,7 +627,8 @@ fn store_failed(error: &std::io::Error) {
     tracing::error!(%error, "the state was not stored: after a restart with the controller down it is missing");
 }
 
-const REJOIN: &str = "to make it one again, run switchd join --force with a new token; to forget, switchd leave";
+const REJOIN: &str =
+    "to make it one again, run switchd join --force with a new token; to forget, switchd leave";
 const NO_SESSION: &str =
     "there is no session with the controller: try again when `switchctl status` shows it connected";
 /// Changes of stations within it go in one report.
