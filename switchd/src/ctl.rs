@@ -1,7 +1,7 @@
 //! `switchctl`: the command line that looks into a running `switchd` through its admin socket.
 
 mod capture;
-mod client;
+pub(crate) mod client;
 mod show;
 mod watch;
 mod why;

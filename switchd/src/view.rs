@@ -25,6 +25,8 @@ pub trait View: Send + Sync + 'static {
     fn stats(&self) -> Stats;
     /// Whether the worker answers. The caller sets the time limit; this future may wait for ever.
     fn worker_answers(&self) -> BoxFuture<'_, bool>;
+    /// Gives this node a new key, over the session with the controller. An error says the mend.
+    fn rotate_key(&self) -> BoxFuture<'_, Result<PublicKey, String>>;
     /// The binding table.
     fn bindings(&self) -> BoxFuture<'_, Vec<BindingRow>>;
     /// The MAC table.
@@ -75,6 +77,38 @@ pub struct Status {
     pub cipher: String,
     /// In the order of the configuration.
     pub networks: Vec<NetworkStatus>,
+    /// The session with the controller, of a node that has joined one.
+    #[serde(default)]
+    pub controller: Option<Controller>,
+}
+
+/// The session with the controller.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Controller {
+    /// The cluster's name.
+    pub cluster: String,
+    /// This node's id in it.
+    pub node_id: String,
+    /// There is a session.
+    pub connected: bool,
+    /// Age of the session.
+    #[serde(rename = "connected_seconds", with = "units::opt_seconds")]
+    pub since: Option<Duration>,
+    /// Since the controller was last heard; none if not since the start.
+    #[serde(rename = "last_heard_seconds", with = "units::opt_seconds")]
+    pub last_heard: Option<Duration>,
+    /// Of the state that this node has: which store it is from.
+    pub epoch: u64,
+    /// Of the state that this node has.
+    pub revision: u64,
+    /// Sessions after the first since the start.
+    pub reconnects: u64,
+    /// Claims of stations that the controller refused since the start.
+    pub refused_claims: u64,
+    /// Why there is no session, or was none last.
+    pub last_error: Option<String>,
+    /// Why this node is no longer one of the cluster's.
+    pub removed: Option<String>,
 }
 
 /// Who named a network or a peer.

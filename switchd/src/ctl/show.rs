@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::view::{BindingRow, CaseCount, Histogram, Link, LinkState, MacRow, NetworkStats, Stats, Status};
+use crate::view::{
+    BindingRow, CaseCount, Controller, Histogram, Link, LinkState, MacRow, NetworkStats, Stats, Status,
+};
 
 pub(super) fn status(status: &Status) -> String {
     let mut text = String::new();
@@ -22,6 +24,9 @@ pub(super) fn status(status: &Status) -> String {
     }
     let _ = writeln!(text, "public key {}", status.public_key);
     let _ = writeln!(text, "listening on {} (UDP), {}", status.listen, status.cipher);
+    if let Some(session) = &status.controller {
+        let _ = writeln!(text, "{}", controller(session));
+    }
     if status.networks.is_empty() {
         text.push_str("no networks\n");
         return text;
@@ -44,6 +49,23 @@ pub(super) fn status(status: &Status) -> String {
     }
     text.push('\n');
     text + &finish(&table)
+}
+
+fn controller(session: &Controller) -> String {
+    let Controller { cluster, node_id, revision, .. } = session;
+    let error = session.last_error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
+    match (&session.removed, session.since) {
+        (Some(why), _) => {
+            format!("controller: REMOVED from cluster {cluster} ({why}); switchd join --force TOKEN")
+        }
+        (None, Some(since)) => format!(
+            "controller: cluster {cluster}, {node_id}, connected for {}, revision {revision}",
+            duration(since)
+        ),
+        (None, None) => {
+            format!("controller: cluster {cluster}, {node_id}, NOT CONNECTED, revision {revision}{error}")
+        }
+    }
 }
 
 pub(super) fn links(links: &[Link]) -> String {
