@@ -4,7 +4,7 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 FUZZ_SECONDS ?= 30
 
-.PHONY: help deps build demo demo-clean test bench-ratio fuzz guards
+.PHONY: help deps build packages demo demo-clean test bench-ratio fuzz guards
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,8 +12,11 @@ help: ## List the targets.
 deps: ## Install what the build, the tests and the demo need and this Debian lacks (as root).
 	@.ci/deps
 
-build: ## Build the release binaries: switchd and switchctl.
-	$(CARGO) build --release -p switchd
+build: ## Build the release binaries: switchd, switchctl, controller, skippy, node-agent.
+	$(CARGO) build --release -p switchd -p controller -p skippy -p node-agent
+
+packages: deps ## Build a Debian package for each daemon into target/debian, and check their units.
+	@.ci/packages
 
 demo: deps build ## Show three nodes with two instances each, then remove them; KEEP=1 leaves them up (as root).
 	@$(CARGO) build --release -q -p netns-tests --bin demo

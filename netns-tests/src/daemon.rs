@@ -1,4 +1,4 @@
-//! The shipped daemon as a child process.
+//! A shipped daemon as a child process.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -12,20 +12,21 @@ use nix::unistd::Pid;
 use crate::ns::Namespace;
 use crate::wait::wait_for;
 
-/// A running `switchd`; killed on drop.
+/// A running daemon; killed on drop.
 #[derive(Debug)]
 pub(crate) struct Daemon {
+    name: String,
     child: Child,
     keep: bool,
 }
 
 impl Daemon {
-    /// Runs `switchd run --config <config>` in `ns`, its output appended to `log`.
-    pub(crate) fn start(ns: &Namespace, config: &Path, log: &Path) -> Result<Daemon> {
-        let bin = switchd_bin()?.display().to_string();
+    /// Runs `args` (program first) in `ns`, its output appended to `log`.
+    pub(crate) fn start(ns: &Namespace, args: &[&str], log: &Path) -> Result<Daemon> {
         let log = OpenOptions::new().create(true).append(true).open(log)?;
-        let child = ns.spawn(&[&bin, "run", "--config", &config.display().to_string()], &log)?;
-        Ok(Daemon { child, keep: false })
+        let child = ns.spawn(args, &log)?;
+        let name = Path::new(args[0]).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Daemon { name, child, keep: false })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -48,9 +49,9 @@ impl Daemon {
     /// SIGTERM, then waits for a clean exit.
     pub(crate) fn terminate(mut self) -> Result<()> {
         self.signal(Signal::SIGTERM)?;
-        wait_for("switchd to end after SIGTERM", STOP_WITHIN, || !self.runs())?;
+        wait_for(&format!("{} to end after SIGTERM", self.name), STOP_WITHIN, || !self.runs())?;
         let status = self.child.wait()?;
-        if status.success() { Ok(()) } else { bail!("switchd ended with {status} after SIGTERM") }
+        if status.success() { Ok(()) } else { bail!("{} ended with {status} after SIGTERM", self.name) }
     }
 
     pub(crate) fn leave_running(mut self) {
@@ -59,7 +60,7 @@ impl Daemon {
 
     fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.pid()).context("a process id is an i32")?;
-        kill(Pid::from_raw(pid), signal).with_context(|| format!("cannot send {signal} to switchd"))
+        kill(Pid::from_raw(pid), signal).with_context(|| format!("cannot send {signal} to {}", self.name))
     }
 }
 
@@ -79,6 +80,11 @@ pub fn switchd_bin() -> Result<PathBuf> {
 /// The command under test: `$SWITCHCTL_BIN`, or the one beside the running test.
 pub fn switchctl_bin() -> Result<PathBuf> {
     shipped("SWITCHCTL_BIN", "switchctl")
+}
+
+/// Any other shipped program: the one beside the running test.
+pub fn bin(name: &str) -> Result<PathBuf> {
+    shipped(&format!("{}_BIN", name.to_uppercase().replace('-', "_")), name)
 }
 
 fn shipped(variable: &str, name: &str) -> Result<PathBuf> {

@@ -24,7 +24,7 @@ pub mod vxlan;
 mod wait;
 
 pub use config::SwitchdConfig;
-pub use daemon::{switchctl_bin, switchd_bin};
+pub use daemon::{bin, switchctl_bin, switchd_bin};
 pub use lab::{
     BridgeSpec, Instance, InstanceSpec, Lab, LabSpec, Node, NodeSpec, UnderlaySpec, lab_test, require_root,
     sweep, target_dir,

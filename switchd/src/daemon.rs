@@ -3,6 +3,7 @@
 
 mod node;
 mod registry;
+mod steering;
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -25,6 +26,7 @@ use crate::underlay::Underlay;
 use crate::{admin, cli, metrics};
 use node::Node;
 use registry::Registry;
+pub use steering::Steering;
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(config: Config, path: &Path) -> anyhow::Result<()> {

@@ -7,11 +7,13 @@ pub mod config;
 pub mod ctl;
 pub mod daemon;
 pub mod dataplane;
+pub mod desired;
 pub mod endpoint;
-pub mod key;
 pub mod links;
 pub mod metrics;
 pub mod netlink;
 pub mod tap;
 pub mod underlay;
 pub mod view;
+
+pub use node_session::key;

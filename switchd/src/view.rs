@@ -77,6 +77,27 @@ pub struct Status {
     pub networks: Vec<NetworkStatus>,
 }
 
+/// Who named a network or a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// The configuration file.
+    #[default]
+    File,
+    /// The controller.
+    Controller,
+}
+
+impl Origin {
+    /// The word that JSON and tables show.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Origin::File => "file",
+            Origin::Controller => "controller",
+        }
+    }
+}
+
 /// One network on this node.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct NetworkStatus {
@@ -92,6 +113,12 @@ pub struct NetworkStatus {
     pub endpoint: String,
     /// Where the endpoint stands.
     pub endpoint_state: EndpointStatus,
+    /// Why it is not up, with the mend; empty when up.
+    #[serde(default)]
+    pub endpoint_detail: String,
+    /// Who set the network up.
+    #[serde(default)]
+    pub from: Origin,
     /// The MAC that guests see for remote addresses in `rewrite` mode.
     pub endpoint_mac: String,
     /// The guests' MTU, bytes.
@@ -130,6 +157,12 @@ impl LinkState {
 pub struct Link {
     /// The peer's name.
     pub peer: String,
+    /// The peer's node id, if the controller named it.
+    #[serde(default)]
+    pub node_id: Option<String>,
+    /// Who named the peer.
+    #[serde(default)]
+    pub from: Origin,
     /// The key that it must prove.
     pub public_key: PublicKey,
     /// Where the link stands.

@@ -106,7 +106,8 @@ impl Node {
     /// Starts the daemon with the configuration that is there; what still runs is killed first.
     pub fn restart(&self) -> Result<()> {
         self.kill9();
-        let daemon = Daemon::start(&self.ns, &self.config_path(), &self.log_path())?;
+        let (bin, config) = (switchd_bin()?.display().to_string(), self.config_path().display().to_string());
+        let daemon = Daemon::start(&self.ns, &[&bin, "run", "--config", &config], &self.log_path())?;
         *self.slot() = Some(daemon);
         Ok(())
     }

@@ -20,7 +20,8 @@ use crate::endpoint::{EndpointState, EndpointStatus};
 use crate::key::PublicKey;
 use crate::links::{LinkStatus, Links};
 use crate::view::{
-    self, CaptureError, CaptureFilter, CapturedFrame, Link, LinkState, NetworkStatus, Stats, Status, View,
+    self, CaptureError, CaptureFilter, CapturedFrame, Link, LinkState, NetworkStatus, Origin, Stats, Status,
+    View,
 };
 
 /// What the view is made of.
@@ -92,6 +93,8 @@ impl Node {
             bridge: network.bridge.clone(),
             endpoint: network.endpoint.clone(),
             endpoint_state: endpoint.status,
+            endpoint_detail: endpoint.detail.clone(),
+            from: Origin::File,
             endpoint_mac: network.endpoint_mac.to_string(),
             mtu: network.mtu,
             offloads: endpoint
@@ -158,6 +161,8 @@ impl View for Node {
             });
             Link {
                 peer: peer.name.clone(),
+                node_id: None,
+                from: Origin::File,
                 public_key: peer.public_key,
                 state: link_state(&status),
                 address: status.path.map(|path| path.remote).or(peer.address),

@@ -50,6 +50,8 @@ impl View for FakeView {
                 } else {
                     EndpointStatus::WaitingForBridge
                 },
+                endpoint_detail: String::new(),
+                from: Origin::File,
                 endpoint_mac: "02:73:77:00:00:64".into(),
                 mtu: 1500,
                 offloads: vec!["csum".into(), "tso4".into()],
@@ -61,6 +63,8 @@ impl View for FakeView {
     fn links(&self) -> Vec<Link> {
         let up = Link {
             peer: "node-b".into(),
+            node_id: None,
+            from: Origin::File,
             public_key: PublicKey([2; 32]),
             state: LinkState::Up,
             address: Some("192.0.2.2:4840".parse().unwrap()),
@@ -82,6 +86,8 @@ impl View for FakeView {
         };
         let down = Link {
             peer: "node-c".into(),
+            node_id: Some("node-3".into()),
+            from: Origin::Controller,
             state: LinkState::Down,
             address: None,
             path: None,

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
@@ -15,6 +15,13 @@ use zeroize::Zeroizing;
 /// An Ed25519 public key: 32 bytes, as text 44 characters of base64.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PublicKey(pub [u8; 32]);
+
+impl PublicKey {
+    /// Whether `signature` is one of `message` by the private half of this key (RFC 8032).
+    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, self.0).verify(message, signature).is_ok()
+    }
+}
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -121,6 +128,13 @@ impl PrivateKey {
     /// The key as PKCS#8 version 1 DER (RFC 8410), for rustls.
     pub fn pkcs8_der(&self) -> &[u8] {
         &self.pkcs8
+    }
+
+    /// The signature of `message` (RFC 8032).
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+        let pair =
+            Ed25519KeyPair::from_pkcs8_maybe_unchecked(&self.pkcs8).expect("a key's own document parses");
+        pair.sign(message).as_ref().try_into().expect("an Ed25519 signature has 64 bytes")
     }
 
     fn from_text(text: &str) -> Option<PrivateKey> {
