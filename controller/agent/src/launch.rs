@@ -118,10 +118,7 @@ pub(crate) async fn make(shim: &Path, home: &Home, launch: &Launch) -> Result<Ma
     let line = made.line().await?;
     // The process that was spawned has forked and ended by now.
     timeout(ANSWER, child.wait()).await.ok();
-    made.pid = line
-        .strip_prefix("made ")
-        .and_then(|pid| pid.parse().ok())
-        .ok_or_else(|| failed(&line))?;
+    made.pid = line.strip_prefix("made ").and_then(|pid| pid.parse().ok()).ok_or_else(|| failed(&line))?;
     Ok(made)
 }
 
@@ -136,7 +133,9 @@ impl Made {
     async fn line(&mut self) -> Result<String, Failure> {
         match timeout(ANSWER, self.from.next_line()).await {
             Ok(Ok(Some(line))) => Ok(line),
-            Ok(Ok(None)) => Err(Failure::transient("the shim ended without a word; see the log (AGENT_LOG=debug)")),
+            Ok(Ok(None)) => {
+                Err(Failure::transient("the shim ended without a word; see the log (AGENT_LOG=debug)"))
+            }
             Ok(Err(error)) => Err(Failure::io("hear from the shim", &error)),
             Err(_) => Err(Failure::transient(format!("the shim did not answer within {ANSWER:?}"))),
         }

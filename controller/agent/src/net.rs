@@ -49,7 +49,14 @@ impl Net {
     }
 
     /// Makes a pair of devices: `name` on the bridge, and `eth<index>` in the namespace of the process.
-    pub async fn plug_pair(&self, name: &str, index: usize, nic: &Nic, bridge: u32, pid: u32) -> Result<(), Failure> {
+    pub async fn plug_pair(
+        &self,
+        name: &str,
+        index: usize,
+        nic: &Nic,
+        bridge: u32,
+        pid: u32,
+    ) -> Result<(), Failure> {
         self.unplug(name).await?;
         // Its name for the moment before it is moved.
         let inner = format!("w{}", &name[1..]);
@@ -63,7 +70,10 @@ impl Net {
             .mtu(nic.mtu)
             .setns_by_pid(pid)
             .build();
-        refused(format!("move eth{index} into the instance"), self.handle.link().change(moved).execute().await)?;
+        refused(
+            format!("move eth{index} into the instance"),
+            self.handle.link().change(moved).execute().await,
+        )?;
         self.join(name, outer, nic, bridge).await
     }
 
@@ -96,7 +106,8 @@ impl Net {
 
     async fn expect(&self, name: &str) -> Result<u32, Failure> {
         let link = self.link(name).await?;
-        let gone = || Failure::transient(format!("{name} was deleted by someone else right after it was made"));
+        let gone =
+            || Failure::transient(format!("{name} was deleted by someone else right after it was made"));
         Ok(link.ok_or_else(gone)?.header.index)
     }
 
@@ -147,7 +158,9 @@ impl Net {
     async fn configure(&self, name: &str, nic: &Nic) -> Result<(), Failure> {
         let index = self.expect(name).await?;
         // The addresses are given, not found: no duplicate address detection holds them up, and neighbours are told.
-        for (family, key, value) in [("ipv4", "arp_notify", "1"), ("ipv6", "ndisc_notify", "1"), ("ipv6", "accept_dad", "0")] {
+        for (family, key, value) in
+            [("ipv4", "arp_notify", "1"), ("ipv6", "ndisc_notify", "1"), ("ipv6", "accept_dad", "0")]
+        {
             fs::write(format!("/proc/sys/net/{family}/conf/{name}/{key}"), value).ok();
         }
         for address in &nic.addresses {
@@ -184,7 +197,8 @@ pub fn device_name(id: &InstanceId, index: usize) -> String {
         return format!("v{id}{suffix}");
     }
     // FNV-1a of the whole id: the same name after a restart.
-    let hash = id.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash =
+        id.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     format!("v{}{hash:08x}{suffix}", &id[..room - 8])
 }
 

@@ -144,7 +144,11 @@ fn failures_are_tried_again_by_their_class() {
         let observed = failed(class, attempts, &wanted);
         if let Some(delay) = delay {
             assert_eq!(step(&wanted, Some(observed.clone()), 100 + delay - 1), None, "{class:?} {attempts}");
-            assert_eq!(step(&wanted, Some(observed), 100 + delay), Some(Action::Start), "{class:?} {attempts}");
+            assert_eq!(
+                step(&wanted, Some(observed), 100 + delay),
+                Some(Action::Start),
+                "{class:?} {attempts}"
+            );
         } else {
             assert_eq!(step(&wanted, Some(observed), 1_000_000), None);
         }

@@ -109,8 +109,7 @@ fn own_file_systems(root: &Path) -> Result<(), Failure> {
         }
     }
     let sys = root.join("sys");
-    mount(Some("sysfs"), &sys, Some("sysfs"), plain | MsFlags::MS_RDONLY, None::<&str>)
-        .step("mount /sys")?;
+    mount(Some("sysfs"), &sys, Some("sysfs"), plain | MsFlags::MS_RDONLY, None::<&str>).step("mount /sys")?;
     for (name, options) in [("tmp", "mode=1777"), ("run", "mode=755"), ("var/tmp", "mode=1777")] {
         let path = root.join(name);
         if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
