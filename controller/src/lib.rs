@@ -1,1 +1,13 @@
-//! The controller.
+//! The controller: registers nodes and placement, introduces switches to each other, offers the management API.
+
+pub mod admin;
+mod api_secret;
+pub mod cli;
+pub mod config;
+pub mod engine;
+pub mod nodes;
+pub mod provider;
+pub mod provision;
+pub mod run;
+pub mod state_dir;
+pub mod store;

@@ -162,6 +162,21 @@ impl Lab {
         self.keep.set(true);
     }
 
+    /// It was told to.
+    pub(crate) fn keeps(&self) -> bool {
+        self.keep.get()
+    }
+
+    /// Evidence is kept when it is dropped.
+    pub(crate) fn set_failed(&self, failed: bool) {
+        self.failed.set(failed);
+    }
+
+    /// With what all its namespaces' names begin.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// Starts the shipped daemon on every node, all of them peers of each other over underlay 0, after `tweak` has
     /// seen each configuration, and waits until every daemon is ready and every link is up.
     pub fn start_switchd(&self, tweak: impl Fn(&mut SwitchdConfig)) -> Result<()> {

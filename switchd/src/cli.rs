@@ -107,7 +107,7 @@ fn check_config(path: &Path) -> anyhow::Result<String> {
     let config = Config::load(path)?;
     let key = PrivateKey::load(&config.node.private_key)?;
     check_own_key(&config, key.public())?;
-    let dialled = config.peers.iter().filter(|peer| peer.address.is_some()).count();
+    let dialled = config.peers.iter().filter(|peer| !peer.addresses.is_empty()).count();
     Ok(format!(
         "{} is good: node {} ({}), {} network(s), {} peer(s), {dialled} with an address",
         path.display(),

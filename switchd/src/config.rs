@@ -2,12 +2,14 @@
 //! once. `packaging/switchd.toml.example` documents each key.
 
 mod error;
+mod network;
 mod read;
 mod reload;
 mod toml_table;
 mod value;
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +18,7 @@ use switch_core::frame::Tags;
 use switch_core::ids::{Generation, Mac, Vni};
 
 pub use self::error::{ConfigError, Problem};
+pub(crate) use self::read::{dhcp, interface_name, node_name};
 pub use self::reload::{Reload, diff};
 pub use self::value::show_duration;
 use crate::key::PublicKey;
@@ -25,6 +28,12 @@ pub const DEFAULT_PATH: &str = "/etc/switchd/switchd.toml";
 
 /// Where the admin socket is unless the configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/switchd/switchd.sock";
+
+/// Where a node keeps what it has from its controller unless the configuration says otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/switchd";
+
+/// The file of the state directory that makes the node one of a controller's; `switchd join` writes it.
+pub const NODE_FILE: &str = "node.json";
 
 /// The whole configuration, defaults filled in and checked.
 #[derive(Clone, PartialEq, Debug)]
@@ -37,6 +46,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// `[link]`
     pub link: LinkConfig,
+    /// `[controller]`
+    pub controller: Controller,
     /// `[[network]]`, in the file's order. No two share a name, VNI, bridge or endpoint.
     pub networks: Vec<Network>,
     /// `[[peer]]`, in the file's order. No two share a name or public key.
@@ -44,16 +55,33 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads and parses a file.
+    /// Reads and parses a file. A node that has joined a controller needs none: without one at the default place it
+    /// runs with the defaults.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Config::load_as(path, Path::new(DEFAULT_PATH), &Path::new(DEFAULT_STATE_DIR).join(NODE_FILE))
+    }
+
+    fn load_as(path: &Path, default: &Path, node_file: &Path) -> Result<Config, ConfigError> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == ErrorKind::NotFound && path == default && node_file.exists() => {
+                String::new()
+            }
+            Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
+        };
         Config::parse(&text, &path.display().to_string())
     }
 
     /// Parses the text of a configuration; `origin` is the file's name in errors.
     pub fn parse(text: &str, origin: &str) -> Result<Config, ConfigError> {
         read::config(text, origin)
+    }
+
+    /// The controller calls this node so; the file's word counts more.
+    pub fn set_given_name(&mut self, name: &str) {
+        if !self.node.named {
+            name.clone_into(&mut self.node.name);
+        }
     }
 
     /// Names of the peers that carry `network`.
@@ -67,6 +95,8 @@ impl Config {
 pub struct Node {
     /// How peers and bindings call this node.
     pub name: String,
+    /// The file gives the name; else it is the host's, until a controller gave one.
+    pub named: bool,
     /// File of the private key.
     pub private_key: PathBuf,
     /// The one UDP socket; `[::]` is both IPv4 and IPv6.
@@ -102,6 +132,17 @@ pub struct LinkConfig {
     pub rekey_datagrams: u64,
     /// Largest IP packet to try on the underlay, bytes.
     pub underlay_mtu: u16,
+}
+
+/// `[controller]`: the session with the controller, of a node that has joined one.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Controller {
+    /// Keep up the session. A node that has not joined has none either way.
+    pub enabled: bool,
+    /// Directory of what the node has from its controller: who it is there, and the last state.
+    pub state_dir: PathBuf,
+    /// Where the controller is, in place of what the join token said; hosts and ports.
+    pub addresses: Vec<String>,
 }
 
 /// `[[network]]`: one layer-2 segment.
@@ -173,8 +214,8 @@ pub struct Peer {
     pub name: String,
     /// The key that it must prove.
     pub public_key: PublicKey,
-    /// Where to dial it; without, it must dial us.
-    pub address: Option<SocketAddr>,
+    /// Where to dial it, best first; without, it must dial us.
+    pub addresses: Vec<SocketAddr>,
 }
 
 /// What guests see of remote instances.

@@ -1,29 +1,36 @@
 //! The daemon: the only place where the core, the planes and the host's networking meet. Assembles, reloads on
 //! SIGHUP, and on SIGTERM or SIGINT leaves the host as it was found.
 
+mod apply;
+mod convert;
+mod endpoints;
 mod node;
 mod registry;
 mod steering;
+#[cfg(test)]
+mod tests;
 
+use std::collections::VecDeque;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use switch_core::ids::Vni;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Config};
-use crate::dataplane::{self, Command, DataPlane, Handle};
-use crate::endpoint::{Endpoint, EndpointConfig, EndpointEvent, EndpointState};
+use crate::dataplane::{self, Bite, Command, DataPlane, Handle, Refused};
+use crate::desired::Revision;
 use crate::key::PrivateKey;
 use crate::links::{self, Links};
 use crate::netlink::{LinkEvent, Netlink};
 use crate::underlay::Underlay;
+use crate::view::Origin;
 use crate::{admin, cli, metrics};
+use endpoints::Endpoints;
 use node::Node;
 use registry::Registry;
 pub use steering::Steering;
@@ -45,7 +52,9 @@ pub fn run(config: Config, path: &Path) -> anyhow::Result<()> {
 async fn serve(config: Config, path: &Path) -> anyhow::Result<()> {
     let key = PrivateKey::load(&config.node.private_key)?;
     cli::check_own_key(&config, key.public())?;
-    let mut daemon = Daemon::start(config, key).await?;
+    let (mut daemon, steering) = Daemon::start(config, key).await?;
+    // Nobody steers this node: its own file says all.
+    drop(steering);
     tracing::info!(node = %daemon.node.config().node.name, version = env!("CARGO_PKG_VERSION"), "started");
     let result = daemon.attend(path).await;
     daemon.stop().await;
@@ -60,12 +69,21 @@ struct Daemon {
     worker: Handle,
     thread: std::thread::JoinHandle<()>,
     reports: mpsc::UnboundedReceiver<dataplane::Report>,
-    endpoints: Vec<Endpoint>,
+    endpoints: Endpoints,
     netlink: Netlink,
+    /// Bindings that the worker has not taken yet.
+    bites: VecDeque<Bite>,
+    session: steering::Ends,
+    /// The update that is being carried out.
+    updating: Option<Revision>,
+    /// The update that the worker is about to have.
+    applying: Option<(Revision, oneshot::Receiver<Refused>)>,
 }
 
 impl Daemon {
-    async fn start(config: Config, key: PrivateKey) -> anyhow::Result<Daemon> {
+    /// The daemon, and what a session with the controller holds of it.
+    async fn start(config: Config, key: PrivateKey) -> anyhow::Result<(Daemon, Steering)> {
+        let config = Arc::new(config);
         let underlay = Arc::new(Underlay::bind(config.node.listen)?);
         let listen = underlay.socket().local_addr().context("reading the UDP socket's address")?;
         let admin = admin::AdminSocket::bind(&config.admin.socket, &config.admin.group)?;
@@ -73,61 +91,92 @@ impl Daemon {
             Some(listen) => Some(metrics::bind(listen).await?),
             None => None,
         };
-        let networks = config.networks.iter().map(|n| registry::network_config(n, seed())).collect();
         let name: Arc<str> = config.node.name.as_str().into();
-        let DataPlane { handle: worker, reports, quic, snapshot, thread } =
-            dataplane::start(underlay.clone(), name, networks, seed())?;
+        let DataPlane { handle: worker, reports, stations, quic, snapshot, thread } =
+            dataplane::start(underlay.clone(), name, seed())?;
         let links = Links::start(links::Start {
             key: &key,
             node: config.node.name.clone(),
-            aes: registry::cpu_has_aes(),
+            aes: convert::cpu_has_aes(),
             underlay,
             received: quic,
             worker: worker.clone(),
-            config: registry::link_config(&config.link),
+            config: convert::link_config(&config.link),
         })?;
-        let mut registry = Registry::default();
-        registry.apply(&config, &worker);
         worker.send(Command::SetRekeyDatagrams(config.link.rekey_datagrams));
-        links.set_networks(&config.networks.iter().map(|network| network.vni).collect::<Vec<Vni>>());
-        links.set_peers(&registry.peers(&config));
-
-        let netlink = Netlink::open()?;
-        let (endpoints, states) = start_endpoints(&config, &netlink, &worker);
         let node = Arc::new(Node::new(node::Parts {
-            config,
+            config: config.clone(),
             public_key: key.public(),
             listen,
             links: links.clone(),
             worker: worker.clone(),
             snapshot,
-            endpoints: states,
-            peers: registry.ids(),
         }));
+        let netlink = Netlink::open()?;
+        let (registry, effects) = Registry::new(key.public(), config.clone());
+        let (session, steering) = steering::new(node.clone(), worker.clone(), stations);
+        let endpoints = Endpoints::new(netlink.clone(), worker.clone());
+        let mut daemon = Daemon {
+            node: node.clone(),
+            registry,
+            links,
+            worker,
+            thread,
+            reports,
+            endpoints,
+            netlink,
+            bites: VecDeque::new(),
+            session,
+            updating: None,
+            applying: None,
+        };
+        for network in &config.networks {
+            daemon.start_network(network.clone(), Origin::File);
+        }
+        daemon.links.set_networks(&daemon.registry.vnis());
+        daemon.carry_out(effects);
+        daemon.node.set_networks(daemon.endpoints.rows());
         tokio::spawn(admin::serve(admin, node.clone()));
         if let Some(listener) = metrics {
-            let view = node.clone();
             tokio::spawn(async move {
-                if let Err(e) = metrics::serve(listener, view).await {
+                if let Err(e) = metrics::serve(listener, node).await {
                     tracing::error!(error = %e, "the metrics server has stopped");
                 }
             });
         }
-        Ok(Daemon { node, registry, links, worker, thread, reports, endpoints, netlink })
+        Ok((daemon, steering))
     }
 
-    /// Carries reports, signals and changes of the host's addresses until told to stop.
+    /// Carries reports, signals, updates and changes of the host's addresses until told to stop.
     async fn attend(&mut self, path: &Path) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("watching SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("watching SIGINT")?;
         let mut hangup = signal(SignalKind::hangup()).context("watching SIGHUP")?;
         let mut host = self.netlink.watch();
+        let worker = self.worker.clone();
         loop {
+            let idle = self.updating.is_none() && self.applying.is_none();
+            let applied = async {
+                match &mut self.applying {
+                    Some((_, done)) => done.await.unwrap_or_default(),
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 report = self.reports.recv() => match report {
                     Some(report) => self.links.handle_report(report),
                     None => bail!("the worker has stopped: see the log above"),
                 },
+                Some(room) = worker.bite_room(), if !self.bites.is_empty() => {
+                    if let Some(bite) = self.bites.pop_front() {
+                        worker.bite(room, bite);
+                    }
+                }
+                refused = applied => self.applied(&refused),
+                // In parts, so that everything else goes on, and no faster than the worker takes them.
+                () = tokio::task::yield_now(), if self.updating.is_some() && self.bites.len() < BITES => self.step(),
+                Some(update) = self.session.updates.recv(), if idle => self.update(update),
+                Some(key) = self.session.keys.recv() => self.set_key(&key),
                 event = host.next() => match event {
                     Some(LinkEvent::AddressChanged { .. } | LinkEvent::Resync) => {
                         // Peers learn our new address from the next authentic datagram.
@@ -144,22 +193,30 @@ impl Daemon {
     }
 
     fn reload(&mut self, path: &Path) {
-        let new = match Config::load(path) {
+        let mut new = match Config::load(path) {
             Ok(new) => new,
             Err(e) => return tracing::error!("reload refused, nothing changed: {e}"),
         };
         if let Err(e) = cli::check_own_key(&new, self.node.public_key()) {
             return tracing::error!("reload refused, nothing changed: {e:#}");
         }
-        let reload = config::diff(&self.node.config(), &new);
+        let old = self.node.config();
+        new.set_given_name(&old.node.name);
+        let reload = config::diff(&old, &new);
         if !reload.needs_restart.is_empty() {
             tracing::warn!(keys = reload.needs_restart.join(", "), "changed, but only a restart applies it");
         }
-        self.registry.apply(&reload.config, &self.worker);
-        self.links.set_peers(&self.registry.peers(&reload.config));
+        let config = Arc::new(reload.config);
+        self.node.set_config(config.clone());
+        let effects = self.registry.set_config(config.clone());
+        for network in &config.networks {
+            self.endpoints.set_network(network);
+        }
+        self.carry_out(effects);
+        self.node.set_networks(self.endpoints.rows());
         if reload.link_changed {
-            self.worker.send(Command::SetRekeyDatagrams(reload.config.link.rekey_datagrams));
-            if let Err(e) = self.links.set_config(registry::link_config(&reload.config.link)) {
+            self.worker.send(Command::SetRekeyDatagrams(config.link.rekey_datagrams));
+            if let Err(e) = self.links.set_config(convert::link_config(&config.link)) {
                 tracing::error!(error = %e, "link timers not changed");
             }
         }
@@ -170,15 +227,12 @@ impl Daemon {
             networks = reload.networks_changed.len(),
             "reloaded"
         );
-        self.node.set_config(reload.config, self.registry.ids());
     }
 
     async fn stop(self) {
         tracing::info!("stopping");
         self.links.shutdown().await;
-        for endpoint in self.endpoints {
-            endpoint.shutdown().await;
-        }
+        self.endpoints.shutdown().await;
         self.worker.send(Command::Stop);
         let thread = self.thread;
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
@@ -186,37 +240,8 @@ impl Daemon {
     }
 }
 
-type States = Vec<watch::Receiver<EndpointState>>;
-
-fn start_endpoints(config: &Config, netlink: &Netlink, worker: &Handle) -> (Vec<Endpoint>, States) {
-    let start = |network: &config::Network| {
-        let (events, received) = mpsc::channel(4);
-        tokio::spawn(forward(received, network.vni, worker.clone()));
-        let endpoint = EndpointConfig {
-            name: network.endpoint.clone(),
-            bridge: network.bridge.clone(),
-            create_bridge: network.create_bridge,
-            endpoint_mac: network.endpoint_mac,
-            mtu: u32::from(network.mtu),
-            offloads: network.offloads,
-        };
-        let endpoint = Endpoint::start(endpoint, netlink.clone(), events);
-        let state = endpoint.state();
-        (endpoint, state)
-    };
-    config.networks.iter().map(start).unzip()
-}
-
-/// Hands each TAP of an endpoint to the worker.
-async fn forward(mut events: mpsc::Receiver<EndpointEvent>, vni: Vni, worker: Handle) {
-    while let Some(event) = events.recv().await {
-        let tap = match event {
-            EndpointEvent::Up(tap) => Some(tap),
-            EndpointEvent::Down(_) => None,
-        };
-        worker.send(Command::SetEndpoint(vni, tap));
-    }
-}
+/// Bites for the worker that may wait here.
+const BITES: usize = 16;
 
 fn seed() -> [u64; 4] {
     let mut bytes = [0; 32];

@@ -8,14 +8,17 @@
 //! ```
 
 mod capture;
+mod carry_out;
 mod command;
 mod core;
 mod drops;
 mod inbound;
 mod network;
+mod networks;
 mod outbound;
 mod peers;
 mod snapshot;
+mod stations;
 mod transmitter;
 mod views;
 mod worker;
@@ -26,9 +29,10 @@ use std::thread::JoinHandle;
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
-pub use command::{Command, Handle, MssClamp, Report};
+pub use command::{BITE, BindingChange, Bite, Command, Handle, MssClamp, Refused, Report};
 pub use snapshot::{PeerCounters, Snapshot};
 
+use crate::desired::StationReport;
 use crate::underlay::{QuicDatagram, Underlay};
 use switch_core::switch::SwitchConfig;
 
@@ -50,6 +54,8 @@ pub struct DataPlane {
     pub handle: Handle,
     /// What it reports.
     pub reports: mpsc::UnboundedReceiver<Report>,
+    /// What was learned on this node's bridges, as it changes.
+    pub stations: mpsc::Receiver<StationReport>,
     /// QUIC packets that it read.
     pub quic: mpsc::Receiver<QuicDatagram>,
     /// Its counters, at most a quarter of a second old.
@@ -59,24 +65,25 @@ pub struct DataPlane {
 }
 
 /// Starts the worker. `node` is this node's name, for the binding tables.
-pub fn start(
-    underlay: Arc<Underlay>,
-    node: Arc<str>,
-    networks: Vec<NetworkConfig>,
-    hash_seed: [u64; 4],
-) -> Result<DataPlane, StartError> {
-    let (handle, commands, wake) = Handle::new().map_err(StartError::Wake)?;
+pub fn start(underlay: Arc<Underlay>, node: Arc<str>, hash_seed: [u64; 4]) -> Result<DataPlane, StartError> {
+    let (handle, received) = Handle::new().map_err(StartError::Wake)?;
     let (reports_to, reports) = mpsc::unbounded_channel();
+    let (stations_to, stations) = mpsc::channel(STATION_REPORTS);
     let (quic_to, quic) = mpsc::channel(QUIC_QUEUE);
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
-    let ends =
-        worker::Ends { commands, wake, reports: reports_to, quic: quic_to, snapshot: snapshot.clone() };
-    let worker = worker::Worker::new(underlay, node, networks, hash_seed, ends).map_err(StartError::Epoll)?;
+    let ends = worker::Ends {
+        received,
+        reports: reports_to,
+        stations: stations_to,
+        quic: quic_to,
+        snapshot: snapshot.clone(),
+    };
+    let worker = worker::Worker::new(underlay, node, hash_seed, ends).map_err(StartError::Epoll)?;
     let thread = std::thread::Builder::new()
         .name("worker".into())
         .spawn(move || worker.run())
         .map_err(StartError::Thread)?;
-    Ok(DataPlane { handle, reports, quic, snapshot, thread })
+    Ok(DataPlane { handle, reports, stations, quic, snapshot, thread })
 }
 
 /// Which step of starting the worker failed.
@@ -95,3 +102,5 @@ pub enum StartError {
 
 /// QUIC packets that may wait for the link plane; more are lost, which QUIC repairs.
 const QUIC_QUEUE: usize = 1024;
+/// Reports of local stations that may wait; then the next one of a network is a full one.
+const STATION_REPORTS: usize = 64;

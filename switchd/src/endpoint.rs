@@ -125,6 +125,16 @@ impl Endpoint {
     /// Starts the keeper on the current tokio runtime, whose thread must be in the network namespace of the bridge.
     /// It ends when `events` is closed.
     pub fn start(config: EndpointConfig, netlink: Netlink, events: mpsc::Sender<EndpointEvent>) -> Endpoint {
+        Endpoint::start_after(std::future::ready(()), config, netlink, events)
+    }
+
+    /// The same, once `after` is done.
+    pub fn start_after(
+        after: impl Future<Output = ()> + Send + 'static,
+        config: EndpointConfig,
+        netlink: Netlink,
+        events: mpsc::Sender<EndpointEvent>,
+    ) -> Endpoint {
         let (state_sender, state) = watch::channel(EndpointState {
             status: EndpointStatus::Starting,
             detail: String::new(),
@@ -134,7 +144,10 @@ impl Endpoint {
         });
         let (stop, stopped) = oneshot::channel();
         let keeper = keeper::Keeper::new(config, netlink, events, state_sender);
-        let task = tokio::spawn(keeper.run(stopped));
+        let task = tokio::spawn(async move {
+            after.await;
+            keeper.run(stopped).await;
+        });
         Endpoint { state, stop, task }
     }
 
@@ -146,10 +159,18 @@ impl Endpoint {
     /// Removes the TAP, and the bridge if we created it and nothing else uses it: no port, no address but the
     /// link-local ones. A found bridge is left as it was found.
     pub async fn shutdown(self) {
+        self.stop().await;
+    }
+
+    /// [`Self::shutdown`] that has begun when this returns; the future is done with it.
+    pub fn stop(self) -> impl Future<Output = ()> + Send + 'static {
         // A keeper that ended already has dropped its end.
         let _ = self.stop.send(());
-        if let Err(e) = self.task.await {
-            tracing::error!("the keeper of an endpoint ended badly: {e}");
+        let task = self.task;
+        async move {
+            if let Err(e) = task.await {
+                tracing::error!("the keeper of an endpoint ended badly: {e}");
+            }
         }
     }
 }

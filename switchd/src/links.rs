@@ -4,13 +4,14 @@
 //! |---|---|
 //! | `identity` | keys and TLS |
 //! | `socket` | QUIC as a guest on the node's socket |
-//! | `sessions` | what to do when, pure |
+//! | `sessions`, `dial` | what to do when, and whom to dial where; pure |
 //! | `peer` | doing it: the task of one link |
 //! | `accept` | inbound handshakes, strangers' among them |
 //! | `session`, `control` | one QUIC connection and its control stream |
 
 mod accept;
 mod control;
+mod dial;
 mod identity;
 mod peer;
 mod session;
@@ -18,8 +19,9 @@ mod sessions;
 mod socket;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -29,7 +31,7 @@ use quinn_proto::RandomConnectionIdGenerator;
 use switch_core::ids::{PeerId, Vni};
 use tokio::sync::mpsc;
 
-use crate::dataplane::{Handle, Report};
+use crate::dataplane::{Command, Handle, Report};
 use crate::key::{PrivateKey, PublicKey};
 use crate::underlay::{QuicDatagram, Underlay};
 use identity::{Allowed, Identity};
@@ -53,7 +55,7 @@ pub struct LinkConfig {
 }
 
 /// A peer as configured.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct PeerConfig {
     /// The number by which the daemon knows it.
     pub id: PeerId,
@@ -61,15 +63,15 @@ pub struct PeerConfig {
     pub name: Arc<str>,
     /// The key that it must prove.
     pub key: PublicKey,
-    /// Where to dial it; without, it must dial.
-    pub address: Option<SocketAddr>,
+    /// Where to dial it, best first; without, it must dial.
+    pub addresses: Vec<SocketAddr>,
 }
 
 /// All links of this node.
 #[derive(Debug)]
 pub struct Links {
     shared: Arc<Shared>,
-    peers: Mutex<HashMap<PeerId, PeerTask>>,
+    peers: Mutex<HashMap<PeerId, (PeerTask, PeerConfig)>>,
     last_refusal: Mutex<Option<Instant>>,
 }
 
@@ -92,7 +94,7 @@ pub struct Start<'a> {
 }
 
 impl Links {
-    /// Starts listening; peers are added by [`set_peers`](Self::set_peers). Needs a running tokio runtime.
+    /// Starts listening; peers are added by [`set_peer`](Self::set_peer). Needs a running tokio runtime.
     pub fn start(start: Start<'_>) -> Result<Arc<Links>, LinksError> {
         let identity = Identity::new(start.key, start.aes).map_err(LinksError::Tls)?;
         let allowed = Allowed::default();
@@ -107,8 +109,8 @@ impl Links {
         .map_err(LinksError::Endpoint)?;
         let hello = LocalHello { node: start.node, boot: random_u64(), vnis: Vec::new() };
         let shared = Arc::new(Shared {
-            public_key: start.key.public(),
-            identity,
+            aes: start.aes,
+            identity: ArcSwap::from_pointee((start.key.public(), identity)),
             allowed,
             endpoint,
             paths,
@@ -122,27 +124,46 @@ impl Links {
         Ok(links)
     }
 
-    /// Makes these the peers: new ones are added, changed ones changed, missing ones cut off at once.
-    pub fn set_peers(&self, peers: &[PeerConfig]) {
-        let allowed = peers.iter().map(|peer| (peer.key, peer.id)).collect();
-        self.shared.allowed.store(Arc::new(allowed));
-        let mut tasks = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.retain(|id, task| {
-            let stays = peers.iter().any(|peer| peer.id == *id);
-            if !stays {
-                send(task, Message::Stop);
-            }
-            stays
-        });
-        for peer in peers {
-            match tasks.get(&peer.id) {
-                Some(task) => send(task, Message::Reconfigure(peer.clone())),
-                None => {
-                    let task = PeerTask::spawn(self.shared.clone(), peer.clone());
-                    tasks.insert(peer.id, task);
+    /// Adds a peer, or changes it: its link stays up. With another key the former one is good too until the peer has
+    /// proved the new one, or for a minute.
+    pub fn set_peer(&self, peer: PeerConfig) {
+        self.shared.allow(peer.key, peer.id);
+        match self.lock_peers().entry(peer.id) {
+            Entry::Occupied(mut known) => {
+                let (task, config) = known.get_mut();
+                if *config != peer {
+                    config.clone_from(&peer);
+                    send(task, Message::Reconfigure(peer));
                 }
             }
+            Entry::Vacant(unknown) => {
+                let task = PeerTask::spawn(self.shared.clone(), peer.clone());
+                unknown.insert((task, peer));
+            }
         }
+    }
+
+    /// Cuts a peer off at once; its handshakes are refused from now on.
+    pub fn remove_peer(&self, id: PeerId) {
+        self.shared.forbid(id);
+        // The task's own last words come later.
+        self.shared.worker.send(Command::RemovePeer(id));
+        if let Some((task, _)) = self.lock_peers().remove(&id) {
+            send(&task, Message::Stop);
+        }
+    }
+
+    /// Another key for this node: fresh handshakes with it, spread over some seconds. Links stay up; a peer that does
+    /// not know the new key yet is tried again and again.
+    pub fn set_key(&self, key: &PrivateKey) -> Result<(), LinksError> {
+        let identity = Identity::new(key, self.shared.aes).map_err(LinksError::Tls)?;
+        self.shared.identity.store(Arc::new((key.public(), identity)));
+        let server = self.shared.server_config(false).map_err(LinksError::Tls)?;
+        self.shared.endpoint.set_server_config(Some(server));
+        for (i, (task, _)) in self.lock_peers().values().enumerate() {
+            send(task, Message::OwnKey(OWN_KEY_SPREAD * (i % 100) as u32));
+        }
+        Ok(())
     }
 
     /// Tells the peers which networks this node is in.
@@ -150,7 +171,7 @@ impl Links {
         let vnis: Vec<u32> = vnis.iter().map(|vni| vni.get()).collect();
         let hello = LocalHello { vnis, ..LocalHello::clone(&self.shared.hello.load()) };
         self.shared.hello.store(Arc::new(hello));
-        for task in self.peers.lock().unwrap_or_else(PoisonError::into_inner).values() {
+        for (task, _) in self.lock_peers().values() {
             send(task, Message::AnnounceNetworks);
         }
     }
@@ -160,6 +181,9 @@ impl Links {
         self.shared.config.store(Arc::new(config));
         let server = self.shared.server_config(false).map_err(LinksError::Tls)?;
         self.shared.endpoint.set_server_config(Some(server));
+        for (task, _) in self.lock_peers().values() {
+            send(task, Message::SetTiming);
+        }
         Ok(())
     }
 
@@ -169,32 +193,36 @@ impl Links {
             Report::Moved(peer, address) => (peer, Message::Moved(address)),
             Report::RekeyDue(peer) | Report::TooLong(peer) => (peer, Message::Renew),
         };
-        if let Some(task) = self.peers.lock().unwrap_or_else(PoisonError::into_inner).get(&peer) {
+        if let Some((task, _)) = self.lock_peers().get(&peer) {
             send(task, message);
         }
     }
 
     /// Every link as it stands.
     pub fn status(&self) -> HashMap<PeerId, LinkStatus> {
-        let tasks = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let tasks = self.lock_peers();
         let status = |task: &PeerTask| task.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        tasks.iter().map(|(id, task)| (*id, status(task))).collect()
+        tasks.iter().map(|(id, (task, _))| (*id, status(task))).collect()
     }
 
     /// Tells every peer that this node goes, and waits a moment for the word to leave.
     pub async fn shutdown(&self) {
         self.shared.endpoint.close(session::CLOSE_STOPPING.into(), b"the node stops");
-        for task in self.peers.lock().unwrap_or_else(PoisonError::into_inner).values() {
+        for (task, _) in self.lock_peers().values() {
             send(task, Message::Stop);
         }
         let _ = tokio::time::timeout(Duration::from_millis(200), self.shared.endpoint.wait_idle()).await;
+    }
+
+    fn lock_peers(&self) -> MutexGuard<'_, HashMap<PeerId, (PeerTask, PeerConfig)>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What every link needs.
 struct Shared {
-    public_key: PublicKey,
-    identity: Identity,
+    aes: bool,
+    identity: ArcSwap<(PublicKey, Identity)>,
     allowed: Allowed,
     endpoint: Endpoint,
     paths: SharedPaths,
@@ -204,14 +232,46 @@ struct Shared {
 }
 
 impl Shared {
+    fn public_key(&self) -> PublicKey {
+        self.identity.load().0
+    }
+
+    /// This key is proved by this peer from now on.
+    fn allow(&self, key: PublicKey, peer: PeerId) {
+        if self.allowed.load().get(&key) == Some(&peer) {
+            return;
+        }
+        self.allowed.rcu(|known| {
+            let mut known = HashMap::clone(known);
+            known.insert(key, peer);
+            known
+        });
+    }
+
+    fn forbid(&self, peer: PeerId) {
+        self.allowed.rcu(|known| {
+            let others = known.iter().filter(|(_, id)| **id != peer);
+            others.map(|(key, id)| (*key, *id)).collect::<HashMap<_, _>>()
+        });
+    }
+
+    /// Of this peer's keys only this one is good from now on.
+    fn forget_former_keys(&self, peer: PeerId, key: PublicKey) {
+        self.allowed.rcu(|known| {
+            let rest = known.iter().filter(|(other, id)| **id != peer || **other == key);
+            rest.map(|(key, id)| (*key, *id)).collect::<HashMap<_, _>>()
+        });
+    }
+
     fn client_config(&self, peer: PublicKey, v6: bool) -> Result<ClientConfig, rustls::Error> {
-        let mut config = ClientConfig::new(Arc::new(self.identity.client(peer)?));
+        let mut config = ClientConfig::new(Arc::new(self.identity.load().1.client(peer)?));
         config.transport_config(self.transport(v6));
         Ok(config)
     }
 
     fn server_config(&self, v6: bool) -> Result<ServerConfig, rustls::Error> {
-        let mut config = ServerConfig::with_crypto(Arc::new(self.identity.server(self.allowed.clone())?));
+        let mut config =
+            ServerConfig::with_crypto(Arc::new(self.identity.load().1.server(self.allowed.clone())?));
         config.transport_config(self.transport(v6));
         Ok(config)
     }
@@ -247,7 +307,7 @@ impl Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("public_key", &self.public_key).finish_non_exhaustive()
+        f.debug_struct("Shared").field("public_key", &self.public_key()).finish_non_exhaustive()
     }
 }
 
@@ -311,6 +371,8 @@ const CONNECTION_REFUSED: u64 = 2;
 /// CRYPTO_ERROR of RFC 9000, 20.1, which carries a TLS alert.
 const TLS_ALERTS_FIRST: u64 = 0x100;
 const TLS_ALERTS_LAST: u64 = 0x1ff;
+/// Between the fresh handshakes of two links after a change of this node's key.
+const OWN_KEY_SPREAD: Duration = Duration::from_millis(50);
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// How often a path is tried for a larger MTU.
 const REDISCOVERY: Duration = Duration::from_secs(60);

@@ -322,6 +322,9 @@ pub struct BindingRow {
     /// The binding.
     #[serde(flatten)]
     pub binding: Binding,
+    /// The controller passed it on: another switch learned it, or this one did and announced it.
+    #[serde(default)]
+    pub announced: bool,
     /// `active`, or why it does not attract traffic.
     pub state: String,
     /// Since it was last confirmed.

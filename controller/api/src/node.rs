@@ -2,6 +2,7 @@
 #![allow(
     missing_docs,
     clippy::all,
+    clippy::allow_attributes_without_reason,
     clippy::needless_pass_by_value,
     unreachable_pub,
     reason = "generated code"

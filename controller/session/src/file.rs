@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 /// Writes or replaces the file, mode 0600: after a crash it holds either what it held or `content`. Its directory
 /// must be there; the file gets that one's owner if root writes it, so that a service can read what `sudo` made.
 pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
-    let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = directory_of(path);
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".new-{}", std::process::id()));
     let temporary = PathBuf::from(name);
+    // Left by a crash of a process that had the same number.
+    remove(&temporary)?;
     let written = write_new(&temporary, directory, content).and_then(|()| std::fs::rename(&temporary, path));
     if written.is_err() {
         let _ = std::fs::remove_file(&temporary);
@@ -28,9 +30,24 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Moves a file over another one of the same directory, for good.
+pub fn replace(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)?;
+    sync_directory(directory_of(to))
+}
+
+/// Writes a new file, mode 0600, with its directory's owner if root writes it.
+pub(crate) fn create_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    let directory = directory_of(path);
+    write_new(path, directory, content)?;
+    sync_directory(directory)
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 fn write_new(path: &Path, directory: &Path, content: &[u8]) -> io::Result<()> {
-    // Left by a crash of a process that had the same number.
-    remove(path)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     // The umask can only take bits away, but a default ACL can add some.
     file.set_permissions(Permissions::from_mode(0o600))?;

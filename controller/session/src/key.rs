@@ -1,9 +1,9 @@
 //! The node's identity: an Ed25519 key pair (RFC 8032), proved to peers as a TLS raw public key (RFC 7250).
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -11,6 +11,8 @@ use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
+
+use crate::file;
 
 /// An Ed25519 public key: 32 bytes, as text 44 characters of base64.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -106,18 +108,14 @@ impl PrivateKey {
             std::fs::create_dir_all(dir).map_err(at)?;
         }
         if !force {
-            return self.write_new(path).map_err(|source| match source.kind() {
-                io::ErrorKind::AlreadyExists => KeyError::Exists { path: path.to_owned() },
-                _ => at(source),
+            return file::create_private(path, self.to_text().as_bytes()).map_err(|source| {
+                match source.kind() {
+                    io::ErrorKind::AlreadyExists => KeyError::Exists { path: path.to_owned() },
+                    _ => at(source),
+                }
             });
         }
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".new-{}", std::process::id()));
-        let temporary = PathBuf::from(name);
-        self.write_new(&temporary).and_then(|()| std::fs::rename(&temporary, path)).map_err(|source| {
-            let _ = std::fs::remove_file(&temporary);
-            at(source)
-        })
+        file::write_private(path, self.to_text().as_bytes()).map_err(at)
     }
 
     /// The public half.
@@ -148,14 +146,10 @@ impl PrivateKey {
         Some(PrivateKey { public: public_of(&pair), pkcs8: Zeroizing::new(document.as_ref().to_vec()) })
     }
 
-    fn write_new(&self, path: &Path) -> io::Result<()> {
+    fn to_text(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(BASE64_STANDARD.encode(self.pkcs8.as_slice()));
         text.push('\n');
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        // The umask can only take bits away, but a default ACL can add some.
-        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
+        text
     }
 }
 
@@ -231,6 +225,7 @@ const MAX_FILE: u64 = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_saved_key_loads_and_is_private() {

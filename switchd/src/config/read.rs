@@ -13,9 +13,14 @@ use switch_core::ids::{Generation, Mac, Vni};
 use toml::de::{DeTable, DeValue};
 
 use super::error::ConfigError;
+use super::network::{
+    AGES, BROADCAST_BURST, BROADCAST_RATE, IP_AGE, MAC_AGE, MAX_IPS, MAX_MACS, MTU, MTUS, RATES, TABLE_LIMITS,
+};
 use super::toml_table::{At, Source, Table};
 use super::value::show_duration;
-use super::{Admin, AntiSpoof, Config, Dhcp, LinkConfig, Metrics, Mode, Network, Node, Peer, StaticBinding};
+use super::{
+    Admin, AntiSpoof, Config, Controller, Dhcp, LinkConfig, Metrics, Mode, Network, Node, Peer, StaticBinding,
+};
 use crate::key::PublicKey;
 
 /// Reads a whole configuration, or says everything that is wrong with it.
@@ -35,6 +40,7 @@ pub(super) fn config(text: &str, origin: &str) -> Result<Config, ConfigError> {
     let admin = admin(root.table("admin"));
     let metrics = metrics(root.table("metrics"));
     let link = link(root.table("link"));
+    let controller = controller(root.table("controller"));
     let peers: Vec<Peer> = root
         .tables("peer", "[[peer]]")
         .into_iter()
@@ -48,22 +54,20 @@ pub(super) fn config(text: &str, origin: &str) -> Result<Config, ConfigError> {
     root.finish();
     let problems = source.into_problems();
     if problems.is_empty() {
-        Ok(Config { node, admin, metrics, link, networks, peers })
+        Ok(Config { node, admin, metrics, link, controller, networks, peers })
     } else {
         Err(ConfigError::Invalid(problems))
     }
 }
 
 fn node(mut table: Table<'_, '_>) -> Node {
-    let name = match table.parsed("name", node_name) {
-        Some(name) => name.value,
-        None => host_name(),
-    };
+    let name = table.parsed("name", node_name);
     let private_key = table.parsed("private_key", absolute_path);
     let listen = table.as_type("listen", "use an address and a port, such as \"[::]:4840\" (IPv4 and IPv6)");
     table.finish();
     Node {
-        name,
+        named: name.is_some(),
+        name: name.map_or_else(host_name, |name| name.value),
         private_key: private_key.map_or_else(|| "/etc/switchd/private.key".into(), |at| at.value.into()),
         listen: listen.map_or_else(|| SocketAddr::new(IpAddr::from([0u16; 8]), DEFAULT_PORT), |at| at.value),
     }
@@ -129,17 +133,28 @@ fn link(mut table: Table<'_, '_>) -> LinkConfig {
     }
 }
 
+fn controller(mut table: Table<'_, '_>) -> Controller {
+    let enabled = table.flag("enabled").unwrap_or(true);
+    let state_dir = table.parsed("state_dir", absolute_path);
+    let addresses = table.list("addresses", |item| match item.as_str() {
+        Some(text) => host_and_port(text),
+        None => Err("expected texts in quotes".to_owned()),
+    });
+    table.finish();
+    Controller {
+        enabled,
+        state_dir: state_dir.map_or_else(|| super::DEFAULT_STATE_DIR.into(), |at| at.value.into()),
+        addresses: addresses.into_iter().flatten().map(|at| at.value).collect(),
+    }
+}
+
 fn peer(mut table: Table<'_, '_>, own_name: &str, unique: &mut Unique<'_>) -> Option<Peer> {
     let name = table.parsed("name", node_name);
     let public_key = table.parsed("public_key", str::parse::<PublicKey>);
-    let address = table.parsed("address", |text| match text.parse::<SocketAddr>() {
-        Ok(address) if address.ip().is_unspecified() || address.ip().is_multicast() || address.port() == 0 => {
-            Err(format!("{text:?} cannot be dialled"))
-        }
-        Ok(address) => Ok(address),
-        Err(_) => Err(format!(
-            "{text:?} is not an address and a port: write it like \"192.0.2.2:4840\" or \"[2001:db8::2]:4840\""
-        )),
+    let address = table.parsed("address", peer_address);
+    let addresses = table.list("addresses", |item| match item.as_str() {
+        Some(text) => peer_address(text),
+        None => Err("expected addresses with their port in quotes".to_owned()),
     });
     table.missing("name", "name = \"node-b\"");
     table.missing("public_key", "what `switchd pubkey` prints on that node");
@@ -161,7 +176,7 @@ fn peer(mut table: Table<'_, '_>, own_name: &str, unique: &mut Unique<'_>) -> Op
         // A peer with a bad key still counts for the checks of network.peers.
         name: name?.value,
         public_key: public_key.map_or(PublicKey([0; 32]), |at| at.value),
-        address: address.map(|at| at.value),
+        addresses: address.into_iter().chain(addresses.into_iter().flatten()).map(|at| at.value).collect(),
     })
 }
 
@@ -182,7 +197,7 @@ fn network(
         _ => Err(format!("{text:?} is not allowed: use \"rewrite\" or \"preserve\"")),
     });
     let endpoint_mac = table.parsed("endpoint_mac", unicast_mac);
-    let mtu = table.number("mtu", 1280..=9216);
+    let mtu = table.number("mtu", MTUS);
     let offloads = table.flag("offloads").unwrap_or(true);
     let dhcp = table.parsed("dhcp", dhcp);
     let anti_spoof = table.parsed("anti_spoof", |text| match text {
@@ -191,8 +206,8 @@ fn network(
         _ => Err(format!("{text:?} is not allowed: use \"learn\" or \"strict\"")),
     });
     let mss_clamp = table.flag("mss_clamp").unwrap_or(true);
-    let broadcast_rate = table.number("broadcast_rate", 1..=1_000_000);
-    let broadcast_burst = table.number("broadcast_burst", 1..=1_000_000);
+    let broadcast_rate = table.number("broadcast_rate", RATES);
+    let broadcast_burst = table.number("broadcast_burst", RATES);
     let max_macs = table.number("max_macs", TABLE_LIMITS);
     let max_ips = table.number("max_ips", TABLE_LIMITS);
     let mac_age = table.duration("mac_age", AGES);
@@ -227,7 +242,7 @@ fn network(
         u32::try_from(vni.value).ok().and_then(|value| Vni::new(value).ok())
     });
     let endpoint = match (endpoint, vni) {
-        (None, Some(vni)) => Some(At { value: format!("sw{vni}"), span }),
+        (None, Some(vni)) => Some(At { value: super::network::endpoint_name(vni), span }),
         (endpoint, _) => endpoint,
     };
     if let Some(endpoint) = &endpoint {
@@ -235,7 +250,6 @@ fn network(
     }
     table.finish();
     let vni = vni?;
-    let [a, b, c] = vni.to_bytes();
     Some(Network {
         name: name?.value,
         vni,
@@ -243,18 +257,18 @@ fn network(
         create_bridge,
         endpoint: endpoint?.value,
         mode: mode.map_or(Mode::Rewrite, |at| at.value),
-        endpoint_mac: endpoint_mac.map_or(Mac([0x02, 0x73, 0x77, a, b, c]), |at| at.value),
-        mtu: narrow(mtu, 1500),
+        endpoint_mac: endpoint_mac.map_or_else(|| super::network::endpoint_mac(vni), |at| at.value),
+        mtu: narrow(mtu, MTU),
         offloads,
         dhcp: dhcp.map_or(Dhcp::Forward, |at| at.value),
         anti_spoof: anti_spoof.map_or(AntiSpoof::Learn, |at| at.value),
         mss_clamp,
-        broadcast_rate: narrow(broadcast_rate, 1000),
-        broadcast_burst: narrow(broadcast_burst, 2000),
-        max_macs: narrow(max_macs, 65_536),
-        max_ips: narrow(max_ips, 65_536),
-        mac_age: mac_age.map_or(Duration::from_secs(300), |at| at.value),
-        ip_age: ip_age.map_or(Duration::from_secs(1200), |at| at.value),
+        broadcast_rate: narrow(broadcast_rate, BROADCAST_RATE),
+        broadcast_burst: narrow(broadcast_burst, BROADCAST_BURST),
+        max_macs: narrow(max_macs, MAX_MACS),
+        max_ips: narrow(max_ips, MAX_IPS),
+        mac_age: mac_age.map_or(MAC_AGE, |at| at.value),
+        ip_age: ip_age.map_or(IP_AGE, |at| at.value),
         gateways: gateways.into_iter().flatten().map(|at| at.value).collect(),
         peers: member_peers,
         bindings,
@@ -350,6 +364,36 @@ impl Unique<'_> {
     }
 }
 
+fn peer_address(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<SocketAddr>() {
+        Ok(address)
+            if address.ip().is_unspecified() || address.ip().is_multicast() || address.port() == 0 =>
+        {
+            Err(format!("{text:?} cannot be dialled"))
+        }
+        Ok(address) => Ok(address),
+        Err(_) => Err(format!(
+            "{text:?} is not an address and a port: write it like \"192.0.2.2:4840\" or \"[2001:db8::2]:4840\""
+        )),
+    }
+}
+
+/// An address or a name, and a port.
+fn host_and_port(text: &str) -> Result<String, String> {
+    let named = || {
+        let (host, port) = text.rsplit_once(':')?;
+        let ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+        (!host.is_empty() && host.chars().all(ok)).then_some(port.parse::<u16>().ok()?)
+    };
+    let port = text.parse::<SocketAddr>().ok().map(|address| address.port()).or_else(named);
+    match port {
+        Some(1..) => Ok(text.to_owned()),
+        _ => Err(format!(
+            "{text:?} is not a host and a port: write it like \"192.0.2.1:7443\" or \"controller.example:7443\""
+        )),
+    }
+}
+
 fn instance_ip(text: Option<&str>) -> Result<IpAddr, String> {
     match text.map(str::parse::<IpAddr>) {
         Some(Ok(ip)) if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() => {
@@ -360,7 +404,7 @@ fn instance_ip(text: Option<&str>) -> Result<IpAddr, String> {
     }
 }
 
-fn dhcp(text: &str) -> Result<Dhcp, String> {
+pub(crate) fn dhcp(text: &str) -> Result<Dhcp, String> {
     match text {
         "forward" => Ok(Dhcp::Forward),
         "local-only" => Ok(Dhcp::LocalOnly),
@@ -382,7 +426,7 @@ fn unicast_mac(text: &str) -> Result<Mac, String> {
     }
 }
 
-fn node_name(text: &str) -> Result<String, String> {
+pub(crate) fn node_name(text: &str) -> Result<String, String> {
     let ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if (1..=63).contains(&text.len()) && text.chars().all(ok) {
         Ok(text.to_owned())
@@ -392,7 +436,7 @@ fn node_name(text: &str) -> Result<String, String> {
 }
 
 /// What the kernel's `dev_valid_name` takes (net/core/dev.c).
-fn interface_name(text: &str) -> Result<String, String> {
+pub(crate) fn interface_name(text: &str) -> Result<String, String> {
     if text.len() > 15 {
         return Err(format!("{text:?} has {} bytes: an interface's name has at most 15", text.len()));
     }
@@ -430,5 +474,3 @@ fn narrow<T: TryFrom<u64>>(number: Option<At<u64>>, default: T) -> T {
 }
 
 const DEFAULT_PORT: u16 = 4840;
-const TABLE_LIMITS: std::ops::RangeInclusive<u64> = 16..=1 << 20;
-const AGES: std::ops::RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(86_400);

@@ -76,6 +76,7 @@ pub fn diff(old: &Config, new: &Config) -> Reload {
             admin: old.admin.clone(),
             metrics: old.metrics.clone(),
             link,
+            controller: old.controller.clone(),
             networks,
             peers: new.peers.clone(),
         },
@@ -84,12 +85,15 @@ pub fn diff(old: &Config, new: &Config) -> Reload {
 
 fn restart_keys(old: &Config, new: &Config) -> Vec<String> {
     changed(&[
-        ("node.name", old.node.name != new.node.name),
+        ("node.name", new.node.named && old.node.name != new.node.name),
         ("node.private_key", old.node.private_key != new.node.private_key),
         ("node.listen", old.node.listen != new.node.listen),
         ("admin.socket", old.admin.socket != new.admin.socket),
         ("admin.group", old.admin.group != new.admin.group),
         ("metrics.listen", old.metrics.listen != new.metrics.listen),
+        ("controller.enabled", old.controller.enabled != new.controller.enabled),
+        ("controller.state_dir", old.controller.state_dir != new.controller.state_dir),
+        ("controller.addresses", old.controller.addresses != new.controller.addresses),
         ("link.underlay_mtu", old.link.underlay_mtu != new.link.underlay_mtu),
     ])
     .map(str::to_owned)

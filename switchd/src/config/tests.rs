@@ -47,7 +47,8 @@ fn the_example_parses_and_its_commented_defaults_are_the_defaults() {
 
 #[test]
 fn the_example_documents_every_key() {
-    let sections = ["node", "admin", "metrics", "link", "[network]", "[network.binding]", "[peer]"];
+    let sections =
+        ["node", "admin", "metrics", "link", "controller", "[network]", "[network.binding]", "[peer]"];
     for section in sections {
         let mut text = with_network("");
         text = match section {
@@ -112,7 +113,7 @@ fn each_mistake_is_named_with_its_place_and_mend() {
         ("[nodes]", "t:1:2: unknown key \"nodes\": did you mean \"node\"?"),
         (
             "colour = 1",
-            "t:1:1: unknown key \"colour\": known keys: admin, link, metrics, network, node, peer",
+            "t:1:1: unknown key \"colour\": known keys: admin, controller, link, metrics, network, node, peer",
         ),
         (
             "[node]\nname = \"a b\"",
@@ -265,6 +266,69 @@ fn broken_syntax_is_placed_too() {
 fn a_missing_file_names_the_option() {
     let error = Config::load(Path::new("/nonexistent/switchd.toml")).unwrap_err();
     assert!(error.to_string().contains("--config"), "{error}");
+}
+
+#[test]
+fn a_joined_node_needs_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, node) = (dir.path().join("switchd.toml"), dir.path().join(NODE_FILE));
+    assert!(matches!(Config::load_as(&file, &file, &node), Err(ConfigError::Read { .. })));
+    std::fs::write(&node, "{}").unwrap();
+    let mut config = Config::load_as(&file, &file, &node).unwrap();
+    assert_eq!(config.networks.len() + config.peers.len(), 0);
+    config.set_given_name("node-7");
+    assert_eq!(config.node.name, "node-7");
+    assert!(
+        Config::load_as(&file, Path::new("/other"), &node).is_err(),
+        "a file that was named must be there"
+    );
+
+    std::fs::write(
+        &file,
+        "[node]\nname = \"a\"\n[controller]\nstate_dir = \"/s\"\naddresses = [\"c.example:7443\"]\n",
+    )
+    .unwrap();
+    let mut config = Config::load_as(&file, &file, &node).unwrap();
+    config.set_given_name("node-7");
+    assert_eq!(config.node.name, "a");
+    let controller = &config.controller;
+    assert_eq!((controller.enabled, controller.state_dir.as_path()), (true, Path::new("/s")));
+    assert_eq!(controller.addresses, ["c.example:7443"]);
+    let problem = errors("[controller]\naddresses = [\"c.example\"]");
+    assert!(problem.contains("controller.addresses: \"c.example\" is not a host and a port"), "{problem}");
+}
+
+#[test]
+fn a_peer_may_have_several_addresses() {
+    let peer = |rest: &str| format!("[[peer]]\nname = \"b\"\npublic_key = \"{KEY_B}\"\n{rest}");
+    let config = parse(&peer("addresses = [\"192.0.2.2:4840\", \"[2001:db8::2]:4840\"]\n"));
+    assert_eq!(config.peers[0].addresses.len(), 2);
+    let config = parse(&peer("address = \"192.0.2.3:1\"\naddresses = [\"192.0.2.2:4840\"]\n"));
+    assert_eq!(config.peers[0].addresses, ["192.0.2.3:1", "192.0.2.2:4840"].map(|a| a.parse().unwrap()));
+    let problem = errors(&peer("addresses = [\"192.0.2.2:0\"]\n"));
+    assert!(problem.contains("peer.addresses: \"192.0.2.2:0\" cannot be dialled"), "{problem}");
+}
+
+#[test]
+fn networks_of_no_file_have_a_files_defaults_and_limits() {
+    let vni = Vni::new(100).unwrap();
+    let file = parse("[[network]]\nname = \"blue\"\nvni = 100\nbridge = \"swbr100\"\ncreate_bridge = true\n");
+    let network = Network::with_defaults("blue".into(), vni);
+    assert_eq!(network, file.networks[0]);
+    network.check().unwrap();
+    assert!(network.differs_live_only(&Network { dhcp: Dhcp::LocalOnly, ..network.clone() }));
+    assert!(!network.differs_live_only(&Network { mtu: 9000, ..network.clone() }));
+    for (bad, says) in [
+        (Network { mtu: 100, ..network.clone() }, "mtu: 100 is out of range: use 1280 to 9216"),
+        (Network { bridge: "a/b".into(), ..network.clone() }, "bridge: \"a/b\" is not an interface's name"),
+        (Network { endpoint: "swbr100".into(), ..network.clone() }, "they need a name each"),
+        (Network { endpoint_mac: Mac([1; 6]), ..network.clone() }, "endpoint_mac"),
+        (Network { name: String::new(), ..network.clone() }, "name: "),
+        (Network { ip_age: Duration::ZERO, ..network.clone() }, "ip_age"),
+    ] {
+        let error = bad.check().unwrap_err();
+        assert!(error.contains(says), "{error}");
+    }
 }
 
 #[test]

@@ -105,7 +105,11 @@ pub(super) fn bindings(rows: &[BindingRow]) -> String {
             or_dash(&ips.join(", ")),
             row.binding.node.clone(),
             row.binding.generation.to_string(),
-            format!("{:?}", row.binding.source).to_lowercase(),
+            if row.announced {
+                "announced".to_owned()
+            } else {
+                format!("{:?}", row.binding.source).to_lowercase()
+            },
             row.state.clone(),
             duration(row.age),
         ]);
@@ -276,5 +280,39 @@ fn mean(histogram: &Histogram) -> String {
     match histogram.count() {
         0 => "-".to_owned(),
         count => format!("{:.1}", histogram.sum as f64 / count as f64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use controller_api::{Binding, BindingSource};
+
+    use super::*;
+
+    #[test]
+    fn who_says_so_is_shown() {
+        let row = |source, announced| BindingRow {
+            network: "blue".into(),
+            binding: Binding {
+                vni: 100,
+                vlans: vec![],
+                mac: "02:00:00:00:00:01".into(),
+                ips: vec![],
+                node: "node-b".into(),
+                generation: 7,
+                source,
+            },
+            announced,
+            state: "active".into(),
+            age: std::time::Duration::ZERO,
+        };
+        for (source, announced, shown) in [
+            (BindingSource::Controller, false, " controller "),
+            (BindingSource::Learned, true, " announced "),
+            (BindingSource::Learned, false, " learned "),
+        ] {
+            let text = bindings(&[row(source, announced)]);
+            assert!(text.contains(shown), "{text}");
+        }
     }
 }

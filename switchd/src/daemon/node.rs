@@ -1,6 +1,5 @@
 //! The daemon's [`View`]: what the admin socket and the metrics see.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,44 +8,41 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use switch_core::ids::PeerId;
 use switch_core::seal::Cipher;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
-use super::registry;
-use crate::config::{Config, Mode, Network};
+use super::convert;
+use super::endpoints::NetworkRow;
+use super::registry::PeerRow;
+use crate::config::Config;
 use crate::dataplane::{Command, Handle, Snapshot};
-use crate::endpoint::{EndpointState, EndpointStatus};
+use crate::endpoint::EndpointStatus;
 use crate::key::PublicKey;
 use crate::links::{LinkStatus, Links};
 use crate::view::{
-    self, CaptureError, CaptureFilter, CapturedFrame, Link, LinkState, NetworkStatus, Origin, Stats, Status,
-    View,
+    self, CaptureError, CaptureFilter, CapturedFrame, Link, LinkState, NetworkStatus, Stats, Status, View,
 };
 
 /// What the view is made of.
 pub(super) struct Parts {
-    pub(super) config: Config,
+    pub(super) config: Arc<Config>,
     pub(super) public_key: PublicKey,
     pub(super) listen: SocketAddr,
     pub(super) links: Arc<Links>,
     pub(super) worker: Handle,
     pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
-    /// In the order of the configuration's networks.
-    pub(super) endpoints: Vec<watch::Receiver<EndpointState>>,
-    pub(super) peers: Arc<HashMap<String, PeerId>>,
 }
 
 /// The node.
 pub(super) struct Node {
     config: ArcSwap<Config>,
-    peers: ArcSwap<HashMap<String, PeerId>>,
-    public_key: PublicKey,
+    public_key: ArcSwap<PublicKey>,
     listen: SocketAddr,
     links: Arc<Links>,
     worker: Handle,
     snapshot: Arc<ArcSwap<Snapshot>>,
-    endpoints: Vec<watch::Receiver<EndpointState>>,
+    networks: ArcSwap<Vec<NetworkRow>>,
+    peers: ArcSwap<Vec<PeerRow>>,
     started: Instant,
     captures: Arc<AtomicUsize>,
 }
@@ -54,47 +50,56 @@ pub(super) struct Node {
 impl Node {
     pub(super) fn new(parts: Parts) -> Node {
         Node {
-            config: ArcSwap::from_pointee(parts.config),
-            peers: ArcSwap::new(parts.peers),
-            public_key: parts.public_key,
+            config: ArcSwap::new(parts.config),
+            public_key: ArcSwap::from_pointee(parts.public_key),
             listen: parts.listen,
             links: parts.links,
             worker: parts.worker,
             snapshot: parts.snapshot,
-            endpoints: parts.endpoints,
+            networks: ArcSwap::default(),
+            peers: ArcSwap::default(),
             started: Instant::now(),
             captures: Arc::default(),
         }
     }
 
     pub(super) fn public_key(&self) -> PublicKey {
-        self.public_key
+        **self.public_key.load()
+    }
+
+    pub(super) fn set_public_key(&self, key: PublicKey) {
+        self.public_key.store(Arc::new(key));
     }
 
     pub(super) fn config(&self) -> Arc<Config> {
         self.config.load_full()
     }
 
-    pub(super) fn set_config(&self, config: Config, peers: Arc<HashMap<String, PeerId>>) {
-        self.config.store(Arc::new(config));
-        self.peers.store(peers);
+    pub(super) fn set_config(&self, config: Arc<Config>) {
+        self.config.store(config);
     }
 
-    fn network_status(&self, config: &Config, i: usize, network: &Network) -> NetworkStatus {
-        let endpoint = self.endpoints[i].borrow().clone();
+    pub(super) fn set_networks(&self, networks: Vec<NetworkRow>) {
+        self.networks.store(Arc::new(networks));
+    }
+
+    pub(super) fn set_peers(&self, peers: Vec<PeerRow>) {
+        self.peers.store(Arc::new(peers));
+    }
+
+    fn network_status(&self, row: &NetworkRow) -> NetworkStatus {
+        let endpoint = row.state.borrow().clone();
+        let network = &row.network;
+        let peers = self.peers.load();
         NetworkStatus {
             name: network.name.clone(),
             vni: network.vni.get(),
-            mode: match network.mode {
-                Mode::Rewrite => "rewrite",
-                Mode::Preserve => "preserve",
-            }
-            .to_owned(),
+            mode: network.mode.to_string(),
             bridge: network.bridge.clone(),
             endpoint: network.endpoint.clone(),
             endpoint_state: endpoint.status,
-            endpoint_detail: endpoint.detail.clone(),
-            from: Origin::File,
+            endpoint_detail: endpoint.detail,
+            from: row.from,
             endpoint_mac: network.endpoint_mac.to_string(),
             mtu: network.mtu,
             offloads: endpoint
@@ -104,7 +109,7 @@ impl Node {
                 .filter(|name| *name != "none")
                 .map(str::to_owned)
                 .collect(),
-            peers: config.peers_of(network).map(|peer| peer.name.clone()).collect(),
+            peers: peers.iter().filter(|p| p.vnis.contains(&network.vni)).map(|p| p.name.clone()).collect(),
         }
     }
 
@@ -123,49 +128,43 @@ impl Node {
 impl View for Node {
     fn status(&self) -> Status {
         let config = self.config.load();
+        let networks = self.networks.load();
         let mut not_ready_because = Vec::new();
-        for (network, endpoint) in config.networks.iter().zip(&self.endpoints) {
-            let endpoint = endpoint.borrow();
+        for row in networks.iter() {
+            let endpoint = row.state.borrow();
             if endpoint.status != EndpointStatus::Up {
-                not_ready_because.push(format!("network {}: {}", network.name, endpoint.detail));
+                not_ready_because.push(format!("network {}: {}", row.network.name, endpoint.detail));
             }
         }
-        let cipher = if registry::cpu_has_aes() { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 };
+        let cipher = if convert::cpu_has_aes() { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 };
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: config.node.name.clone(),
-            public_key: self.public_key,
+            public_key: self.public_key(),
             listen: self.listen,
             uptime: self.started.elapsed(),
             ready: not_ready_because.is_empty(),
             not_ready_because,
             cipher: cipher.name().to_owned(),
-            networks: config
-                .networks
-                .iter()
-                .enumerate()
-                .map(|(i, network)| self.network_status(&config, i, network))
-                .collect(),
+            networks: networks.iter().map(|row| self.network_status(row)).collect(),
         }
     }
 
     fn links(&self) -> Vec<Link> {
-        let (config, peers) = (self.config.load(), self.peers.load());
+        let (networks, peers) = (self.networks.load(), self.peers.load());
         let (statuses, snapshot) = (self.links.status(), self.snapshot.load());
-        let row = |peer: &crate::config::Peer| {
-            let id = peers.get(&peer.name);
-            let status = id.and_then(|id| statuses.get(id)).cloned().unwrap_or_default();
-            let counters = id.and_then(|id| snapshot.peers.get(id)).copied().unwrap_or_default();
-            let carried = config.networks.iter().filter(|network| {
-                status.vnis.contains(&network.vni) && config.peers_of(network).any(|p| p.name == peer.name)
-            });
+        let row = |peer: &PeerRow| {
+            let status = statuses.get(&peer.id).cloned().unwrap_or_default();
+            let counters = snapshot.peers.get(&peer.id).copied().unwrap_or_default();
+            let carried = |vni| status.vnis.contains(&vni) && peer.vnis.contains(&vni);
+            let carried = networks.iter().filter(|row| carried(row.network.vni));
             Link {
                 peer: peer.name.clone(),
-                node_id: None,
-                from: Origin::File,
-                public_key: peer.public_key,
+                node_id: peer.node_id.clone(),
+                from: peer.from,
+                public_key: peer.key,
                 state: link_state(&status),
-                address: status.path.map(|path| path.remote).or(peer.address),
+                address: status.path.map(|path| path.remote).or(peer.addresses.first().copied()),
                 path: status.path.map(|path| path.kind.name().to_owned()),
                 rtt: status.rtt,
                 path_mtu: path_mtu(&status),
@@ -180,10 +179,10 @@ impl View for Node {
                 replays_dropped: counters.replays_dropped,
                 reconnects: status.reconnects,
                 last_error: status.last_error.clone(),
-                networks: carried.map(|network| network.name.clone()).collect(),
+                networks: carried.map(|row| row.network.name.clone()).collect(),
             }
         };
-        config.peers.iter().map(row).collect()
+        peers.iter().map(row).collect()
     }
 
     fn stats(&self) -> Stats {
@@ -220,7 +219,7 @@ impl View for Node {
 impl Node {
     fn start_capture(&self, filter: CaptureFilter) -> Result<mpsc::Receiver<CapturedFrame>, CaptureError> {
         if let Some(name) = &filter.network
-            && !self.config.load().networks.iter().any(|network| network.name == *name)
+            && !self.networks.load().iter().any(|row| row.network.name == *name)
         {
             return Err(CaptureError::UnknownNetwork(name.clone()));
         }

@@ -7,9 +7,11 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use switch_core::ids::{Generation, PeerId, ReceiverIndex, Vni};
 use switch_core::seal::{Opener, Sealer};
-use switch_core::switch::{Binding, Policy};
+use switch_core::switch::{Binding, BindingKey, Policy};
 use tokio::sync::{mpsc, oneshot};
 
+use super::NetworkConfig;
+use crate::desired::StationReport;
 use crate::tap::Tap;
 use crate::view::{BindingRow, CaptureFilter, CapturedFrame, DroppedFrame, MacRow};
 
@@ -18,12 +20,12 @@ use crate::view::{BindingRow, CaptureFilter, CapturedFrame, DroppedFrame, MacRow
 pub enum Command {
     /// The endpoint of a network came up as this TAP, or went away.
     SetEndpoint(Vni, Option<Tap>),
-    /// A reload changed a network's policy.
+    /// A network is to be served from now on.
+    AddNetwork(Box<NetworkConfig>),
+    /// No more: its TAP is closed.
+    RemoveNetwork(Vni),
+    /// A network's policy changed.
     SetPolicy(Vni, Policy, MssClamp),
-    /// A reload set a static binding.
-    SetBinding(Vni, Box<Binding>),
-    /// A reload removed a static binding.
-    RemoveBinding(Vni, switch_core::switch::BindingKey, Generation),
     /// A peer, by number and name, and the networks of ours that it may take part in.
     AddPeer(PeerId, Arc<str>, Vec<Vni>),
     /// It is no peer any more.
@@ -48,6 +50,8 @@ pub enum Command {
     ProbeAll,
     /// Report once a peer's session has sealed this many datagrams.
     SetRekeyDatagrams(u64),
+    /// Answer with everything that was learned on this node's bridges.
+    LocalStations(oneshot::Sender<Vec<StationReport>>),
     /// Answer with the binding tables.
     Bindings(oneshot::Sender<Vec<BindingRow>>),
     /// Answer with the MAC tables.
@@ -60,6 +64,45 @@ pub enum Command {
     Capture(CaptureFilter, mpsc::Sender<CapturedFrame>),
     /// End the worker.
     Stop,
+}
+
+/// What there may be a hundred thousand of at once: in bites, so that frames go on in between. A bite is carried out
+/// after every [`Command`] that was sent before it.
+#[derive(Debug)]
+pub enum Bite {
+    /// Bindings, at most [`BITE`].
+    Bindings(Vec<BindingChange>),
+    /// Answer: all bites before this one are done, but for what was refused since the last such answer.
+    Done(oneshot::Sender<Refused>),
+}
+
+/// Bindings that the switches refused.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Refused {
+    /// How many.
+    pub count: usize,
+    /// Why the first one was.
+    pub first: Option<String>,
+}
+
+impl Refused {
+    /// A sentence, if there were any.
+    pub fn problem(&self) -> Option<String> {
+        let first = self.first.as_ref()?;
+        Some(match self.count {
+            1 => format!("a binding is refused: {first}"),
+            n => format!("{n} bindings are refused, the first: {first}"),
+        })
+    }
+}
+
+/// One binding's change, as the control plane says.
+#[derive(Debug)]
+pub enum BindingChange {
+    /// It is so.
+    Set(Vni, Box<Binding>),
+    /// It is no more, unless a newer generation has come.
+    Remove(Vni, BindingKey, Generation),
 }
 
 /// Whether the MSS option of TCP SYNs is lowered to what the path carries.
@@ -81,15 +124,26 @@ pub enum Report {
 #[derive(Clone, Debug)]
 pub struct Handle {
     commands: Sender<Command>,
+    bites: mpsc::Sender<Bite>,
     wake: Arc<EventFd>,
+}
+
+/// The worker's ends of a [`Handle`].
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) commands: Receiver<Command>,
+    pub(crate) bites: mpsc::Receiver<Bite>,
+    pub(crate) wake: Arc<EventFd>,
 }
 
 impl Handle {
     /// The handle and the worker's ends of it.
-    pub(crate) fn new() -> nix::Result<(Handle, Receiver<Command>, Arc<EventFd>)> {
+    pub(crate) fn new() -> nix::Result<(Handle, Received)> {
         let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
         let (commands, received) = crossbeam_channel::bounded(QUEUE);
-        Ok((Handle { commands, wake: wake.clone() }, received, wake))
+        let (bites, received_bites) = mpsc::channel(BITES);
+        let handle = Handle { commands, bites, wake: wake.clone() };
+        Ok((handle, Received { commands: received, bites: received_bites, wake }))
     }
 
     /// Hands a command over; waits if thousands are queued. False if the worker has stopped.
@@ -106,6 +160,18 @@ impl Handle {
         sent
     }
 
+    /// Waits until the worker has room for a bite; false if it has stopped. To be followed by [`Handle::bite`].
+    /// Cancel safe.
+    pub async fn bite_room(&self) -> Option<mpsc::Permit<'_, Bite>> {
+        self.bites.reserve().await.ok()
+    }
+
+    /// Hands a bite over.
+    pub fn bite(&self, room: mpsc::Permit<'_, Bite>, bite: Bite) {
+        room.send(bite);
+        self.wake();
+    }
+
     fn wake(&self) {
         // The counter can only be full if the worker is to wake up anyway.
         let _ = self.wake.write(1);
@@ -113,3 +179,7 @@ impl Handle {
 }
 
 const QUEUE: usize = 16_384;
+/// Bindings in one bite, which takes the worker a fraction of a millisecond.
+pub const BITE: usize = 256;
+/// Bites that may wait.
+const BITES: usize = 4;

@@ -9,7 +9,7 @@ use nat_traversal::{Protocol, canonical, classify, is_real_source};
 use quinn_udp::RecvMeta;
 use switch_core::fragment::{Reassembler, ReassemblyDrop, ReassemblyLimits};
 use switch_core::ids::{PeerId, Vni};
-use switch_core::offload::{Coalescer, FrameSource};
+use switch_core::offload::FrameSource;
 use switch_core::seal::{Newest, OpenError};
 use switch_core::switch::DropReason;
 use switch_core::time::Time;
@@ -19,7 +19,8 @@ use tokio::sync::mpsc;
 
 use super::core::Core;
 use super::drops::Seen;
-use super::network::{BATCH_FRAMES, MAX_PARTS, Network};
+use super::network::{BATCH_FRAMES, MAX_PARTS};
+use super::networks::Networks;
 use super::snapshot::Buckets;
 use crate::underlay::{QuicDatagram, Underlay};
 use crate::view::Direction;
@@ -30,10 +31,8 @@ pub(super) struct Inbound {
     meta: [RecvMeta; RECEIVES],
     /// Frames of the batch, in order.
     opened: Vec<Opened>,
-    /// By network: joins the batch's frames into runs.
-    coalescers: Vec<Coalescer>,
     /// Frames, by network and index in `opened`, for endpoints that take no super-frames.
-    singles: Vec<(usize, usize)>,
+    singles: Vec<(Vni, usize)>,
     /// Reassembled messages of the batch.
     whole: Vec<Vec<u8>>,
     whole_used: usize,
@@ -67,9 +66,8 @@ enum Outcome {
 }
 
 impl Inbound {
-    pub(super) fn new(quic: mpsc::Sender<QuicDatagram>, networks: usize) -> Inbound {
+    pub(super) fn new(quic: mpsc::Sender<QuicDatagram>) -> Inbound {
         Inbound {
-            coalescers: (0..networks).map(|_| Coalescer::new(BATCH_FRAMES, true)).collect(),
             singles: Vec::with_capacity(BATCH_FRAMES),
             bufs: vec![0; RECEIVES * RECEIVE_MAX],
             meta: [RecvMeta::default(); RECEIVES],
@@ -88,8 +86,8 @@ impl Inbound {
         &mut self,
         underlay: &Underlay,
         core: &mut Core,
-        networks: &mut [Network],
-        mut unknown: impl FnMut(&mut Core, &mut [Network]),
+        networks: &mut Networks,
+        mut unknown: impl FnMut(&mut Core, &mut Networks),
     ) -> io::Result<bool> {
         let mut chunks = self.bufs.chunks_exact_mut(RECEIVE_MAX);
         let mut iovs: [IoSliceMut<'_>; RECEIVES] =
@@ -122,8 +120,8 @@ impl Inbound {
     fn datagram(
         &mut self,
         core: &mut Core,
-        networks: &mut [Network],
-        unknown: &mut impl FnMut(&mut Core, &mut [Network]),
+        networks: &mut Networks,
+        unknown: &mut impl FnMut(&mut Core, &mut Networks),
         source: SocketAddr,
         start: usize,
         end: usize,
@@ -187,7 +185,7 @@ impl Inbound {
     fn fragment(
         &mut self,
         core: &mut Core,
-        networks: &mut [Network],
+        networks: &mut Networks,
         vni: Vni,
         peer: PeerId,
         start: usize,
@@ -234,20 +232,12 @@ impl Inbound {
     }
 
     /// Hands an opened frame to its network's coalescer.
-    fn accept(
-        &mut self,
-        core: &mut Core,
-        networks: &mut [Network],
-        vni: Vni,
-        opened: Opened,
-        origin: Origin,
-    ) {
+    fn accept(&mut self, core: &mut Core, networks: &mut Networks, vni: Vni, opened: Opened, origin: Origin) {
         let frame = slice(&self.bufs, &self.whole, opened);
-        let Some(i) = networks.iter().position(|network| network.vni == vni) else {
+        let Some((network, coalescer)) = networks.with_coalescer(vni) else {
             core.datagram_drops.count(DropReason::UnknownNetwork, 1);
             return core.log_drop(None, DropReason::UnknownNetwork, frame);
         };
-        let network = &mut networks[i];
         if !core.is_member(opened.peer, vni) {
             network.remote.drops.count(DropReason::NotAMember, 1);
             let seen = Seen { network: &network.name, direction: Direction::Remote, peer: Some(opened.peer) };
@@ -257,17 +247,17 @@ impl Inbound {
         if offloads.tso4 || offloads.tso6 {
             let uso = origin == Origin::UdpSegment && offloads.uso;
             let run = FrameSource { vni, peer: opened.peer };
-            self.coalescers[i].push(run, self.opened.len() as u32, frame, opened.csum, uso);
+            coalescer.push(run, self.opened.len() as u32, frame, opened.csum, uso);
         } else {
-            self.singles.push((i, self.opened.len()));
+            self.singles.push((vni, self.opened.len()));
         }
         self.opened.push(opened);
     }
 
     /// Takes every run through its network's switch.
-    fn deliver(&mut self, core: &mut Core, networks: &mut [Network], now: Time) {
-        let Inbound { bufs, whole, opened, coalescers, singles, .. } = self;
-        for (network, coalescer) in networks.iter_mut().zip(coalescers) {
+    fn deliver(&mut self, core: &mut Core, networks: &mut Networks, now: Time) {
+        let Inbound { bufs, whole, opened, singles, .. } = self;
+        for (network, coalescer) in networks.with_coalescers() {
             let mut batch = coalescer.finish();
             while let Some(mut run) = batch.next_run() {
                 let first = opened[run.index() as usize];
@@ -295,10 +285,11 @@ impl Inbound {
                 );
             }
         }
-        for (i, at) in singles.drain(..) {
+        for (vni, at) in singles.drain(..) {
+            let Some(network) = networks.get_mut(vni) else { continue };
             let single = opened[at];
             let frame = slice_mut(bufs, whole, single);
-            networks[i].remote_frame(core, single.peer, single.csum, frame, now);
+            network.remote_frame(core, single.peer, single.csum, frame, now);
         }
         opened.clear();
         self.whole_used = 0;
@@ -309,8 +300,8 @@ impl Inbound {
 /// Opens one sealed datagram in place and reads its message.
 fn open(
     core: &mut Core,
-    networks: &mut [Network],
-    unknown: &mut impl FnMut(&mut Core, &mut [Network]),
+    networks: &mut Networks,
+    unknown: &mut impl FnMut(&mut Core, &mut Networks),
     source: SocketAddr,
     datagram: &mut [u8],
     heard: Instant,

@@ -8,12 +8,15 @@ use switch_core::offload::{Split, finish_checksum};
 use switch_core::switch::{Destination, DropReason, Event, Switch, Verdict};
 use switch_core::time::Time;
 use switch_core::vnet::{Gso, PartialCsum, VNET_HDR_LEN, VnetHdr};
+use tokio::sync::mpsc;
 
 use super::NetworkConfig;
 use super::core::Core;
 use super::drops::Seen;
 use super::outbound::Outbound;
 use super::snapshot::{Buckets, DropCounts};
+use super::stations::ChangedStations;
+use crate::desired::StationReport;
 use crate::tap::{Offloads, Tap, is_gone};
 use crate::view::Direction;
 
@@ -26,6 +29,7 @@ pub(super) struct Network {
     pub(super) mss_clamp: bool,
     pub(super) local: SideCounters,
     pub(super) remote: SideCounters,
+    pub(super) stations: ChangedStations,
     scratch: Vec<u8>,
 }
 
@@ -69,6 +73,7 @@ impl Network {
             mss_clamp: config.mss_clamp,
             local: SideCounters::new(),
             remote: SideCounters::new(),
+            stations: ChangedStations::default(),
             scratch: Vec::new(),
         }
     }
@@ -148,8 +153,31 @@ impl Network {
             self.act(core, seen, verdict, &made.vnet, &mut made.frame, &[]);
         }
         while let Some(event) = self.switch.poll_event() {
-            self.log(event);
+            match event {
+                Event::LocalChanged { key } => self.stations.changed(key, core.now()),
+                other => self.log(other),
+            }
         }
+        if self.switch.take_local_overflow() {
+            self.stations.lost(core.now());
+        }
+    }
+
+    /// Says what changed on the bridge since the last report; if nobody takes it, everything next time.
+    pub(super) fn report_stations(&mut self, to: &mpsc::Sender<StationReport>, now: Time) {
+        if to.is_closed() {
+            return self.stations.clear();
+        }
+        let report = self.stations.report(&self.switch, now);
+        if to.try_send(report).is_err() {
+            self.stations.lost(now);
+        }
+    }
+
+    /// Everything that was learned on the bridge.
+    pub(super) fn all_stations(&mut self, now: Time) -> StationReport {
+        self.stations.lost(now);
+        self.stations.report(&self.switch, now)
     }
 
     fn act(

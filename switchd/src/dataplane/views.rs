@@ -10,16 +10,17 @@ use switch_core::switch::{DropReason, NeighbourCounters, Place, Source, State};
 use super::core::Core;
 use super::inbound::Inbound;
 use super::network::{Network, SideCounters};
+use super::networks::Networks;
 use super::snapshot::Snapshot;
 use crate::view::{
     BindingRow, CaseCount, Direction, DirectionStats, MacRow, NetworkStats, Stats, TableStats,
 };
 
 /// Every network's bindings.
-pub(super) fn bindings(core: &Core, networks: &[Network], node: &Arc<str>) -> Vec<BindingRow> {
+pub(super) fn bindings(core: &Core, networks: &Networks, node: &Arc<str>) -> Vec<BindingRow> {
     let now = core.now();
     let mut rows = Vec::new();
-    for network in networks {
+    for network in networks.iter() {
         rows.extend(network.switch.bindings(now).map(|view| {
             let mut ips = view.ips;
             ips.sort_unstable();
@@ -32,7 +33,7 @@ pub(super) fn bindings(core: &Core, networks: &[Network], node: &Arc<str>) -> Ve
                 generation: view.generation.0,
                 source: match view.source {
                     Source::Controller => BindingSource::Controller,
-                    Source::Learned => BindingSource::Learned,
+                    Source::Announced | Source::Learned => BindingSource::Learned,
                 },
             };
             let state = match view.state {
@@ -40,7 +41,8 @@ pub(super) fn bindings(core: &Core, networks: &[Network], node: &Arc<str>) -> Ve
                 State::Prepared => "prepared",
             };
             let age = view.age.unwrap_or(Duration::ZERO);
-            BindingRow { network: network.name.to_string(), binding, state: state.to_owned(), age }
+            let announced = view.source == Source::Announced;
+            BindingRow { network: network.name.to_string(), binding, announced, state: state.to_owned(), age }
         }));
     }
     rows.sort_by(|a, b| {
@@ -50,10 +52,10 @@ pub(super) fn bindings(core: &Core, networks: &[Network], node: &Arc<str>) -> Ve
 }
 
 /// Every network's stations.
-pub(super) fn macs(core: &Core, networks: &[Network]) -> Vec<MacRow> {
+pub(super) fn macs(core: &Core, networks: &Networks) -> Vec<MacRow> {
     let now = core.now();
     let mut rows = Vec::new();
-    for network in networks {
+    for network in networks.iter() {
         rows.extend(network.switch.macs(now).map(|view| {
             let (direction, peer) = match view.at {
                 Place::Local => (Direction::Local, None),
@@ -74,7 +76,7 @@ pub(super) fn macs(core: &Core, networks: &[Network]) -> Vec<MacRow> {
 }
 
 /// All counters.
-pub(super) fn snapshot(core: &Core, networks: &[Network], inbound: &Inbound) -> Snapshot {
+pub(super) fn snapshot(core: &Core, networks: &Networks, inbound: &Inbound) -> Snapshot {
     let transmitter = &core.transmitter;
     let mut datagram_drops = core.datagram_drops.view();
     add(&mut datagram_drops, DropReason::SendFailed, transmitter.errors.iter().map(|(_, lost)| lost).sum());

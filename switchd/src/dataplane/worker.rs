@@ -9,30 +9,31 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::Receiver;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
-use switch_core::ids::PeerId;
+use switch_core::ids::Vni;
 use switch_core::switch::DropReason;
 use switch_core::time::Time;
-use switch_core::wire::Probe;
 use tokio::sync::mpsc;
 
 use super::capture::Captures;
-use super::command::{Command, MssClamp, Report};
+use super::carry_out::{carry_out, take_bite};
+use super::command::{Bite, Command, Received, Refused, Report};
 use super::core::Core;
 use super::drops::DropLog;
 use super::inbound::Inbound;
-use super::network::Network;
+use super::networks::Networks;
 use super::peers::{MIN_DATAGRAM_MAX, Peers};
 use super::snapshot::{DropCounts, Snapshot};
 use super::transmitter::Transmitter;
-use super::{NetworkConfig, views};
-use crate::tap::{READ_MAX, Tap, is_gone};
+use super::views;
+use crate::desired::StationReport;
+use crate::tap::{READ_MAX, is_gone};
 use crate::underlay::{QuicDatagram, Underlay};
 
 /// The worker's ends of its channels.
 pub(super) struct Ends {
-    pub(super) commands: Receiver<Command>,
-    pub(super) wake: Arc<EventFd>,
+    pub(super) received: Received,
     pub(super) reports: mpsc::UnboundedSender<Report>,
+    pub(super) stations: mpsc::Sender<StationReport>,
     pub(super) quic: mpsc::Sender<QuicDatagram>,
     pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
 }
@@ -43,10 +44,13 @@ pub(super) struct Worker {
     underlay: Arc<Underlay>,
     epoll: Epoll,
     commands: Receiver<Command>,
+    bites: mpsc::Receiver<Bite>,
+    refused: Refused,
     wake: Arc<EventFd>,
     core: Core,
-    networks: Vec<Network>,
+    networks: Networks,
     inbound: Inbound,
+    stations: mpsc::Sender<StationReport>,
     local_buf: Vec<u8>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     published: Instant,
@@ -60,12 +64,11 @@ impl Worker {
     pub(super) fn new(
         underlay: Arc<Underlay>,
         node: Arc<str>,
-        networks: Vec<NetworkConfig>,
         hash_seed: [u64; 4],
         ends: Ends,
     ) -> nix::Result<Worker> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        epoll.add(&ends.wake, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_WAKE))?;
+        epoll.add(&ends.received.wake, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_WAKE))?;
         epoll.add(underlay.socket().as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_UNDERLAY))?;
         let start = Instant::now();
         let core = Core {
@@ -83,11 +86,14 @@ impl Worker {
             node,
             underlay,
             epoll,
-            commands: ends.commands,
-            wake: ends.wake,
+            commands: ends.received.commands,
+            bites: ends.received.bites,
+            refused: Refused::default(),
+            wake: ends.received.wake,
             core,
-            inbound: Inbound::new(ends.quic, networks.len()),
-            networks: networks.into_iter().map(Network::new).collect(),
+            inbound: Inbound::new(ends.quic),
+            networks: Networks::default(),
+            stations: ends.stations,
             local_buf: vec![0; READ_MAX],
             snapshot: ends.snapshot,
             published: start,
@@ -105,7 +111,7 @@ impl Worker {
             let busy = worked.elapsed() < BUSY_POLL;
             let timeout = if busy { EpollTimeout::ZERO } else { self.timeout() };
             let ready = match self.epoll.wait(&mut events, timeout) {
-                Ok(0) if busy => {
+                Ok(0) if busy && self.commands.is_empty() && self.bites.is_empty() => {
                     std::thread::yield_now();
                     continue;
                 }
@@ -123,7 +129,7 @@ impl Worker {
                 self.receive();
             }
             for token in tokens.iter().filter(|token| **token >= TOKEN_TAPS) {
-                self.read_tap((token - TOKEN_TAPS) as usize);
+                self.read_tap(*token);
             }
             self.core.transmitter.flush();
             self.report_too_long();
@@ -142,7 +148,7 @@ impl Worker {
         let Worker { underlay, core, networks, inbound, commands, epoll, node, stopping, .. } = self;
         for _ in 0..RECEIVE_BUDGET {
             // A session may be in use by its peer before this loop took the command that adds it.
-            let mut late = |core: &mut Core, networks: &mut [Network]| {
+            let mut late = |core: &mut Core, networks: &mut Networks| {
                 while let Ok(command) = commands.try_recv() {
                     *stopping |= matches!(command, Command::Stop);
                     carry_out(command, core, networks, epoll, node);
@@ -160,9 +166,9 @@ impl Worker {
         }
     }
 
-    fn read_tap(&mut self, i: usize) {
+    fn read_tap(&mut self, token: u64) {
         let Worker { networks, core, local_buf, .. } = self;
-        let Some(network) = networks.get_mut(i) else { return };
+        let Some(network) = tap_of(token).and_then(|vni| networks.get_mut(vni)) else { return };
         for _ in 0..LOCAL_BUDGET {
             let Some(tap) = &network.tap else { return };
             let len = match tap.read(local_buf) {
@@ -181,14 +187,32 @@ impl Worker {
         }
     }
 
+    /// Takes a bounded number of commands, then one bite, so that frames wait for neither.
     fn take_commands(&mut self) {
-        while let Ok(command) = self.commands.try_recv() {
-            self.stopping |= matches!(command, Command::Stop);
-            if let Command::RemovePeer(peer) = command {
-                self.inbound.reassembler.forget(peer);
+        for _ in 0..COMMAND_BUDGET {
+            match self.commands.try_recv() {
+                Ok(command) => self.carry_out(command),
+                Err(_) => return self.take_bite(),
             }
-            carry_out(command, &mut self.core, &mut self.networks, &self.epoll, &self.node);
         }
+    }
+
+    fn take_bite(&mut self) {
+        let Ok(bite) = self.bites.try_recv() else { return };
+        // Commands that were sent before the bite come before it.
+        while let Ok(command) = self.commands.try_recv() {
+            self.carry_out(command);
+        }
+        take_bite(bite, &mut self.core, &mut self.networks, &mut self.refused);
+        self.unpublished = true;
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        self.stopping |= matches!(command, Command::Stop);
+        if let Command::RemovePeer(peer) = command {
+            self.inbound.reassembler.forget(peer);
+        }
+        carry_out(command, &mut self.core, &mut self.networks, &self.epoll, &self.node);
     }
 
     fn report_too_long(&mut self) {
@@ -207,9 +231,14 @@ impl Worker {
     }
 
     fn timeout(&self) -> EpollTimeout {
+        if !self.commands.is_empty() || !self.bites.is_empty() {
+            return EpollTimeout::ZERO;
+        }
         let now = self.core.now();
         let mut wait = if self.unpublished { PUBLISH.saturating_sub(self.published.elapsed()) } else { IDLE };
-        let due = self.networks.iter().filter_map(|network| network.switch.poll_timeout());
+        let due = self.networks.iter().flat_map(|network| {
+            [network.switch.poll_timeout(), network.stations.poll_timeout()].into_iter().flatten()
+        });
         if let Some(at) = due.chain(self.inbound.reassembler.poll_timeout()).min() {
             wait = wait.min(at.since(now));
         }
@@ -219,11 +248,14 @@ impl Worker {
 
     fn mind_timers(&mut self) {
         let now = self.core.now();
-        for network in &mut self.networks {
+        for network in self.networks.iter_mut() {
             if network.switch.poll_timeout().is_some_and(|at| at <= now) {
                 network.switch.handle_timeout(now);
                 network.drain(&mut self.core);
                 self.unpublished = true;
+            }
+            if network.stations.poll_timeout().is_some_and(|at| at <= now) {
+                network.report_stations(&self.stations, now);
             }
         }
         self.expire_fragments(now);
@@ -245,118 +277,13 @@ impl Worker {
     }
 }
 
-fn carry_out(command: Command, core: &mut Core, networks: &mut [Network], epoll: &Epoll, node: &Arc<str>) {
-    let by_vni = |networks: &[Network], vni| networks.iter().position(|network| network.vni == vni);
-    match command {
-        Command::SetEndpoint(vni, tap) => {
-            if let Some(i) = by_vni(networks, vni) {
-                set_tap(&mut networks[i], i, tap, epoll);
-            }
-        }
-        Command::SetPolicy(vni, policy, MssClamp(clamp)) => {
-            if let Some(i) = by_vni(networks, vni) {
-                networks[i].switch.set_policy(policy);
-                networks[i].mss_clamp = clamp;
-            }
-        }
-        Command::SetBinding(vni, binding) => {
-            if let Some(i) = by_vni(networks, vni) {
-                let now = core.now();
-                if let Err(e) = networks[i].switch.set_binding(*binding, now) {
-                    tracing::warn!(network = %networks[i].name, error = %e, "static binding refused");
-                }
-                networks[i].drain(core);
-            }
-        }
-        Command::RemoveBinding(vni, key, generation) => {
-            if let Some(i) = by_vni(networks, vni) {
-                let now = core.now();
-                let _ = networks[i].switch.remove_binding(key, generation, now);
-                networks[i].drain(core);
-            }
-        }
-        Command::AddPeer(peer, name, allowed) => {
-            core.peers.add(peer, name, allowed);
-            update_links(core, networks, peer);
-        }
-        Command::RemovePeer(peer) => {
-            core.peers.remove(peer);
-            update_links(core, networks, peer);
-        }
-        Command::AddSession(index, peer, opener) => core.peers.add_session(index, peer, opener),
-        Command::ArmSession(index, sealer) => core.peers.arm_session(index, sealer),
-        Command::UseSession(peer, index) => {
-            if let Some(peer) = core.peers.get_mut(peer) {
-                peer.active = index;
-            }
-            update_links(core, networks, peer);
-        }
-        Command::RemoveSession(index) => core.peers.remove_session(index),
-        Command::SetAddress(peer, address) => {
-            if let Some(peer) = core.peers.get_mut(peer) {
-                peer.address = Some(address);
-            }
-        }
-        Command::SetDatagramMax(peer, bytes) => {
-            if let Some(peer) = core.peers.get_mut(peer) {
-                peer.datagram_max = bytes.max(MIN_DATAGRAM_MAX);
-            }
-        }
-        Command::SetMembership(peer, vnis) => {
-            if let Some(peer) = core.peers.get_mut(peer) {
-                peer.member = vnis;
-            }
-            update_links(core, networks, peer);
-        }
-        Command::Challenge(peer, address) => core.challenge(peer, address),
-        Command::ProbeAll => probe_all(core),
-        Command::SetRekeyDatagrams(datagrams) => core.rekey_datagrams = datagrams,
-        Command::Bindings(to) => {
-            let _ = to.send(views::bindings(core, networks, node));
-        }
-        Command::Macs(to) => {
-            let _ = to.send(views::macs(core, networks));
-        }
-        Command::Drops(to) => {
-            let _ = to.send(core.drop_log.view(|id| core.peer_name(id)));
-        }
-        Command::Ping(to) => {
-            let _ = to.send(());
-        }
-        Command::Capture(filter, to) => core.captures.add(filter, to),
-        Command::Stop => {} // the loop ends after this turn
-    }
+/// The epoll token of a network's TAP.
+pub(super) fn tap_token(vni: Vni) -> u64 {
+    TOKEN_TAPS + u64::from(vni.get())
 }
 
-fn set_tap(network: &mut Network, i: usize, tap: Option<Tap>, epoll: &Epoll) {
-    // Closing the old TAP takes it out of the epoll set.
-    network.tap = tap;
-    if let Some(tap) = &network.tap
-        && let Err(e) = epoll.add(tap.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_TAPS + i as u64))
-    {
-        tracing::error!(network = %network.name, error = %e, "cannot watch the TAP");
-    }
-}
-
-/// Tells every switch whether the peer takes part and is reachable.
-fn update_links(core: &mut Core, networks: &mut [Network], peer: PeerId) {
-    for network in networks {
-        let up =
-            core.peers.get(peer).is_some_and(|peer| peer.active.is_some() && peer.takes_part(network.vni));
-        network.switch.handle_link(peer, up);
-        network.drain(core);
-    }
-}
-
-fn probe_all(core: &mut Core) {
-    let peers: Vec<PeerId> = core.peers.iter().map(|(id, _)| id).collect();
-    for id in peers {
-        let Some(peer) = core.peers.get_mut(id) else { continue };
-        peer.probes = peer.probes.wrapping_add(1);
-        let probe = Probe { answer_wanted: true, sequence: peer.probes };
-        core.send_probe(id, None, probe);
-    }
-    core.transmitter.flush();
+fn tap_of(token: u64) -> Option<Vni> {
+    u32::try_from(token - TOKEN_TAPS).ok().and_then(|vni| Vni::new(vni).ok())
 }
 
 /// After work, the worker looks for more for this long before it sleeps: an answer that comes at once then costs
@@ -364,7 +291,10 @@ fn probe_all(core: &mut Core) {
 const BUSY_POLL: Duration = Duration::from_micros(50);
 const TOKEN_WAKE: u64 = 0;
 const TOKEN_UNDERLAY: u64 = 1;
+/// And the VNI: tokens of events that wait outlive a network.
 const TOKEN_TAPS: u64 = 2;
+/// Commands before frames get their turn.
+const COMMAND_BUDGET: usize = 256;
 /// Receive calls, and frames of one TAP, before the other side gets its turn.
 const RECEIVE_BUDGET: usize = 4;
 const LOCAL_BUDGET: usize = 64;

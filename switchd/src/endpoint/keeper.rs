@@ -70,7 +70,7 @@ impl Keeper {
     /// Keeps the endpoint until `stopped`, or until nobody takes its events any more; then cleans up.
     pub(super) async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
         let mut watch = self.netlink.watch();
-        while !self.events.is_closed() {
+        while !self.events.is_closed() && stopped.is_empty() {
             let result = self.converge().await;
             let now = Instant::now();
             let (not_before, wake) = match &result {

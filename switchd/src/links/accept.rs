@@ -92,8 +92,7 @@ async fn handshake(links: &Links, incoming: quinn::Incoming) {
         Err(_) => return tracing::debug!(%from, "inbound handshake took too long"),
     };
     let peer = identity::proven_key(&connection).and_then(|key| shared.allowed.load().get(&key).copied());
-    let task =
-        peer.and_then(|id| links.peers.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned());
+    let task = peer.and_then(|id| links.lock_peers().get(&id).map(|(task, _)| task.clone()));
     match task {
         Some(task) => {
             let _ = task.messages.send(Message::Inbound(connection, from)).await;

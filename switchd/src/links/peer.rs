@@ -11,6 +11,8 @@ use switch_core::ids::{PeerId, Vni};
 use tokio::sync::mpsc;
 
 use super::control::Control;
+use super::dial::DialOrder;
+use super::identity;
 use super::session::{CLOSE_DONE, CLOSE_REFUSED, Established, Live, SessionError, SessionEvent, Setup};
 use super::sessions::{Action, SessionId, Sessions, Timing};
 use super::{PeerConfig, Shared};
@@ -29,8 +31,12 @@ pub(super) enum Message {
     Moved(SocketAddr),
     /// A fresh handshake is due.
     Renew,
-    /// The configuration of the peer or of all links changed.
+    /// What is known of the peer changed.
     Reconfigure(PeerConfig),
+    /// The timing of all links changed.
+    SetTiming,
+    /// This node has another key: use it from now on, with a fresh handshake after this long.
+    OwnKey(Duration),
     /// This node's networks changed.
     AnnounceNetworks,
     /// The peer was removed.
@@ -76,8 +82,9 @@ impl PeerTask {
         let (messages, received) = mpsc::channel(64);
         let status = Arc::new(Mutex::new(LinkStatus::default()));
         let now = Instant::now();
-        let owner = shared.public_key < config.key;
-        let sessions = Sessions::new(owner, config.address.is_some(), timing(&shared), now);
+        let owner = shared.public_key() < config.key;
+        let order = DialOrder::new(config.addresses.clone());
+        let sessions = Sessions::new(owner, !order.is_empty(), timing(&shared), now);
         let link = PeerLink {
             span: tracing::info_span!("link", peer = %config.name),
             sessions,
@@ -87,7 +94,8 @@ impl PeerTask {
             measured_max: 0,
             has_been_up: false,
             failed_dials: 0,
-            learned: None,
+            order,
+            key_change_ends: None,
             unmeasured: None,
             messages: messages.clone(),
             status: status.clone(),
@@ -110,8 +118,9 @@ struct PeerLink {
     measured_max: u16,
     has_been_up: bool,
     failed_dials: u32,
-    /// Where the peer was last met, if that was not where the configuration says.
-    learned: Option<SocketAddr>,
+    order: DialOrder,
+    /// The peer's key changed: until then its former key is good too.
+    key_change_ends: Option<Instant>,
     /// The session whose path MTU is of a path that the peer has left.
     unmeasured: Option<SessionId>,
     messages: mpsc::Sender<Message>,
@@ -120,13 +129,14 @@ struct PeerLink {
 
 impl PeerLink {
     async fn run(mut self, mut received: mpsc::Receiver<Message>) {
-        if let Some(address) = self.config.address {
+        if let Some(address) = self.order.best_named() {
             self.select_path(PathKind::Host, address);
         }
         loop {
             self.act();
             let measure = self.sessions.active().map(|_| self.next_measure);
-            let wake = [self.sessions.poll_timeout(), measure].into_iter().flatten().min();
+            let wake = [self.sessions.poll_timeout(), measure, self.key_change_ends];
+            let wake = wake.into_iter().flatten().min();
             let sleep = async {
                 match wake {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -143,21 +153,27 @@ impl PeerLink {
             if Instant::now() >= self.next_measure {
                 self.measure();
             }
+            if self.key_change_ends.is_some_and(|end| Instant::now() >= end) {
+                self.end_key_change();
+            }
         }
+        drop(received);
         for live in self.live.values() {
             live.connection.close(CLOSE_REFUSED.into(), b"no longer a peer");
             self.shared.worker.send(Command::RemoveSession(live.index));
         }
-        self.shared.paths_mut().forget(slot(self.config.id));
         self.shared.worker.send(Command::RemovePeer(self.config.id));
+        // The last word to the peer takes this path.
+        tokio::time::sleep(LAST_WORD).await;
+        self.shared.paths_mut().forget(slot(self.config.id));
     }
 
     fn handle(&mut self, message: Message) {
         let now = Instant::now();
         match message {
             Message::Inbound(connection, from) => {
+                self.order.met(from);
                 if self.path().is_none_or(|path| path.remote != from) {
-                    self.learned = Some(from);
                     self.select_path(PathKind::PeerReflexive, from);
                 }
                 self.make(async move { Ok(connection) }, false);
@@ -173,7 +189,8 @@ impl PeerLink {
                 self.status().last_error = Some(e.to_string());
                 if dialled {
                     self.failed_dials += 1;
-                    self.sessions.dial_failed(now);
+                    let more = self.sessions.active().is_none() && self.order.failed();
+                    self.sessions.dial_failed(more, now);
                 }
             }
             Message::Session(id, SessionEvent::Membership(vnis)) => {
@@ -188,7 +205,7 @@ impl PeerLink {
             Message::Session(id, SessionEvent::Closed(reason)) => self.end(id, &reason, now),
             Message::Moved(address) => {
                 tracing::info!(parent: &self.span, %address, "the peer moved");
-                self.learned = Some(address);
+                self.order.met(address);
                 self.note_path(PathKind::PeerReflexive, address);
                 // What the old path carried says nothing of this one.
                 self.unmeasured = self.sessions.active();
@@ -197,13 +214,11 @@ impl PeerLink {
                 self.sessions.renew(made.map_or(now, |made| now.max(made + RENEWAL_GAP)));
             }
             Message::Renew => self.sessions.renew(now),
-            Message::Reconfigure(config) => {
-                if let Some(address) = config.address.filter(|_| config.address != self.config.address) {
-                    self.select_path(PathKind::Host, address);
-                }
-                self.config = config;
-                self.sessions.set_timing(timing(&self.shared));
-                self.sessions.set_may_dial(self.may_dial(), now);
+            Message::Reconfigure(config) => self.reconfigure(config, now),
+            Message::SetTiming => self.sessions.set_timing(timing(&self.shared)),
+            Message::OwnKey(after) => {
+                self.sessions.set_owner(self.shared.public_key() < self.config.key);
+                self.sessions.renew(now + after);
             }
             Message::AnnounceNetworks => {
                 let vnis = self.shared.hello.load().vnis.clone();
@@ -236,17 +251,47 @@ impl PeerLink {
         self.status().connecting = self.sessions.dialling();
     }
 
-    /// Dials the path in use; if dials fail, the configured and the last learned address by turns.
+    fn reconfigure(&mut self, config: PeerConfig, now: Instant) {
+        let named = |path: Path| self.order.names(path.remote) && !config.addresses.contains(&path.remote);
+        let stale = self.path().is_none_or(named);
+        let (key, addresses) = (self.config.key, std::mem::replace(&mut self.config, config).addresses);
+        if self.config.key != key {
+            tracing::info!(parent: &self.span, key = %self.config.key, "the peer has a new key");
+            self.sessions.set_owner(self.shared.public_key() < self.config.key);
+            self.key_change_ends = Some(now + KEY_CHANGE);
+            self.sessions.renew(now);
+        }
+        if self.config.addresses == addresses {
+            return;
+        }
+        self.order.set_named(self.config.addresses.clone());
+        match self.order.best_named().filter(|_| stale) {
+            Some(address) => self.select_path(PathKind::Host, address),
+            None => self.sessions.set_may_dial(self.may_dial(), now),
+        }
+    }
+
+    /// From now on only the peer's present key counts.
+    fn end_key_change(&mut self) {
+        self.key_change_ends = None;
+        self.shared.forget_former_keys(self.config.id, self.config.key);
+        for live in self.live.values() {
+            if identity::proven_key(&live.connection) != Some(self.config.key) {
+                live.connection.close(CLOSE_REFUSED.into(), b"the key has been replaced");
+            }
+        }
+    }
+
+    /// Dials: a link that is up on its path, one that is down at the address whose turn it is.
     fn dial(&mut self) {
-        if self.failed_dials > 0 && self.sessions.active().is_none() {
-            match (self.config.address, self.learned) {
-                (Some(configured), Some(learned))
-                    if self.failed_dials.is_multiple_of(2) && learned != configured =>
-                {
-                    self.select_path(PathKind::PeerReflexive, learned);
-                }
-                (Some(configured), _) => self.select_path(PathKind::Host, configured),
-                (None, _) => {}
+        let mut patience = DIAL_TIMEOUT;
+        if self.sessions.active().is_none()
+            && let Some(attempt) = self.order.attempt()
+        {
+            patience = attempt.patience;
+            if self.path().is_none_or(|path| path.remote != attempt.address) {
+                let kind = if attempt.named { PathKind::Host } else { PathKind::PeerReflexive };
+                self.select_path(kind, attempt.address);
             }
         }
         let shared = self.shared.clone();
@@ -256,11 +301,15 @@ impl PeerLink {
         let connect = async move {
             let config = shared.client_config(key, v6).map_err(DialError::Setup)?;
             let address = PathTable::virtual_address(slot(id));
-            let connecting =
+            let mut connecting =
                 shared.endpoint.connect_with(config, address, SERVER_NAME).map_err(DialError::Connect)?;
+            // Its error comes out of the connection too.
+            if tokio::time::timeout(patience, connecting.handshake_data()).await.is_err() {
+                return Err(DialError::NoAnswer(patience));
+            }
             match tokio::time::timeout(DIAL_TIMEOUT, connecting).await {
                 Ok(result) => result.map_err(DialError::Handshake),
-                Err(_) => Err(DialError::NoAnswer),
+                Err(_) => Err(DialError::NoAnswer(DIAL_TIMEOUT)),
             }
         };
         self.make(connect, true);
@@ -284,7 +333,11 @@ impl PeerLink {
                 let setup = Setup { peer, id, dialled, hello: &hello, worker: &shared.worker };
                 Established::new(connection, setup).await.map(Box::new).map_err(DialError::Session)
             };
-            let message = Message::Made { dialled, result: result.await };
+            let result = tokio::select! {
+                result = result => result,
+                () = messages.closed() => return, // the peer was removed, and its sessions' keys with it
+            };
+            let message = Message::Made { dialled, result };
             if let Err(mpsc::error::SendError(Message::Made { result: Ok(established), .. })) =
                 messages.send(message).await
             {
@@ -298,9 +351,18 @@ impl PeerLink {
         debug_assert_eq!(established.dialled, dialled);
         let (live, task) = established.into_parts(self.messages.clone());
         tokio::spawn(task);
+        let renewed = identity::proven_key(&live.connection) == Some(self.config.key);
         self.live.insert(id, live);
         self.failed_dials = 0;
+        if let Some(path) = self.path() {
+            self.order.met(path.remote);
+        }
         self.sessions.ready(id, boot, dialled, now);
+        if renewed && self.key_change_ends.is_some() {
+            // The sessions of the former key are replaced in the usual way, so that nothing on its way is lost.
+            self.key_change_ends = Some(now + FORMER_KEY_LINGER);
+            self.shared.forget_former_keys(self.config.id, self.config.key);
+        }
         let mut status = self.status();
         status.epoch += 1;
         status.last_error = None;
@@ -425,15 +487,21 @@ pub(super) enum DialError {
     Connect(quinn::ConnectError),
     #[error("handshake: {}", super::explain(.0))]
     Handshake(ConnectionError),
-    #[error("no answer within {} s: check the peer's address, that it runs, and firewalls for UDP", DIAL_TIMEOUT.as_secs())]
-    NoAnswer,
+    #[error("no answer within {} s: check the peer's address, that it runs, and firewalls for UDP", .0.as_secs_f64())]
+    NoAnswer(Duration),
     #[error("{0}")]
     Session(SessionError),
 }
 
 /// Peers are told apart by key; TLS wants a name all the same.
 const SERVER_NAME: &str = "switchd";
-const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+const DIAL_TIMEOUT: Duration = super::dial::LAST;
+/// How long a peer whose key changes may still prove the former one.
+const KEY_CHANGE: Duration = Duration::from_secs(60);
+/// How long a removed peer's path is kept, for the connections' driver to say that they are closed.
+const LAST_WORD: Duration = Duration::from_millis(200);
+/// Sessions of a former key end at last this long after the first one of the new key.
+const FORMER_KEY_LINGER: Duration = Duration::from_secs(5);
 /// Between fresh handshakes of a peer that keeps moving.
 const RENEWAL_GAP: Duration = Duration::from_secs(1);
 /// How long a replaced session still opens what is on its way.

@@ -90,6 +90,11 @@ impl Sessions {
         }
     }
 
+    /// Either node's key changed, and with it perhaps who retires sessions.
+    pub(super) fn set_owner(&mut self, owner: bool) {
+        self.owner = owner;
+    }
+
     pub(super) fn set_timing(&mut self, timing: Timing) {
         self.timing = timing;
     }
@@ -115,9 +120,13 @@ impl Sessions {
         }
     }
 
-    /// A dial ended without a session.
-    pub(super) fn dial_failed(&mut self, now: Instant) {
+    /// A dial ended without a session. `more`: another address has its turn at once.
+    pub(super) fn dial_failed(&mut self, more: bool, now: Instant) {
         self.dialling = false;
+        if more {
+            self.dial_at = Some(now);
+            return;
+        }
         self.failures = self.failures.saturating_add(1);
         self.schedule_dial(now);
     }

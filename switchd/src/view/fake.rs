@@ -148,6 +148,7 @@ impl View for FakeView {
                 generation: 7,
                 source: BindingSource::Learned,
             },
+            announced: false,
             state: "active".into(),
             age: Duration::from_secs(5),
         }])

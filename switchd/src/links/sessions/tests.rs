@@ -31,7 +31,7 @@ fn failures_back_off_and_never_stop() {
     for _ in 0..8 {
         assert_eq!(s.poll(at), [Action::Dial]);
         assert_eq!(s.poll(at), [], "one dial at a time");
-        s.dial_failed(at);
+        s.dial_failed(false, at);
         let next = s.poll_timeout().unwrap();
         waits.push((next - at).as_millis());
         at = next;
@@ -122,7 +122,7 @@ fn keys_are_renewed_by_the_end_that_dialled_else_by_the_other() {
         s.poll(t);
         s.ready(1, 7, dialled, t);
         if !dialled {
-            s.dial_failed(t);
+            s.dial_failed(false, t);
             s.dial_at = None;
         }
         s.poll(t);
@@ -142,7 +142,7 @@ fn a_failed_renewal_is_tried_again_while_the_old_session_serves() {
     s.ready(1, 7, true, t);
     s.poll(t);
     assert_eq!(s.poll(t + HOUR), [Action::Dial]);
-    s.dial_failed(t + HOUR + ms(1));
+    s.dial_failed(false, t + HOUR + ms(1));
     assert_eq!(s.active(), Some(1));
     assert_eq!(s.poll(t + HOUR + ms(200)), [Action::Dial]);
 }

@@ -1,0 +1,310 @@
+//! Nodes: providers, sessions, clones, keys, removal; and what switches claim.
+
+mod world;
+
+use controller_registry::*;
+use world::{GIB, SECOND, World, key, small, station};
+
+fn add_by_provider(world: &mut World) -> (NodeId, OperationId, SecretHash) {
+    let secret_hash = world.secret();
+    let new = NewNode { provider: "netns".into(), secret_hash, ttl_ms: 60 * SECOND, ..NewNode::default() };
+    match world.command(Command::AddComputeNode(new)) {
+        Ok(Outcome::NodeAdded { node, operation, .. }) => (node, operation, secret_hash),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn created(node: NodeId) -> Input {
+    Input::ProviderResult { node, result: ProviderResult::Created { reference: "vm-1".into() } }
+}
+
+fn destroys(world: &World) -> usize {
+    world.effects.iter().filter(|e| matches!(e, Effect::DestroyNode { .. })).count()
+}
+
+#[test]
+fn a_provided_node_is_there_once_made_enrolled_and_connected_in_any_order() {
+    for order in [[0, 1, 2], [1, 0, 2], [1, 2, 0]] {
+        let (mut world, _) = World::with_nodes(0);
+        let (node, operation, secret_hash) = add_by_provider(&mut world);
+        assert!(matches!(&world.effects[..], [Effect::CreateNode { provider, .. }] if provider == "netns"));
+        for part in order {
+            assert_eq!(world.state(operation), OperationState::Running);
+            world.crash();
+            match part {
+                0 => _ = world.input(created(node)).unwrap(),
+                1 => {
+                    assert_eq!(world.registry.resume().is_empty(), order[0] == 0);
+                    let public_key = key(node.0);
+                    world.input(Input::Enrol { secret_hash, public_key, name_hint: "vm".into() }).unwrap();
+                }
+                _ => _ = world.switch_up(node),
+            }
+            if part == 0 && order[2] == 0 {
+                // The session did not outlive the restart of the controller.
+                world.switch_up(node);
+            }
+        }
+        assert_eq!(world.state(operation), OperationState::Succeeded, "{order:?}");
+        assert_eq!(world.registry.nodes()[&node].name, "vm");
+        let removal = world.operation(Command::RemoveComputeNode { node: "vm".into(), force: false });
+        assert_eq!(world.state(removal), OperationState::Running);
+        assert_eq!(destroys(&world), 1);
+        assert_eq!(world.registry.resume().len(), 1);
+        world.input(Input::ProviderResult { node, result: ProviderResult::Destroyed }).unwrap();
+        assert_eq!(world.state(removal), OperationState::Succeeded);
+    }
+}
+
+#[test]
+fn a_provided_node_that_does_not_come_is_destroyed() {
+    let failed = |node| Input::ProviderResult { node, result: ProviderResult::CreateFailed { error: "no".into() } };
+    for way in 0..3 {
+        let (mut world, _) = World::with_nodes(0);
+        let (node, operation, _) = add_by_provider(&mut world);
+        let state = match way {
+            0 => {
+                world.input(failed(node)).unwrap();
+                OperationState::Failed
+            }
+            1 => {
+                world.command(Command::CancelOperation { operation }).unwrap();
+                OperationState::Cancelled
+            }
+            _ => {
+                world.input(created(node)).unwrap();
+                world.wait(61 * SECOND);
+                OperationState::Failed
+            }
+        };
+        assert_eq!(world.state(operation), state);
+        assert_eq!(world.registry.nodes()[&node].state, NodeState::Removed);
+        assert_eq!(destroys(&world), 1);
+        if way == 1 {
+            world.input(created(node)).unwrap();
+            assert_eq!(destroys(&world), 2, "it was finished after all");
+        }
+        world.crash();
+        assert_eq!(world.registry.resume().len(), 1);
+        world.input(Input::ProviderResult { node, result: ProviderResult::Destroyed }).unwrap();
+        assert!(world.registry.resume().is_empty());
+    }
+}
+
+fn registered(session: u64, boot: u64, old_alive: bool) -> SwitchInput {
+    let (version, machine, addresses) = (String::new(), "other".into(), Vec::new());
+    SwitchInput::Registered { session, boot, version, machine, addresses, old_alive }
+}
+
+#[test]
+fn a_second_machine_with_a_key_is_refused_and_reported() {
+    let (mut world, nodes) = World::with_nodes(1);
+    let node = nodes[0];
+    let old = world.registry.switch_session(node).unwrap().clone();
+    let refusal = world.input(Input::Switch(node, registered(90, 90, true))).unwrap_err();
+    assert_eq!((refusal.kind, refusal.code), (RefusalKind::Forbidden, "cloned"));
+    assert!(matches!(world.registry.runtime(node).unwrap().conditions[..], [Condition::Cloned { .. }]));
+    assert!(world.events.iter().any(|e| e.kind == EventKind::NodeCloned));
+    assert_eq!(world.registry.switch_session(node), Some(&old));
+
+    world.input(Input::Switch(node, registered(91, 91, false))).unwrap();
+    assert!(world.registry.runtime(node).unwrap().conditions.is_empty());
+    let reason = CloseReason::Superseded;
+    assert!(world.effects.contains(&Effect::CloseSession { node, session: old.session, reason }));
+    let late = world.input(Input::Switch(node, SwitchInput::Gone { session: old.session })).unwrap_err();
+    assert_eq!(late.kind, RefusalKind::Stale);
+    assert!(world.registry.switch_session(node).is_some(), "a late goodbye of the old session");
+}
+
+#[test]
+fn a_rotated_key_is_told_to_peers_and_the_old_one_is_refused() {
+    let (mut world, nodes) = World::with_nodes(2);
+    let revision = world.registry.revision();
+    let session = world.registry.switch_session(nodes[0]).unwrap().session;
+    let rotate = |public_key| Input::Switch(NodeId(1), SwitchInput::RotateKey { session, public_key });
+    assert_eq!(world.input(rotate(key(2))).unwrap_err().code, "key-known");
+    world.input(rotate(key(77))).unwrap();
+    assert_eq!(world.input(rotate(key(77))), Ok(Outcome::Node(NodeId(1))), "again: nothing to do");
+    world.crash();
+    assert_eq!(world.registry.key_status(&key(1)), KeyStatus::Revoked(NodeId(1)));
+    assert_eq!(world.registry.key_status(&key(77)), KeyStatus::Node(NodeId(1)));
+    assert_eq!(world.registry.changes_since(nodes[1], revision), None, "a new process knows no changes");
+    assert_eq!(world.registry.snapshot_for(nodes[1]).peers[0].public_key, key(77));
+}
+
+#[test]
+fn a_node_is_drained_and_then_gone() {
+    let (mut world, nodes) = World::with_nodes(3);
+    let instances: Vec<_> = (0..4).map(|_| world.allocate(nodes[0])).collect();
+    for node in &nodes {
+        world.sync_switch(*node);
+    }
+    let operation = world.operation(Command::RemoveComputeNode { node: nodes[0].to_string(), force: false });
+    assert_eq!(world.registry.nodes()[&nodes[0]].state, NodeState::Draining);
+    world.run();
+    assert_eq!(world.state(operation), OperationState::Succeeded);
+    let homes: Vec<NodeId> = instances.iter().map(|i| world.instance(*i).node).collect();
+    assert_eq!(homes.iter().filter(|n| **n == nodes[1]).count(), 2, "spread by free memory: {homes:?}");
+    assert!(world.effects.contains(&Effect::RevokeKeys { node: nodes[0], keys: vec![key(1)] }));
+    let children = world.registry.operations().values().filter(|o| o.parent == Some(operation)).count();
+    assert_eq!(children, 4);
+    for node in &nodes[1..] {
+        world.sync_switch(*node);
+        assert!(world.views[node].peers.iter().all(|p| p.id != nodes[0]));
+    }
+    let refusal = world.input(Input::Switch(nodes[0], registered(1000, 1, false))).unwrap_err();
+    assert_eq!(refusal.code, "node-removed");
+}
+
+#[test]
+fn a_node_whose_instances_can_go_nowhere_is_removed_only_by_force() {
+    let (mut world, nodes) = World::with_nodes(2);
+    world.command(Command::AddType(NewType { name: "big".into(), memory_bytes: 5 * GIB, ..small() })).unwrap();
+    let new = |node: NodeId| NewInstance {
+        instance_type: "big".into(),
+        node: Some(node.to_string()),
+        ..NewInstance::default()
+    };
+    for node in &nodes {
+        world.command(Command::Allocate(new(*node))).unwrap();
+    }
+    world.run();
+    let remove = |force| Command::RemoveComputeNode { node: "host1".into(), force };
+    let refusal = world.command(remove(false)).unwrap_err();
+    assert_eq!(refusal.kind, RefusalKind::Conflict);
+    assert!(refusal.message.contains("inst-1"), "{refusal}");
+    let operation = world.operation(remove(true));
+    world.run();
+    assert_eq!(world.state(operation), OperationState::Succeeded);
+    assert_eq!(world.registry.instances().len(), 1);
+    assert!(world.agents[&nodes[0]].copies.is_empty(), "deleted there, too");
+}
+
+#[test]
+fn a_node_that_is_away_is_removed_only_by_force_and_with_its_instances() {
+    let (mut world, nodes) = World::with_nodes(2);
+    let instance = world.allocate(nodes[0]);
+    world.agent_down(nodes[0]);
+    let remove = |force| Command::RemoveComputeNode { node: "host1".into(), force };
+    assert_eq!(world.command(remove(false)).unwrap_err().kind, RefusalKind::NotReady);
+    world.wait(31 * SECOND);
+    let operation = world.operation(remove(true));
+    assert_eq!(world.state(operation), OperationState::Succeeded);
+    assert!(!world.registry.instances().contains_key(&instance));
+    assert!(world.registry.bindings().is_empty());
+}
+
+#[test]
+fn a_removal_that_is_cancelled_leaves_the_node_as_it_was() {
+    let (mut world, nodes) = World::with_nodes(2);
+    let instance = world.allocate(nodes[0]);
+    let operation = world.operation(Command::RemoveComputeNode { node: "host1".into(), force: false });
+    world.command(Command::CancelOperation { operation }).unwrap();
+    world.run();
+    assert_eq!(world.state(operation), OperationState::Cancelled);
+    assert_eq!(world.registry.nodes()[&nodes[0]].state, NodeState::Enrolled);
+    let record = world.instance(instance);
+    assert_eq!((record.node, record.phase), (nodes[0], Phase::Running));
+}
+
+struct Claims<'a>(&'a mut World, NodeId);
+
+impl Claims<'_> {
+    fn send(&mut self, full: bool, claims: Vec<BindingClaim>, withdrawals: Vec<BindingWithdrawal>) -> Vec<ClaimRefusal> {
+        let session = self.0.registry.switch_session(self.1).unwrap().session;
+        match self.0.input(Input::Switch(self.1, SwitchInput::Bindings { session, full, claims, withdrawals })) {
+            Ok(Outcome::Claims(refusals)) => refusals,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn claim(&mut self, key: BindingKey, ips: &[&str], seen: u64) -> Option<ClaimRefusalReason> {
+        let ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+        let claim = BindingClaim { key, ips, seen_generation: Generation(seen) };
+        self.send(false, vec![claim], Vec::new()).first().map(|r| r.reason)
+    }
+
+    fn withdraw(&mut self, key: BindingKey, generation: u64) -> Option<ClaimRefusalReason> {
+        let withdrawal = BindingWithdrawal { key, generation: Generation(generation) };
+        self.send(false, Vec::new(), vec![withdrawal]).first().map(|r| r.reason)
+    }
+}
+
+#[test]
+fn claims_are_decided_by_generation_and_placement() {
+    let (mut world, nodes) = World::with_nodes(2);
+    let instance = world.allocate(nodes[0]);
+    let placed = world.binding(instance).key.clone();
+    let (s, a, b) = (station(100, 1), nodes[0], nodes[1]);
+    let generation = |w: &World| w.registry.bindings()[&station(100, 1)].generation.0;
+    use ClaimRefusalReason::*;
+    assert_eq!(Claims(&mut world, a).claim(s.clone(), &["10.1.0.50"], 0), None);
+    let first = generation(&world);
+    assert_eq!(Claims(&mut world, a).claim(s.clone(), &["10.1.0.50"], 0), None, "the same again");
+    assert_eq!(generation(&world), first, "changes nothing");
+    assert_eq!(Claims(&mut world, b).claim(s.clone(), &[], 0), Some(Stale));
+    assert_eq!(Claims(&mut world, b).claim(s.clone(), &[], first - 1), Some(Stale));
+    assert_eq!(Claims(&mut world, b).claim(s.clone(), &[], first), None, "it moved");
+    let second = generation(&world);
+    assert!(second > first);
+    assert_eq!(Claims(&mut world, a).withdraw(s.clone(), first), Some(Stale), "late, after the move");
+    assert_eq!(Claims(&mut world, a).withdraw(s.clone(), second), Some(Stale), "not its own");
+    assert_eq!(Claims(&mut world, b).withdraw(s.clone(), first), Some(Stale));
+    assert_eq!(world.registry.bindings()[&s].node, b);
+    assert_eq!(Claims(&mut world, b).withdraw(s.clone(), second), None);
+    assert_eq!(Claims(&mut world, b).withdraw(s.clone(), second), None, "gone is gone");
+
+    let table = [
+        (placed.clone(), vec![], Some(BoundElsewhere)),
+        (station(7, 1), vec![], Some(Network)),
+        (BindingKey { mac: Mac([0xff; 6]), ..s.clone() }, vec![], Some(Address)),
+        (BindingKey { vlans: vec![1, 2, 3], ..s.clone() }, vec![], Some(Address)),
+        (s.clone(), vec!["127.0.0.1"], Some(Address)),
+        (s.clone(), vec!["10.1.0.2"], Some(Address)),
+        (BindingKey { vlans: vec![10], ..s.clone() }, vec!["10.1.0.2"], None),
+    ];
+    for (key, ips, reason) in table {
+        assert_eq!(Claims(&mut world, b).claim(key.clone(), &ips, 0), reason, "{key} {ips:?}");
+    }
+    assert_eq!(Claims(&mut world, a).claim(placed.clone(), &[], 0), None, "it is there by placement");
+    assert_eq!(world.registry.bindings()[&placed].source, BindingSource::Controller);
+
+    assert_eq!(Claims(&mut world, b).claim(s.clone(), &[], 0), None);
+    assert!(Claims(&mut world, b).send(true, Vec::new(), Vec::new()).is_empty());
+    let left: Vec<_> = world.registry.bindings().values().map(|b| b.source).collect();
+    assert_eq!(left, [BindingSource::Controller], "a full report withdraws what it does not name");
+}
+
+#[test]
+fn a_node_has_so_many_learned_bindings_and_no_more() {
+    let (mut world, nodes) = World::with_nodes(1);
+    let claim = |n: u16| {
+        let [high, low] = n.to_be_bytes();
+        let key = BindingKey { vni: Vni(100), vlans: vec![], mac: Mac([2, 0, 0, 0, high, low]) };
+        BindingClaim { key, ips: Vec::new(), seen_generation: Generation(0) }
+    };
+    let refusals = Claims(&mut world, nodes[0]).send(true, (1..=4100).map(claim).collect(), Vec::new());
+    assert_eq!(refusals.len(), 4);
+    assert!(refusals.iter().all(|r| r.reason == ClaimRefusalReason::Full));
+    assert_eq!(world.registry.bindings().len(), 4096);
+}
+
+#[test]
+fn a_session_that_is_too_far_behind_takes_a_snapshot() {
+    let (mut world, nodes) = World::with_nodes(1);
+    let revision = world.registry.revision();
+    let set = |n: u64| {
+        let state = if n.is_multiple_of(2) { BindingState::Active } else { BindingState::Prepared };
+        let (key, node) = (station(100, 1), "host1".to_owned());
+        Input::Command(Command::SetBinding { key, ips: Vec::new(), node, state, expected: None }.into())
+    };
+    for n in 0..65_536 {
+        world.registry.handle(set(n), world.now).unwrap();
+    }
+    let delta = world.registry.changes_since(nodes[0], revision).unwrap();
+    assert_eq!(delta.bindings.len(), 1, "many changes of one binding are one");
+    world.registry.handle(set(65_536), world.now).unwrap();
+    assert_eq!(world.registry.changes_since(nodes[0], revision), None);
+    let future = Revision(world.registry.revision().0 + 1);
+    assert_eq!(world.registry.changes_since(nodes[0], future), None, "of a store that was lost");
+}

@@ -1,0 +1,78 @@
+//! What a configuration may say.
+
+use super::*;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("controller.toml"))
+}
+
+#[test]
+fn an_empty_configuration_is_the_default() {
+    assert_eq!(parse("").unwrap(), Config::default());
+}
+
+#[test]
+fn everything_can_be_set() {
+    let config = parse(
+        r#"
+        state_dir = "/tmp/c"
+        advertise = ["192.0.2.1", "[2001:db8::1]:99", "controller.example"]
+        nodes.listen = "127.0.0.1:1"
+        rest = { listen = "127.0.0.1:2", certificate = "c.pem", private_key = "k.pem" }
+        metrics.listen = "off"
+        admin = { socket = "/tmp/s", group = "wheel" }
+        [limits]
+        heartbeat_seconds = 1
+        [[provider]]
+        name = "netns"
+        kind = "exec"
+        command = ["/usr/libexec/provider-netns", "--x"]
+        timeout_seconds = 9
+        "#,
+    )
+    .unwrap();
+    assert_eq!(config.store_path(), Path::new("/tmp/c/controller.redb"));
+    assert_eq!(config.metrics_listen, None);
+    assert_eq!(config.limits.heartbeat(), Duration::from_secs(1));
+    assert_eq!(config.providers[0].timeout, Duration::from_secs(9));
+    let dialled: Vec<String> = config.advertise.iter().map(|text| super::dialled(text).unwrap()).collect();
+    assert_eq!(dialled, ["192.0.2.1:4842", "[2001:db8::1]:99", "controller.example:4842"]);
+}
+
+#[test]
+fn mistakes_are_named_all_at_once_with_the_mend() {
+    let text = r#"
+        advertise = ["a b", "x:0", "-x"]
+        rest.certificate = "c.pem"
+        metrics.listen = "here"
+        [limits]
+        connections = 0
+        [[provider]]
+        name = "manual"
+        kind = "exec"
+        command = ["relative"]
+        [[provider]]
+        name = "Bad name"
+        kind = "cloud"
+        timeout_seconds = 0
+    "#;
+    let error = parse(text).unwrap_err().to_string();
+    for part in [
+        "\"a b\"",
+        "\"x:0\"",
+        "\"-x\"",
+        "both files",
+        "\"off\"",
+        "at least 1",
+        "always there",
+        "absolute path",
+        "lower-case",
+        "the only one is \"exec\"",
+        "timeout_seconds",
+    ] {
+        assert!(error.contains(part), "{part} is missing in: {error}");
+    }
+    let unknown = parse("listne = 1").unwrap_err().to_string();
+    assert!(unknown.contains("listne") && unknown.contains("controller.toml"), "{unknown}");
+    assert!(Config::load(Path::new("/no/such.toml")).unwrap_err().to_string().contains("--config"));
+}

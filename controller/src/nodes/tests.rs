@@ -1,0 +1,5 @@
+//! The server for nodes over loopback TLS, with the generated client and a real engine and store.
+
+mod fixture;
+mod sessions;
+mod volumes;

@@ -1,0 +1,129 @@
+//! Assembles the controller: store, engine, nodes' sessions, REST API, providers, admin socket.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+use crate::admin::{Admin, AdminSocket};
+use crate::config::{self, Config};
+use crate::engine::{Engine, Started};
+use crate::nodes::Nodes;
+use crate::provider::Providers;
+use crate::provision::{self, Joining};
+use crate::state_dir::StateDir;
+use crate::store::{FileStore, Store};
+
+/// Runs until SIGTERM or SIGINT, or until the store fails.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let filter = match std::env::var("CONTROLLER_LOG") {
+        Ok(text) => {
+            EnvFilter::try_new(text).context("CONTROLLER_LOG: use error, warn, info, debug or trace")?
+        }
+        Err(_) => EnvFilter::new("info"),
+    };
+    let stderr = std::io::stderr;
+    let ansi = stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(ansi).init();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    let result = runtime.block_on(serve(config));
+    // What still waits for a slow client is not waited for.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    result
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let state_dir = StateDir::new(&config.state_dir);
+    let (setup, key) = (state_dir.setup()?, state_dir.load_key()?);
+    let advertise = if config.advertise.is_empty() { &setup.advertise } else { &config.advertise };
+    let addresses: Vec<String> = advertise
+        .iter()
+        .map(|address| config::dialled(address))
+        .collect::<Result<_, _>>()
+        .map_err(anyhow::Error::msg)?;
+    let providers = Providers::new(&config.providers);
+    let names = providers.names().map(str::to_owned).collect();
+    let path = state_dir.store();
+    let (store, started) =
+        tokio::task::spawn_blocking(move || -> anyhow::Result<(Arc<dyn Store>, Started)> {
+            let store: Arc<dyn Store> = Arc::new(FileStore::open(&path)?);
+            let started = Engine::start(store.clone(), names)?;
+            Ok((store, started))
+        })
+        .await
+        .context("opening the store")??;
+    let Started { engine, effects } = started;
+    let (ready, on_ready) = watch::channel(false);
+    let (stop, on_stop) = watch::channel(false);
+
+    let node_listener = bind(config.nodes_listen, "nodes").await?;
+    let nodes = Nodes::new(engine.clone(), config.limits);
+    let admin = AdminSocket::bind(&config.admin_socket, &config.admin_group)?;
+    let joining =
+        Joining { controller: key.public(), addresses: addresses.clone(), cluster: setup.cluster.clone() };
+
+    let mut tasks = tokio::task::JoinSet::new();
+    let admin_state = Admin { engine: engine.clone(), store, state_dir: state_dir.clone() };
+    let admin_task = tokio::spawn(Arc::new(admin_state).serve(admin));
+    let effects_task =
+        tokio::spawn(provision::carry_out(engine.clone(), nodes.clone(), providers, joining, effects));
+    let clock = engine.clone();
+    let clock_task = tokio::spawn(async move { clock.keep_time().await });
+    let (serving, stopped) = (nodes.clone(), stopped(on_stop.clone()));
+    tasks.spawn(async move { serving.serve(node_listener, &key, stopped).await.context("serving nodes") });
+
+    ready.send_replace(true);
+    // Without a supervisor there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!(cluster = setup.cluster, nodes = %config.nodes_listen, rest = %config.rest_listen, version = env!("CARGO_PKG_VERSION"), "started");
+    let _ = &on_ready;
+
+    let result = attend(&engine, &mut tasks).await;
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    ready.send_replace(false);
+    stop.send_replace(true);
+    while let Some(ended) = tasks.join_next().await {
+        if let Ok(Err(error)) = ended {
+            tracing::warn!("while stopping: {error:#}");
+        }
+    }
+    for task in [admin_task, effects_task, clock_task] {
+        task.abort();
+        // It was aborted: there is no result.
+        let _ = task.await;
+    }
+    tracing::info!("stopped");
+    result
+}
+
+/// Until a signal, or a failure.
+async fn attend(engine: &Engine, tasks: &mut tokio::task::JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("watching SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("watching SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        error = engine.failed() => Err(anyhow::Error::new(error).context("what was decided could not be stored")),
+        Some(ended) = tasks.join_next() => match ended {
+            Ok(Ok(())) => anyhow::bail!("a server ended by itself"),
+            Ok(Err(error)) => Err(error),
+            Err(error) => Err(error).context("a server failed"),
+        },
+    }
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // A dropped sender is an end as well.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn bind(address: std::net::SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("listening for {what} on {address}: is another controller running, or is the address another host's?")
+    })
+}

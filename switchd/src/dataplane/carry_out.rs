@@ -1,0 +1,168 @@
+//! What the other planes' words do to the worker.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use switch_core::ids::PeerId;
+use switch_core::wire::Probe;
+
+use super::command::{BindingChange, Bite, Command, MssClamp, Refused};
+use super::core::Core;
+use super::network::Network;
+use super::networks::Networks;
+use super::peers::MIN_DATAGRAM_MAX;
+use super::views;
+use super::worker::tap_token;
+use crate::tap::Tap;
+
+/// Carries out one command.
+pub(super) fn carry_out(
+    command: Command,
+    core: &mut Core,
+    networks: &mut Networks,
+    epoll: &Epoll,
+    node: &Arc<str>,
+) {
+    match command {
+        Command::SetEndpoint(vni, tap) => {
+            if let Some(network) = networks.get_mut(vni) {
+                set_tap(network, tap, epoll);
+            }
+        }
+        Command::AddNetwork(config) => {
+            let vni = config.switch.vni;
+            networks.add(*config);
+            if let Some(network) = networks.get_mut(vni) {
+                for (id, peer) in core.peers.iter() {
+                    network.switch.handle_link(id, peer.active.is_some() && peer.takes_part(vni));
+                }
+            }
+        }
+        // Closing the TAP takes it out of the epoll set.
+        Command::RemoveNetwork(vni) => networks.remove(vni),
+        Command::SetPolicy(vni, policy, MssClamp(clamp)) => {
+            if let Some(network) = networks.get_mut(vni) {
+                network.switch.set_policy(policy);
+                network.mss_clamp = clamp;
+            }
+        }
+        Command::AddPeer(peer, name, allowed) => {
+            core.peers.add(peer, name, allowed);
+            update_links(core, networks, peer);
+        }
+        Command::RemovePeer(peer) => {
+            core.peers.remove(peer);
+            update_links(core, networks, peer);
+        }
+        Command::AddSession(index, peer, opener) => core.peers.add_session(index, peer, opener),
+        Command::ArmSession(index, sealer) => core.peers.arm_session(index, sealer),
+        Command::UseSession(peer, index) => {
+            if let Some(peer) = core.peers.get_mut(peer) {
+                peer.active = index;
+            }
+            update_links(core, networks, peer);
+        }
+        Command::RemoveSession(index) => core.peers.remove_session(index),
+        Command::SetAddress(peer, address) => {
+            if let Some(peer) = core.peers.get_mut(peer) {
+                peer.address = Some(address);
+            }
+        }
+        Command::SetDatagramMax(peer, bytes) => {
+            if let Some(peer) = core.peers.get_mut(peer) {
+                peer.datagram_max = bytes.max(MIN_DATAGRAM_MAX);
+            }
+        }
+        Command::SetMembership(peer, vnis) => {
+            if let Some(peer) = core.peers.get_mut(peer) {
+                peer.member = vnis;
+            }
+            update_links(core, networks, peer);
+        }
+        Command::Challenge(peer, address) => core.challenge(peer, address),
+        Command::ProbeAll => probe_all(core),
+        Command::SetRekeyDatagrams(datagrams) => core.rekey_datagrams = datagrams,
+        Command::LocalStations(to) => {
+            let now = core.now();
+            let _ = to.send(networks.iter_mut().map(|network| network.all_stations(now)).collect());
+        }
+        Command::Bindings(to) => {
+            let _ = to.send(views::bindings(core, networks, node));
+        }
+        Command::Macs(to) => {
+            let _ = to.send(views::macs(core, networks));
+        }
+        Command::Drops(to) => {
+            let _ = to.send(core.drop_log.view(|id| core.peer_name(id)));
+        }
+        Command::Ping(to) => {
+            let _ = to.send(());
+        }
+        Command::Capture(filter, to) => core.captures.add(filter, to),
+        Command::Stop => {} // the loop ends after this turn
+    }
+}
+
+/// Carries out one bite.
+pub(super) fn take_bite(bite: Bite, core: &mut Core, networks: &mut Networks, refused: &mut Refused) {
+    match bite {
+        Bite::Bindings(changes) => {
+            changes.into_iter().for_each(|change| bind(change, core, networks, refused));
+        }
+        Bite::Done(to) => {
+            let _ = to.send(std::mem::take(refused));
+        }
+    }
+}
+
+fn bind(change: BindingChange, core: &mut Core, networks: &mut Networks, refused: &mut Refused) {
+    let now = core.now();
+    match change {
+        BindingChange::Set(vni, binding) => {
+            let Some(network) = networks.get_mut(vni) else { return };
+            if let Err(e) = network.switch.set_binding(*binding, now) {
+                tracing::debug!(network = %network.name, error = %e, "binding refused");
+                refused.count += 1;
+                refused.first.get_or_insert_with(|| format!("network {}: {e}", network.name));
+            }
+            network.drain(core);
+        }
+        BindingChange::Remove(vni, key, generation) => {
+            let Some(network) = networks.get_mut(vni) else { return };
+            let _ = network.switch.remove_binding(key, generation, now);
+            network.drain(core);
+        }
+    }
+}
+
+fn set_tap(network: &mut Network, tap: Option<Tap>, epoll: &Epoll) {
+    // Closing the old TAP takes it out of the epoll set.
+    network.tap = tap;
+    if let Some(tap) = &network.tap
+        && let Err(e) = epoll.add(tap.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, tap_token(network.vni)))
+    {
+        tracing::error!(network = %network.name, error = %e, "cannot watch the TAP");
+    }
+}
+
+/// Tells every switch whether the peer takes part and is reachable.
+fn update_links(core: &mut Core, networks: &mut Networks, peer: PeerId) {
+    for network in networks.iter_mut() {
+        let up =
+            core.peers.get(peer).is_some_and(|peer| peer.active.is_some() && peer.takes_part(network.vni));
+        network.switch.handle_link(peer, up);
+        network.drain(core);
+    }
+}
+
+fn probe_all(core: &mut Core) {
+    let peers: Vec<PeerId> = core.peers.iter().map(|(id, _)| id).collect();
+    for id in peers {
+        let Some(peer) = core.peers.get_mut(id) else { continue };
+        peer.probes = peer.probes.wrapping_add(1);
+        let probe = Probe { answer_wanted: true, sequence: peer.probes };
+        core.send_probe(id, None, probe);
+    }
+    core.transmitter.flush();
+}

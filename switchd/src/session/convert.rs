@@ -1,0 +1,195 @@
+//! The controller's words as the daemon's types, and back. Pure. What cannot be understood is a sentence for the
+//! report of what was applied.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use controller_api::node as wire;
+use switch_core::frame::Tags;
+use switch_core::ids::{Generation, Mac, Vni};
+use switch_core::switch::{BindingKey, Source, State};
+
+use crate::config::{self, AntiSpoof, Mode, Network};
+use crate::desired::{DesiredBinding, DesiredPeer};
+use crate::key::PublicKey;
+
+/// A network, on this node: bridge `br-<name>`, made if it is missing, endpoint `sw<vni>`.
+pub(super) fn network(wire: &wire::Network) -> Result<Network, String> {
+    let wrong = |what: &str| format!("network {:?}: {what}: mend it at the controller", wire.name);
+    let vni = Vni::new(wire.vni).map_err(|error| wrong(&error.to_string()))?;
+    let name = config::node_name(&wire.name).map_err(|error| wrong(&error))?;
+    let bridge = config::interface_name(&format!("br-{name}")).map_err(|error| wrong(&error))?;
+    let mode = match wire.mode.as_str() {
+        "" | "rewrite" => Mode::Rewrite,
+        "preserve" => Mode::Preserve,
+        other => return Err(wrong(&format!("this switchd knows no mode {other:?}"))),
+    };
+    let anti_spoof = match wire.anti_spoof.as_str() {
+        "" | "learn" => AntiSpoof::Learn,
+        "strict" => AntiSpoof::Strict,
+        other => return Err(wrong(&format!("this switchd knows no anti_spoof {other:?}"))),
+    };
+    let dhcp = match wire.dhcp.as_str() {
+        "" => config::Dhcp::Forward,
+        text => config::dhcp(text).map_err(|error| wrong(&error))?,
+    };
+    let mtu = match wire.mtu {
+        0 => DEFAULT_MTU,
+        mtu @ 1280..=9216 => u16::try_from(mtu).expect("9216 fits"),
+        mtu => return Err(wrong(&format!("MTU {mtu} is out of range: use 1280 to 9216"))),
+    };
+    let gateways: Option<Vec<IpAddr>> = wire.gateways.iter().map(|text| text.parse().ok()).collect();
+    let [a, b, c] = vni.to_bytes();
+    Ok(Network {
+        name,
+        vni,
+        bridge,
+        create_bridge: true,
+        endpoint: format!("sw{vni}"),
+        mode,
+        endpoint_mac: Mac([0x02, 0x73, 0x77, a, b, c]),
+        mtu,
+        offloads: true,
+        dhcp,
+        anti_spoof,
+        mss_clamp: wire.mss_clamp,
+        broadcast_rate: or_default(wire.broadcast_rate, 1000),
+        broadcast_burst: or_default(wire.broadcast_burst, 2000),
+        max_macs: MAX_ENTRIES,
+        max_ips: MAX_ENTRIES,
+        mac_age: Duration::from_secs(300),
+        ip_age: Duration::from_secs(1200),
+        gateways: gateways.ok_or_else(|| wrong("a gateway is no IP address"))?,
+        peers: None,
+        bindings: Vec::new(),
+    })
+}
+
+/// Another node, by its id. Addresses that cannot be dialled are left out.
+pub(super) fn peer(wire: &wire::Peer) -> Result<(String, DesiredPeer), String> {
+    let wrong = |what: &str| format!("node {:?} ({}): {what}", wire.name, wire.node_id);
+    let key: [u8; 32] =
+        wire.public_key.as_slice().try_into().map_err(|_| wrong("its public key has not 32 bytes"))?;
+    let vnis: Result<Vec<Vni>, _> = wire.vnis.iter().map(|vni| Vni::new(*vni)).collect();
+    let addresses = wire.addresses.iter().filter_map(|text| text.parse::<SocketAddr>().ok());
+    let dialled = |address: &SocketAddr| {
+        !address.ip().is_unspecified() && !address.ip().is_multicast() && address.port() != 0
+    };
+    let peer = DesiredPeer {
+        name: wire.name.clone(),
+        public_key: PublicKey(key),
+        addresses: addresses.filter(dialled).collect(),
+        vnis: vnis.map_err(|error| wrong(&error.to_string()))?,
+    };
+    if wire.node_id.is_empty() {
+        return Err(wrong("it has no id"));
+    }
+    Ok((wire.node_id.clone(), peer))
+}
+
+/// A binding; `own` is this node's id.
+pub(super) fn binding(wire: &wire::Binding, own: &str) -> Result<(Vni, BindingKey, DesiredBinding), String> {
+    let (vni, key) = binding_key(wire.key.as_ref())?;
+    let wrong = |what: &str| format!("binding of {} in VNI {vni}: {what}", key.mac);
+    let ips: Option<Vec<IpAddr>> = wire.ips.iter().map(|text| text.parse().ok()).collect();
+    let source = match wire.source() {
+        wire::BindingSource::Controller => Source::Controller,
+        wire::BindingSource::Learned => Source::Learned,
+        wire::BindingSource::Unspecified => return Err(wrong("it has no source")),
+    };
+    let state = match wire.state() {
+        wire::BindingState::Active => State::Active,
+        wire::BindingState::Prepared => State::Prepared,
+        wire::BindingState::Unspecified => return Err(wrong("it has no state")),
+    };
+    let binding = DesiredBinding {
+        ips: ips.ok_or_else(|| wrong("one of its IPs is none"))?,
+        node: (wire.node_id != own).then(|| wire.node_id.clone()),
+        generation: Generation(wire.generation),
+        source,
+        state,
+    };
+    Ok((vni, key, binding))
+}
+
+/// A binding's name.
+pub(super) fn binding_key(wire: Option<&wire::BindingKey>) -> Result<(Vni, BindingKey), String> {
+    let wire = wire.ok_or("a binding has no key")?;
+    let vni = Vni::new(wire.vni).map_err(|error| format!("a binding: {error}"))?;
+    let mac: [u8; 6] =
+        wire.mac.as_slice().try_into().map_err(|_| format!("a binding in VNI {vni}: its MAC has not 6 bytes"))?;
+    let vids: Option<Vec<u16>> = wire.vlans.iter().map(|vid| u16::try_from(*vid).ok()).collect();
+    let tags = vids
+        .and_then(|vids| Tags::from_vids(&vids))
+        .ok_or_else(|| format!("binding of {} in VNI {vni}: its VLANs are none", Mac(mac)))?;
+    Ok((vni, BindingKey { tags, mac: Mac(mac) }))
+}
+
+/// A network, as the controller would have named it.
+pub(super) fn network_to_wire(network: &Network) -> wire::Network {
+    wire::Network {
+        vni: network.vni.get(),
+        name: network.name.clone(),
+        mode: network.mode.to_string(),
+        mtu: network.mtu.into(),
+        dhcp: network.dhcp.to_string(),
+        anti_spoof: network.anti_spoof.to_string(),
+        mss_clamp: network.mss_clamp,
+        broadcast_rate: network.broadcast_rate,
+        broadcast_burst: network.broadcast_burst,
+        gateways: texts(&network.gateways),
+    }
+}
+
+/// A node, as the controller would have named it.
+pub(super) fn peer_to_wire(id: &str, peer: &DesiredPeer) -> wire::Peer {
+    wire::Peer {
+        node_id: id.to_owned(),
+        name: peer.name.clone(),
+        public_key: peer.public_key.0.to_vec(),
+        addresses: texts(&peer.addresses),
+        vnis: peer.vnis.iter().map(|vni| vni.get()).collect(),
+    }
+}
+
+/// A binding, as the controller would have named it.
+pub(super) fn binding_to_wire(vni: Vni, key: BindingKey, binding: &DesiredBinding, own: &str) -> wire::Binding {
+    let source = match binding.source {
+        Source::Controller => wire::BindingSource::Controller,
+        Source::Learned => wire::BindingSource::Learned,
+    };
+    let state = match binding.state {
+        State::Active => wire::BindingState::Active,
+        State::Prepared => wire::BindingState::Prepared,
+    };
+    wire::Binding {
+        key: Some(key_to_wire(vni, key)),
+        ips: texts(&binding.ips),
+        node_id: binding.node.clone().unwrap_or_else(|| own.to_owned()),
+        generation: binding.generation.0,
+        source: source.into(),
+        state: state.into(),
+    }
+}
+
+/// A binding's name, for the wire.
+pub(super) fn key_to_wire(vni: Vni, key: BindingKey) -> wire::BindingKey {
+    wire::BindingKey {
+        vni: vni.get(),
+        vlans: key.tags.vids().iter().map(|vid| u32::from(*vid)).collect(),
+        mac: key.mac.0.to_vec(),
+    }
+}
+
+/// Addresses as the protocol writes them.
+pub(super) fn texts<T: ToString>(items: &[T]) -> Vec<String> {
+    items.iter().map(T::to_string).collect()
+}
+
+fn or_default(value: u32, default: u32) -> u32 {
+    if value == 0 { default } else { value }
+}
+
+const DEFAULT_MTU: u16 = 1500;
+/// Of each table of a network: what a cluster's whole network may need.
+const MAX_ENTRIES: usize = 1 << 17;
