@@ -55,7 +55,7 @@ impl Store {
 
     /// Every instance that has a home, with its record or why it cannot be read. One that cannot be read takes none
     /// of the others along.
-    pub fn records(&self) -> Result<Vec<(InstanceId, Result<Record, StoreError>)>, StoreError> {
+    pub fn records(&self) -> Result<Vec<FoundRecord>, StoreError> {
         let dir = self.instances();
         let entries = fs::read_dir(&dir).map_err(|source| StoreError::read(&dir, source))?;
         let mut records = Vec::new();
@@ -78,6 +78,9 @@ impl Store {
         self.root.join("instances")
     }
 }
+
+/// An instance that has a home: its record, or why it cannot be read.
+pub type FoundRecord = (InstanceId, Result<Record, StoreError>);
 
 /// The last word of the controller.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -139,7 +139,7 @@ impl Meter {
     fn count(&mut self, chunk: &Chunk) {
         self.total = self.total.max(chunk.total);
         self.done += chunk.data.len() as u64;
-        let percent = if self.total == 0 { 0 } else { (self.done * 100 / self.total).min(99) };
+        let percent = (self.done * 100).checked_div(self.total).unwrap_or(0).min(99);
         let percent = if chunk.digest.is_empty() { percent } else { 100 };
         self.progress.store(u32::try_from(percent).unwrap_or(100), Ordering::Relaxed);
     }

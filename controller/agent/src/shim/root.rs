@@ -49,7 +49,7 @@ pub(super) fn enter(container: &ContainerLaunch) -> Result<(), Failure> {
     own_file_systems(root)?;
     bind(&container.volume, &root.join("data")).step("bind the volume")?;
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    change(&root.join("data"), flags).step("bind the volume")?;
+    change(root.join("data"), flags).step("bind the volume")?;
 
     chdir(root).step("enter the root")?;
     // Both in one place: the old root lies on top of the new one until it is taken off.
