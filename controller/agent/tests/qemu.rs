@@ -2,7 +2,6 @@
 
 mod lab;
 
-use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -15,15 +14,7 @@ fn a_guest_boots_answers_outlives_the_agent_and_stops() {
         eprintln!("skipped: no qemu-system-x86_64 here (run .ci/deps)");
         return;
     }
-    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../netns-tests/guest/make-guest");
-    let made = Command::new(&recipe).output().unwrap();
-    if !made.status.success() {
-        eprintln!("skipped: no guest ({})", String::from_utf8_lossy(&made.stderr));
-        return;
-    }
-    let guest = String::from_utf8(made.stdout).unwrap();
-    let guest =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(guest.trim()).canonicalize().unwrap();
+    let Some(guest) = lab::guest() else { return };
     in_lab(move |lab| {
         lab.bridge();
         std::fs::create_dir_all(lab.dir().join("images")).unwrap();

@@ -199,5 +199,21 @@ pub(crate) fn wait<T>(what: &str, mut condition: impl FnMut() -> Result<T, Strin
     }
 }
 
+/// The directory of the small guest, made on the first call; `None`, saying so, where it cannot be made.
+pub(crate) fn guest() -> Option<PathBuf> {
+    static MADE: std::sync::OnceLock<Option<PathBuf>> = std::sync::OnceLock::new();
+    let make = || {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let made = Command::new(root.join("netns-tests/guest/make-guest")).output().unwrap();
+        if !made.status.success() {
+            eprintln!("skipped: no guest ({})", String::from_utf8_lossy(&made.stderr));
+            return None;
+        }
+        let path = String::from_utf8(made.stdout).unwrap();
+        Some(root.join(path.trim()).canonicalize().unwrap())
+    };
+    MADE.get_or_init(make).clone()
+}
+
 const BINARY: &str = env!("CARGO_BIN_EXE_node-agent");
 const LIMIT: Duration = Duration::from_secs(40);
