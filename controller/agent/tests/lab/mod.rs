@@ -1,5 +1,6 @@
 //! A network namespace with a bridge, and agents in it whose state directories are the test's own.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::fs;
@@ -42,15 +43,22 @@ impl Lab {
         self.dir.path()
     }
 
+    /// Where the agent `name` finds its key and its controller.
+    pub(crate) fn node(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("{name}-node"))
+    }
+
     /// An agent that wants `instances` and knows no controller.
     pub(crate) fn agent(&self, name: &str, instances: &[Value]) -> Agent {
         let state = self.dir.path().join(name);
         fs::create_dir_all(&state).unwrap();
         let config = self.dir.path().join(format!("{name}.toml"));
+        let node = self.node(name);
         let text = format!(
-            "state_dir = {state:?}\nimage_dir = {:?}\nnode_state_dir = {:?}\naccelerator = \"tcg\"\nlog_bytes = 65536\n",
+            "state_dir = {state:?}\nimage_dir = {:?}\nnode_state_dir = {node:?}\nprivate_key = {:?}\n\
+             accelerator = \"tcg\"\nlog_bytes = 65536\n",
             self.dir.path().join("images"),
-            self.dir.path().join("node"),
+            node.join("private.key"),
         );
         fs::write(&config, text).unwrap();
         let mut agent = Agent { state, config, process: None };
@@ -151,7 +159,13 @@ impl Drop for Agent {
                 std::thread::sleep(Duration::from_millis(20));
             }
         }
+        let parent = config(&self.state).cgroup_parent();
+        sh(&format!("find /sys/fs/cgroup -maxdepth 2 -type d -name {parent} -exec rmdir {{}} + || true"));
     }
+}
+
+fn config(state: &Path) -> node_agent::config::Config {
+    node_agent::config::Config { state_dir: state.to_owned(), ..Default::default() }
 }
 
 mod node_agent_processes {
@@ -162,8 +176,7 @@ mod node_agent_processes {
 }
 
 fn remove_groups(state: &Path, id: &str) -> bool {
-    let config = node_agent::config::Config { state_dir: state.to_owned(), ..Default::default() };
-    let parent = config.cgroup_parent();
+    let parent = config(state).cgroup_parent();
     node_agent::cgroup::Hierarchies::detect(&parent).unwrap().group(id).remove().is_ok()
 }
 
