@@ -19,20 +19,20 @@ pub const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// A JSON body. Fields that are not known are refused, with the one that may have been meant.
 #[derive(Clone, Copy, Debug)]
-pub struct JsonBody<T>(pub T);
+pub(crate) struct JsonBody<T>(pub T);
 
 /// A JSON body that may be absent: then everything in it is.
 #[derive(Clone, Copy, Debug)]
-pub struct OptionalBody<T>(pub T);
+pub(crate) struct OptionalBody<T>(pub T);
 
 /// A segment of the path, or several.
 #[derive(Clone, Copy, Debug, FromRequestParts)]
 #[from_request(via(axum::extract::Path), rejection(ApiError))]
-pub struct Path<T>(pub T);
+pub(crate) struct Path<T>(pub T);
 
 /// The query. Fields that are not known are refused, with the one that may have been meant.
 #[derive(Clone, Copy, Debug)]
-pub struct Query<T>(pub T);
+pub(crate) struct Query<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
