@@ -66,6 +66,7 @@ mod tests {
             mac: None,
             mtu: 1500,
             up,
+            multicast_router: None,
             created_by_us: false,
         }
     }

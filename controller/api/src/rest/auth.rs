@@ -60,7 +60,12 @@ pub struct ApiToken {
 #[serde(deny_unknown_fields)]
 pub struct CreateToken {
     /// Unique among tokens: 1 to 63 of `a-z`, `0-9` and `-`, no `-` at either end.
-    #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", example = "ci")]
+    #[schema(
+        min_length = 1,
+        max_length = 63,
+        pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        example = "ci"
+    )]
     pub name: String,
     /// What it may do.
     pub role: Role,

@@ -122,7 +122,12 @@ pub struct AddComputeNode {
     /// Unique among compute nodes: 1 to 63 of `a-z`, `0-9` and `-`, no `-` at either end. Absent for
     /// its host's name when it joins, if that is free, or its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", example = "rack1-a")]
+    #[schema(
+        min_length = 1,
+        max_length = 63,
+        pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        example = "rack1-a"
+    )]
     pub name: Option<String>,
     /// Your own words about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -160,7 +160,12 @@ pub struct Allocate {
     /// Unique among instances: 1 to 63 of `a-z`, `0-9` and `-`, no `-` at either end. Absent for one
     /// made of the id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", example = "web")]
+    #[schema(
+        min_length = 1,
+        max_length = 63,
+        pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        example = "web"
+    )]
     pub name: Option<String>,
     /// The networks that it gets an endpoint on, by id or name. Absent for the only network that there is, or
     /// the one named `default`.

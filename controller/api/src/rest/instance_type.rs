@@ -71,7 +71,12 @@ pub struct InstanceType {
 #[serde(deny_unknown_fields)]
 pub struct AddType {
     /// Unique among types: 1 to 63 of `a-z`, `0-9` and `-`, no `-` at either end.
-    #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", example = "small")]
+    #[schema(
+        min_length = 1,
+        max_length = 63,
+        pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        example = "small"
+    )]
     pub name: String,
     /// Cores, to the thousandth.
     #[schema(minimum = 0.001, maximum = 1024, example = 0.5)]

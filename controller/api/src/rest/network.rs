@@ -85,7 +85,12 @@ pub enum AntiSpoof {
 pub struct CreateNetwork {
     /// Unique among networks: 1 to 12 of `a-z`, `0-9` and `-`, no `-` at either end
     /// and not digits alone.
-    #[schema(min_length = 1, max_length = 12, pattern = "^[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?$", example = "blue")]
+    #[schema(
+        min_length = 1,
+        max_length = 12,
+        pattern = "^[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?$",
+        example = "blue"
+    )]
     pub name: String,
     /// Its 24-bit identifier; absent for the next free one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
