@@ -4,7 +4,9 @@
 use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use controller_registry::{BindingSource, BindingState, NodeState, Registry};
-use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder};
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder,
+};
 
 use crate::{
     engine::Engine,
@@ -36,17 +38,33 @@ impl Metrics {
     /// All at zero. `nodes` is asked for what it counts.
     pub fn new(nodes: Nodes) -> Metrics {
         let own = prometheus::Registry::new();
-        let requests = counters("controller_api_requests_total", "Requests answered.", &["operation", "status"]);
-        let durations = HistogramOpts::new("controller_api_request_duration_seconds", "From a request's header to its answer's.");
+        let requests =
+            counters("controller_api_requests_total", "Requests answered.", &["operation", "status"]);
+        let durations = HistogramOpts::new(
+            "controller_api_request_duration_seconds",
+            "From a request's header to its answer's.",
+        );
         let durations = HistogramVec::new(durations.buckets(BUCKETS.to_vec()), &["operation"]).expect(VALID);
-        let refused = counters("controller_api_refused_total", "Requests refused, by the problem's kind.", &["problem"]);
+        let refused = counters(
+            "controller_api_refused_total",
+            "Requests refused, by the problem's kind.",
+            &["problem"],
+        );
         let panics = counter("controller_api_panics_total", "Requests whose handler panicked.");
-        let audit_errors = counter("controller_audit_errors_total", "Entries that the audit log could not take.");
-        let connections = IntGauge::new("controller_api_connections", "Open connections of the API.").expect(VALID);
-        let connections_refused =
-            counters("controller_api_connections_refused_total", "Connections that were one too many.", &["limit"]);
-        let connections_cut =
-            counters("controller_api_connections_cut_total", "Connections that were too slow or broke TLS.", &["step"]);
+        let audit_errors =
+            counter("controller_audit_errors_total", "Entries that the audit log could not take.");
+        let connections =
+            IntGauge::new("controller_api_connections", "Open connections of the API.").expect(VALID);
+        let connections_refused = counters(
+            "controller_api_connections_refused_total",
+            "Connections that were one too many.",
+            &["limit"],
+        );
+        let connections_cut = counters(
+            "controller_api_connections_cut_total",
+            "Connections that were too slow or broke TLS.",
+            &["step"],
+        );
         let all: [Box<dyn prometheus::core::Collector>; 8] = [
             Box::new(requests.clone()),
             Box::new(durations.clone()),
@@ -171,7 +189,11 @@ impl Metrics {
         for (name, help, count) in [
             ("controller_volume_bytes_total", "Bytes of volumes passed on.", &c.volume_bytes),
             ("controller_node_messages_total", "Messages from switches and agents.", &c.messages),
-            ("controller_node_protocol_errors_total", "Sessions that broke the protocol.", &c.protocol_errors),
+            (
+                "controller_node_protocol_errors_total",
+                "Sessions that broke the protocol.",
+                &c.protocol_errors,
+            ),
             ("controller_node_silent_total", "Sessions ended by three missing heartbeats.", &c.silent),
         ] {
             let metric = counter(name, help);
@@ -183,7 +205,8 @@ impl Metrics {
 
 /// What the registry holds, by kind and state.
 fn records(seen: &prometheus::Registry, registry: &Registry) {
-    let mut nodes = BTreeMap::from(["pending", "online", "offline", "draining", "cloned"].map(|state| (state, 0)));
+    let mut nodes =
+        BTreeMap::from(["pending", "online", "offline", "draining", "cloned"].map(|state| (state, 0)));
     let mut agents = 0;
     for node in registry.nodes().values() {
         let runtime = registry.runtime(node.id);
@@ -254,7 +277,8 @@ fn store(seen: &prometheus::Registry, engine: &Engine) {
         metric.inc_by(value.load(Ordering::Relaxed));
         add(seen, metric);
     }
-    let seconds = prometheus::Counter::new("controller_store_commit_seconds_total", "Time spent in transactions.");
+    let seconds =
+        prometheus::Counter::new("controller_store_commit_seconds_total", "Time spent in transactions.");
     let seconds = seconds.expect(VALID);
     seconds.inc_by(Duration::from_micros(c.commit_us.load(Ordering::Relaxed)).as_secs_f64());
     add(seen, seconds);

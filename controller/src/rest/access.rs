@@ -49,8 +49,10 @@ async fn list_tokens(
     Query(query): Query<ListTokens>,
 ) -> Result<Json<Page<ApiToken>>, ApiError> {
     let part = Part::<ApiTokenId>::new(query.limit, query.cursor.as_deref())?;
-    let page =
-        api.engine.read(|registry| part.of(registry.api_tokens().values(), |t| t.id, convert::api_token)).await;
+    let page = api
+        .engine
+        .read(|registry| part.of(registry.api_tokens().values(), |t| t.id, convert::api_token))
+        .await;
     Ok(Json(page))
 }
 

@@ -20,9 +20,11 @@ use super::{
 };
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::new()
-        .routes(routes!(list_bindings))
-        .routes(routes!(get_binding, set_binding, remove_binding))
+    OpenApiRouter::new().routes(routes!(list_bindings)).routes(routes!(
+        get_binding,
+        set_binding,
+        remove_binding
+    ))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -65,7 +67,8 @@ async fn list_bindings(
         .engine
         .read(|registry| {
             let node = query.compute_node.as_deref().map(|node| registry.find_node(node)).transpose()?;
-            let network = query.network.as_deref().map(|network| registry.find_network(network)).transpose()?;
+            let network =
+                query.network.as_deref().map(|network| registry.find_network(network)).transpose()?;
             let wanted = |binding: &&registry::Binding| {
                 network.is_none_or(|network| binding.key.vni == network.vni)
                     && node.is_none_or(|node| binding.node == node.id)

@@ -39,16 +39,19 @@ async fn get_cluster(State(api): State<Arc<Api>>) -> Result<Json<Cluster>, ApiEr
                 compute_nodes: nodes().count() as u64,
                 compute_nodes_online: nodes().filter(|node| online(node.id)).count() as u64,
                 instances: registry.instances().len() as u64,
-                instances_running: registry.instances().values().filter(|i| i.phase == Phase::Running).count() as u64,
+                instances_running: registry.instances().values().filter(|i| i.phase == Phase::Running).count()
+                    as u64,
                 networks: registry.networks().len() as u64,
                 bindings: registry.bindings().len() as u64,
-                operations_running: registry.operations().values().filter(|o| !o.is_finished()).count() as u64,
+                operations_running: registry.operations().values().filter(|o| !o.is_finished()).count()
+                    as u64,
             };
             Some((registry.cluster()?.clone(), registry.revision(), counts))
         })
         .await;
-    let (cluster, revision, counts) = found
-        .ok_or_else(|| ApiError::new(ProblemKind::NotReady, "there is no cluster yet").mend("run `controller init`"))?;
+    let (cluster, revision, counts) = found.ok_or_else(|| {
+        ApiError::new(ProblemKind::NotReady, "there is no cluster yet").mend("run `controller init`")
+    })?;
     Ok(Json(Cluster {
         name: cluster.name,
         public_key: api.identity.public_key.to_string(),
@@ -75,7 +78,8 @@ async fn readyz(State(api): State<Arc<Api>>) -> Result<&'static str, ApiError> {
     if *api.ready.borrow() {
         return Ok("ready\n");
     }
-    Err(ApiError::new(ProblemKind::Unavailable, "the controller starts or stops").mend("try again in a moment"))
+    Err(ApiError::new(ProblemKind::Unavailable, "the controller starts or stops")
+        .mend("try again in a moment"))
 }
 
 /// Tells the controller's metrics, in the text format of Prometheus.

@@ -12,12 +12,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{
-    Api, convert,
-    extract::Query,
-    page::Part,
-    problem::ApiError,
-};
+use super::{Api, convert, extract::Query, page::Part, problem::ApiError};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new().routes(routes!(list_links))

@@ -142,7 +142,8 @@ pub async fn serve_metrics(
         }
         let router = router.clone();
         connections.spawn(async move {
-            let service = service_fn(move |request: Request<Incoming>| router.clone().oneshot(request.map(Body::new)));
+            let service =
+                service_fn(move |request: Request<Incoming>| router.clone().oneshot(request.map(Body::new)));
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(limits.header_time);
             // The scraper's fault, if any.
@@ -185,7 +186,9 @@ impl Connection {
         let activity = Arc::new(Activity::new());
         let service = {
             let activity = activity.clone();
-            service_fn(move |request: Request<Incoming>| answer(router.clone(), activity.clone(), remote, request))
+            service_fn(move |request: Request<Incoming>| {
+                answer(router.clone(), activity.clone(), remote, request)
+            })
         };
         let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let io = TokioIo::new(stream);
@@ -208,7 +211,9 @@ impl Connection {
             }
         } else {
             let mut http = hyper::server::conn::http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(limits.header_time).max_buf_size(HEADER_BYTES as usize);
+            http.timer(TokioTimer::new())
+                .header_read_timeout(limits.header_time)
+                .max_buf_size(HEADER_BYTES as usize);
             let connection = http.serve_connection(io, service);
             let mut connection = std::pin::pin!(connection);
             tokio::select! {
@@ -261,7 +266,11 @@ struct Running(Arc<Activity>);
 
 impl Activity {
     fn new() -> Activity {
-        Activity { requests: AtomicUsize::new(0), running: AtomicUsize::new(0), last: Mutex::new(Instant::now()) }
+        Activity {
+            requests: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
+            last: Mutex::new(Instant::now()),
+        }
     }
 
     fn begin(self: &Arc<Self>) -> Running {
@@ -312,7 +321,12 @@ struct Place {
 }
 
 impl Open {
-    fn enter(self: &Arc<Self>, address: IpAddr, limits: &ServeLimits, metrics: &Arc<Metrics>) -> Option<Place> {
+    fn enter(
+        self: &Arc<Self>,
+        address: IpAddr,
+        limits: &ServeLimits,
+        metrics: &Arc<Metrics>,
+    ) -> Option<Place> {
         let owner = owner(address);
         let mut by_owner = self.by_owner.lock().unwrap_or_else(PoisonError::into_inner);
         if self.all.load(Ordering::Relaxed) >= limits.connections {
