@@ -22,6 +22,9 @@ mod operations;
 mod page;
 mod problem;
 mod serve;
+#[cfg(test)]
+mod tests;
+mod tls;
 mod types;
 
 use std::{collections::HashMap, sync::Arc};
@@ -41,6 +44,7 @@ pub use openapi::document as openapi_document;
 pub use page::{DEFAULT_LIMIT, MAX_LIMIT};
 pub use problem::{ApiError, ProblemKind};
 pub use serve::{ALPN, ServeError, ServeLimits, serve, serve_metrics};
+pub use tls::{TlsError, tls_config};
 
 /// What the API stands on.
 #[derive(Debug)]

@@ -6,15 +6,18 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tracing_subscriber::EnvFilter;
 
 use crate::admin::{Admin, AdminSocket};
+use crate::audit::AuditLog;
 use crate::config::{self, Config};
-use crate::engine::{Engine, Started};
+use crate::engine::{self, Engine, Started};
+use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::provider::Providers;
 use crate::provision::{self, Joining};
+use crate::rest::{self, Api, Identity, ServeLimits};
 use crate::state_dir::StateDir;
 use crate::store::{FileStore, Store};
 
@@ -62,7 +65,24 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let (stop, on_stop) = watch::channel(false);
 
     let node_listener = bind(config.nodes_listen, "nodes").await?;
+    let rest_listener = bind(config.rest_listen, "the REST API").await?;
     let nodes = Nodes::new(engine.clone(), config.limits);
+    let metrics = Arc::new(Metrics::new(nodes.clone()));
+    let (certificate, private_key) = config
+        .rest_certificate
+        .clone()
+        .unwrap_or_else(|| (state_dir.certificate(), state_dir.certificate_key()));
+    let tls = rest::tls_config(&certificate, &private_key)?;
+    let api = Arc::new(Api {
+        engine: engine.clone(),
+        observed: nodes.observed().clone(),
+        metrics: metrics.clone(),
+        audit: AuditLog::open(state_dir.path())?,
+        identity: Identity { public_key: key.public(), addresses: addresses.clone() },
+        started: engine::now(),
+        ready: on_ready,
+        watchers: Arc::new(Semaphore::new(rest::MAX_WATCHERS)),
+    });
     let admin = AdminSocket::bind(&config.admin_socket, &config.admin_group)?;
     let joining =
         Joining { controller: key.public(), addresses: addresses.clone(), cluster: setup.cluster.clone() };
@@ -76,12 +96,21 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let clock_task = tokio::spawn(async move { clock.keep_time().await });
     let (serving, stopped) = (nodes.clone(), stopped(on_stop.clone()));
     tasks.spawn(async move { serving.serve(node_listener, &key, stopped).await.context("serving nodes") });
+    let (router, counts, stopped) = (rest::router(&api), metrics.clone(), on_stop.clone());
+    tasks.spawn(async move {
+        let served = rest::serve(rest_listener, tls, router, counts, ServeLimits::default(), stopped);
+        served.await.context("serving the REST API")
+    });
+    if let Some(address) = config.metrics_listen {
+        let listener = bind(address, "metrics").await?;
+        let served = rest::serve_metrics(listener, engine.clone(), metrics, on_stop);
+        tasks.spawn(async move { served.await.context("serving metrics") });
+    }
 
     ready.send_replace(true);
     // Without a supervisor there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(cluster = setup.cluster, nodes = %config.nodes_listen, rest = %config.rest_listen, version = env!("CARGO_PKG_VERSION"), "started");
-    let _ = &on_ready;
 
     let result = attend(&engine, &mut tasks).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);

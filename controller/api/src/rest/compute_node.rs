@@ -19,7 +19,7 @@ pub struct ComputeNode {
     /// Who makes and removes the machine: `manual`, or a configured provider's name.
     #[schema(example = "manual")]
     pub provider: String,
-    /// The provider's kind of machine, empty if it has but one.
+    /// The type that the provider was asked for; empty for its default.
     #[serde(rename = "type")]
     #[schema(example = "small")]
     pub node_type: String,
@@ -115,7 +115,7 @@ pub struct AddComputeNode {
     /// `manual`: the answer has a command to run on the machine. Or a configured provider, which makes the machine.
     #[schema(min_length = 1, max_length = 63, example = "manual")]
     pub provider: String,
-    /// The provider's kind of machine; absent or empty for its default. `manual` only notes it.
+    /// The type, by id or name, that tells the provider what the machine shall have; absent for its default.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 63, example = "small")]
     pub node_type: Option<String>,
