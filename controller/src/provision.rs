@@ -1,5 +1,8 @@
 //! Does what the registry asks of providers, one thing at a time for each node, and tells it what came of that.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::time::Duration;
 

@@ -4,7 +4,7 @@
 mod member;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use serde_json::Value;
 
 pub use member::Member;
 
+use crate::cmd;
 use crate::daemon::{Daemon, bin};
 use crate::lab::{Lab, LabSpec, Node, NodeSpec, UnderlaySpec, require_root, sweep};
 use crate::ns::Namespace;
 use crate::wait::wait_ok;
-use crate::cmd;
 
 /// A running controller and the nodes of its lab. Dropping it ends the daemons and removes namespaces and files.
 #[derive(Debug)]
@@ -55,17 +55,15 @@ impl Cluster {
         let node = lab.node(CONTROLLER)?;
         let address = node.underlay_v4(0).to_string();
         let controller = bin("controller")?.display().to_string();
-        let state = node.dir().join("state").display().to_string();
-        let made = node.ns().exec(&[
-            &controller, "init", "--state-dir", &state, "--name", "lab", "--advertise", &address,
-        ])?;
-        let token = made
-            .split(|c: char| c.is_whitespace() || c == '"' || c == '\'' || c == '=')
-            .find(|word| word.starts_with("skt_"))
-            .ok_or_else(|| anyhow!("`controller init` printed no token"))?
-            .to_owned();
-        let fingerprint = node.ns().exec(&[&controller, "fingerprint", "--state-dir", &state])?.trim().to_owned();
-        node.write_config(&controller_config(node))?;
+        let state = state_dir(node).display().to_string();
+        let init = [&controller, "init", "--state-dir", &state, "--name", "lab", "--advertise", &address];
+        let token = node.ns().exec(&init)?.trim().to_owned();
+        let provider = lab.dir().join("provider.toml");
+        std::fs::write(&provider, provider_config(&lab)?)?;
+        node.write_config(&controller_config(&lab, node, &provider)?)?;
+        let config = node.config_path().display().to_string();
+        let fingerprint =
+            node.ns().exec(&[&controller, "fingerprint", "--config", &config])?.trim().to_owned();
         let members = lab
             .nodes()
             .iter()
@@ -101,6 +99,11 @@ impl Cluster {
         &self.token
     }
 
+    /// The fingerprint of the REST API's certificate.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
     /// Where the REST API is.
     pub fn url(&self) -> Result<String> {
         Ok(format!("https://{}:4843", self.controller()?.underlay_v4(0)))
@@ -115,7 +118,8 @@ impl Cluster {
     /// Starts the controller and does not wait.
     pub fn spawn_controller(&self) -> Result<()> {
         let node = self.controller()?;
-        let (bin, config) = (bin("controller")?.display().to_string(), node.config_path().display().to_string());
+        let (bin, config) =
+            (bin("controller")?.display().to_string(), node.config_path().display().to_string());
         let daemon = Daemon::start(node.ns(), &[&bin, "run", "--config", &config], &node.log_path())?;
         *self.slot() = Some(daemon);
         Ok(())
@@ -143,7 +147,13 @@ impl Cluster {
     /// What `skippy <args>` prints; a failure is an error with what it said.
     pub fn skippy_text(&self, args: &[&str]) -> Result<String> {
         let done = self.skippy_finish(args)?;
-        ensure!(done.status.success(), "skippy {args:?} ({}): {}{}", done.status, done.stderr.trim(), done.stdout);
+        ensure!(
+            done.status.success(),
+            "skippy {args:?} ({}): {}{}",
+            done.status,
+            done.stderr.trim(),
+            done.stdout
+        );
         Ok(done.stdout)
     }
 
@@ -171,7 +181,8 @@ impl Cluster {
     pub fn instance_ns(&self, name: &str) -> Result<Namespace> {
         let instance = self.skippy(&["instance", "show", name])?;
         let (id, node) = (text(&instance, "id")?, text(&instance, "compute_node")?);
-        let member = self.members().find(|m| m.name() == node).ok_or_else(|| anyhow!("{name} is on {node}"))?;
+        let member =
+            self.members().find(|m| m.name() == node).ok_or_else(|| anyhow!("{name} is on {node}"))?;
         let pid = member.instance_pid(self, &id)?;
         let alias = format!("{}i{pid}-{name}", self.prefix);
         cmd::run(&["ip", "netns", "attach", &alias, &pid.to_string()])?;
@@ -206,6 +217,8 @@ impl Drop for Cluster {
         for member in self.members.values() {
             member.end_instances(self);
         }
+        // The provider's machines are not the lab's.
+        let _ = Lab::remove_namespaces(&format!("{}{PROVIDED}", self.prefix));
     }
 }
 
@@ -224,16 +237,38 @@ fn spec(name: &str, nodes: usize) -> LabSpec {
     }
 }
 
-fn controller_config(node: &Node) -> String {
-    let state: PathBuf = node.dir().join("state");
-    let socket = node.dir().join("controller.sock");
-    format!(
-        "state_dir = {:?}\nadmin_socket = {:?}\nmetrics = \"off\"\n",
-        state.display().to_string(),
-        socket.display().to_string()
-    )
+fn controller_config(lab: &Lab, node: &Node, provider: &Path) -> Result<String> {
+    let command =
+        [bin("provider-netns")?.display().to_string(), "--config".into(), provider.display().to_string()];
+    Ok(format!(
+        "state_dir = {:?}\n\n[admin]\nsocket = {:?}\n\n[metrics]\nlisten = \"127.0.0.1:9842\"\n\n\
+         [limits]\nheartbeat_seconds = 1\nenrolments_per_minute = 1000\n\n\
+         [[provider]]\nname = \"netns\"\nkind = \"exec\"\ncommand = {command:?}\ntimeout_seconds = 60\n",
+        state_dir(node).display().to_string(),
+        lab.dir().join("controller.sock").display().to_string(),
+    ))
+}
+
+/// Machines of the provider are namespaces whose names begin as the lab's do, on the lab's underlay.
+fn provider_config(lab: &Lab) -> Result<String> {
+    let binaries = bin("switchd")?;
+    let binaries = binaries.parent().context("a program lies in a folder")?;
+    Ok(format!(
+        "underlay_namespace = {:?}\nunderlay_bridge = \"br0\"\naddresses = \"10.99.0.0/24\"\nfirst_address = 100\n\
+         prefix = {:?}\nbinaries = {:?}\nstate_dir = {:?}\n",
+        lab.underlay(0).name(),
+        format!("{}{PROVIDED}", lab.prefix()),
+        binaries.display().to_string(),
+        lab.dir().join("provider").display().to_string(),
+    ))
+}
+
+fn state_dir(node: &Node) -> PathBuf {
+    node.dir().join("state")
 }
 
 const CONTROLLER: &str = "controller";
+/// With what the names of the provider's machines go on after the lab's prefix.
+const PROVIDED: &str = "p-";
 const READY_WITHIN: Duration = Duration::from_secs(10);
 const SKIPPY_LIMIT: Duration = Duration::from_secs(90);

@@ -5,6 +5,7 @@ mod apply;
 mod convert;
 mod endpoints;
 mod node;
+mod ready;
 mod registry;
 mod steering;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use node_session::joined::Joined;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tracing_subscriber::EnvFilter;
@@ -27,6 +29,7 @@ use crate::desired::Revision;
 use crate::key::PrivateKey;
 use crate::links::{self, Links};
 use crate::netlink::{LinkEvent, Netlink};
+use crate::session::{self, Session};
 use crate::underlay::Underlay;
 use crate::view::Origin;
 use crate::{admin, cli, metrics};
@@ -49,14 +52,39 @@ pub fn run(config: Config, path: &Path) -> anyhow::Result<()> {
     runtime.block_on(serve(config, path))
 }
 
-async fn serve(config: Config, path: &Path) -> anyhow::Result<()> {
+async fn serve(mut config: Config, path: &Path) -> anyhow::Result<()> {
     let key = PrivateKey::load(&config.node.private_key)?;
     cli::check_own_key(&config, key.public())?;
-    let (mut daemon, steering) = Daemon::start(config, key).await?;
-    // Nobody steers this node: its own file says all.
-    drop(steering);
+    let controller = config.controller.clone();
+    let joined = if controller.enabled { Joined::load(&controller.state_dir)? } else { None };
+    if let Some(joined) = &joined {
+        config.set_given_name(&joined.node_name);
+    }
+    let key_file = config.node.private_key.clone();
+    let (mut daemon, steering) = Daemon::start(config, key.clone()).await?;
+    // Without a controller nobody steers this node: its own file says all.
+    let session = joined.map(|joined| {
+        let Steering { updates, applied, stations, keys, view, .. } = steering;
+        let session = Session::start(session::Start {
+            joined,
+            state_dir: controller.state_dir,
+            addresses: controller.addresses,
+            key,
+            key_file,
+            listen: daemon.node.listen(),
+            netlink: Some(daemon.netlink.clone()),
+            daemon: session::Daemon { updates, applied, stations, keys, view },
+        });
+        daemon.node.set_controller(session.remote());
+        session
+    });
     tracing::info!(node = %daemon.node.config().node.name, version = env!("CARGO_PKG_VERSION"), "started");
+    let ready = tokio::spawn(ready::tell(daemon.node.clone()));
     let result = daemon.attend(path).await;
+    ready.abort();
+    if let Some(session) = session {
+        session.stop().await;
+    }
     daemon.stop().await;
     result
 }

@@ -76,3 +76,17 @@ fn mistakes_are_named_all_at_once_with_the_mend() {
     assert!(unknown.contains("listne") && unknown.contains("controller.toml"), "{unknown}");
     assert!(Config::load(Path::new("/no/such.toml")).unwrap_err().to_string().contains("--config"));
 }
+
+#[test]
+fn the_example_says_what_the_defaults_are() {
+    let text = include_str!("../../../packaging/controller.toml.example");
+    assert_eq!(parse(text).unwrap(), Config::default());
+    // What is commented out is right, too.
+    let all = text.replace("# advertise", "advertise").replace("# [[provider]]", "[[provider]]");
+    let all = ["name", "kind", "command", "timeout_seconds", "certificate", "private_key"]
+        .iter()
+        .fold(all, |all, key| all.replace(&format!("# {key} ="), &format!("{key} =")));
+    let config = parse(&all).unwrap();
+    assert_eq!((config.advertise.len(), config.providers.len()), (2, 1));
+    assert!(config.rest_certificate.is_some());
+}

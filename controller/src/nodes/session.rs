@@ -142,9 +142,18 @@ pub(super) async fn take_all<In>(
 
 /// Another session of the node with another boot number: whether its other end lives.
 pub(super) async fn other_is_alive<M: Outgoing>(sessions: &Sessions<M>, node: NodeId, boot: u64) -> bool {
-    match sessions.get(node) {
-        Some(old) if old.boot != boot => old.is_alive().await,
-        _ => false,
+    let mut dead = None;
+    loop {
+        match sessions.get(node) {
+            Some(old) if old.boot != boot && dead != Some(old.session) => {
+                if old.is_alive().await {
+                    return true;
+                }
+                // Meanwhile a third one may have come.
+                dead = Some(old.session);
+            }
+            _ => return false,
+        }
     }
 }
 

@@ -52,7 +52,8 @@ impl Member {
     pub fn join_with(&self, cluster: &Cluster, token: &str) -> Result<()> {
         let node = self.node(cluster)?;
         self.write_config(node)?;
-        let (switchd, config) = (bin("switchd")?.display().to_string(), node.config_path().display().to_string());
+        let (switchd, config) =
+            (bin("switchd")?.display().to_string(), node.config_path().display().to_string());
         let args = [&switchd, "join", token, "--config", &config, "--no-start"];
         let done = node.ns().finish(&args, JOIN_LIMIT)?;
         ensure!(done.status.success(), "switchd join: {}{}", done.stderr.trim(), done.stdout);
@@ -69,8 +70,10 @@ impl Member {
     pub fn start_agent(&self, cluster: &Cluster) -> Result<()> {
         self.kill_agent();
         let node = self.node(cluster)?;
-        std::fs::write(agent_config_path(node), agent_config(node)).context("writing the agent's configuration")?;
-        let (agent, config) = (bin("node-agent")?.display().to_string(), agent_config_path(node).display().to_string());
+        std::fs::write(agent_config_path(node), agent_config(node))
+            .context("writing the agent's configuration")?;
+        let (agent, config) =
+            (bin("node-agent")?.display().to_string(), agent_config_path(node).display().to_string());
         let log = node.dir().join("agent.log");
         *self.slot() = Some(Daemon::start(node.ns(), &[&agent, "run", "--config", &config], &log)?);
         Ok(())
@@ -95,7 +98,8 @@ impl Member {
     /// What `node-agent status --json` says.
     pub fn agent_status(&self, cluster: &Cluster) -> Result<Value> {
         let node = self.node(cluster)?;
-        let (agent, config) = (bin("node-agent")?.display().to_string(), agent_config_path(node).display().to_string());
+        let (agent, config) =
+            (bin("node-agent")?.display().to_string(), agent_config_path(node).display().to_string());
         let said = node.ns().exec(&[&agent, "status", "--json", "--config", &config])?;
         serde_json::from_str(&said).with_context(|| format!("node-agent status printed no JSON: {said}"))
     }
@@ -121,7 +125,8 @@ impl Member {
         self.kill_agent();
         let pids = rows.iter().flat_map(|status| status["instances"].as_array().into_iter().flatten());
         for pid in pids.filter_map(|row| row["pid"].as_u64()).filter_map(|pid| i32::try_from(pid).ok()) {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
     }
 

@@ -426,7 +426,7 @@ fn unicast_mac(text: &str) -> Result<Mac, String> {
     }
 }
 
-pub(crate) fn node_name(text: &str) -> Result<String, String> {
+pub(super) fn node_name(text: &str) -> Result<String, String> {
     let ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if (1..=63).contains(&text.len()) && text.chars().all(ok) {
         Ok(text.to_owned())
@@ -436,7 +436,7 @@ pub(crate) fn node_name(text: &str) -> Result<String, String> {
 }
 
 /// What the kernel's `dev_valid_name` takes (net/core/dev.c).
-pub(crate) fn interface_name(text: &str) -> Result<String, String> {
+pub(super) fn interface_name(text: &str) -> Result<String, String> {
     if text.len() > 15 {
         return Err(format!("{text:?} has {} bytes: an interface's name has at most 15", text.len()));
     }

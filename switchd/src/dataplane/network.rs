@@ -168,9 +168,9 @@ impl Network {
         if to.is_closed() {
             return self.stations.clear();
         }
-        let report = self.stations.report(&self.switch, now);
-        if to.try_send(report).is_err() {
-            self.stations.lost(now);
+        match to.try_reserve() {
+            Ok(room) => room.send(self.stations.report(&self.switch, now)),
+            Err(_) => self.stations.postpone(now),
         }
     }
 

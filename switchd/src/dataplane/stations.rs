@@ -19,7 +19,13 @@ pub(super) struct ChangedStations {
 }
 
 impl ChangedStations {
-    /// A report was not taken, or is not to be relied on: the next one is of everything.
+    /// Nobody has time for a report: later, of everything.
+    pub(super) fn postpone(&mut self, now: Time) {
+        self.lost(now);
+        self.due = Some(now + POSTPONE);
+    }
+
+    /// Changes were lost, or are not to be relied on: the next report is of everything.
     pub(super) fn lost(&mut self, now: Time) {
         self.all = true;
         self.changed.clear();
@@ -69,5 +75,7 @@ impl ChangedStations {
 
 /// How long changes are collected.
 const SETTLE: Duration = Duration::from_millis(50);
+/// Until a report that was not taken is offered again.
+const POSTPONE: Duration = Duration::from_secs(1);
 /// Changed stations that are remembered one by one.
 const MAX_CHANGED: usize = 4096;

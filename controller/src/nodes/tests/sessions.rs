@@ -143,7 +143,7 @@ async fn a_clone_is_refused_while_the_first_lives_and_a_restart_takes_over() {
     let (mut first, _) = node.switch(&lab, 1).await;
     let alive = tokio::spawn(async move {
         // Hearing answers the probe.
-        let heard = tokio::time::timeout(std::time::Duration::from_secs(4), first.hear()).await;
+        let heard = tokio::time::timeout(std::time::Duration::from_secs(3), first.hear()).await;
         (first, heard.is_ok())
     });
     let mut clone = node.register(&lab, 2, 0).await;
@@ -243,20 +243,22 @@ async fn a_slow_reader_holds_nobody_up_and_gets_the_newest_state_later() {
     let (mut sleeper, _) = slow.switch(&lab, 1).await;
     let (mut reader, _) = quick.switch(&lab, 2).await;
     // Much more than the windows and queues of a session hold.
-    let rounds = 60_u32;
+    let rounds = 60_u16;
     let mut last = 0;
     for round in 0..rounds {
-        for i in 0..20_u8 {
+        let commands = (0..20_u8).map(|i| {
             let key = BindingKey { vni, vlans: vec![], mac: Mac([2, 9, 9, 9, 9, i]) };
-            let ips = (0..60)
-                .map(|ip| std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, u16::from(i), round as u16, ip).into())
-                .collect();
-            let node = quick.id.to_string();
-            lab.engine
-                .command(Command::SetBinding { key, ips, node, state: BindingState::Active, expected: None })
-                .await
-                .unwrap();
-        }
+            let ip = |ip| std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, i.into(), round, ip).into();
+            let (ips, node) = ((0..60).map(ip).collect(), quick.id.to_string());
+            lab.engine.command(Command::SetBinding {
+                key,
+                ips,
+                node,
+                state: BindingState::Active,
+                expected: None,
+            })
+        });
+        futures_util::future::join_all(commands).await.into_iter().for_each(|answer| drop(answer.unwrap()));
         last = lab.engine.read(controller_registry::Registry::revision).await.0;
         let update = reader.update_with(|update| update.revision == last).await;
         assert!(!update.snapshot);
