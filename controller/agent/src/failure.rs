@@ -37,9 +37,21 @@ impl Failure {
         Failure::transient(if full {
             format!("cannot {step}: the disk is full; free space on the node's state directory")
         } else {
-            format!("cannot {step}: {error}")
+            format!("cannot {step}: {}", chain(error))
         })
     }
+}
+
+/// An error with its causes, in one sentence.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }
 
 /// Names the step of an I/O error.
@@ -62,8 +74,6 @@ impl<T> Step<T> for nix::Result<T> {
 
 impl From<crate::store::StoreError> for Failure {
     fn from(error: crate::store::StoreError) -> Failure {
-        use std::error::Error;
-        let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-        Failure::transient(format!("{error}{cause}"))
+        Failure::transient(chain(&error))
     }
 }

@@ -89,6 +89,8 @@ mod tests {
         let mut tar = tar::Builder::new(File::create(images.dir.join("small.tar")).unwrap());
         let mut header = tar::Header::new_gnu();
         header.set_size(2);
+        header.set_uid(0);
+        header.set_gid(0);
         header.set_mode(0o755);
         tar.append_data(&mut header, "bin/x", &b"hi"[..]).unwrap();
         tar.finish().unwrap();

@@ -19,6 +19,7 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 
 use crate::engine::Wanted;
+use crate::failure::chain;
 
 /// What a session needs.
 pub struct Session<'a> {
@@ -84,7 +85,7 @@ impl Session<'_> {
             };
             self.channel.send_replace(None);
             backoff.session_ended(began.elapsed());
-            let word = sentence(&error);
+            let word = chain(&error);
             // The same reason again and again is said once.
             if word == said {
                 tracing::debug!("{word}");
@@ -235,17 +236,6 @@ fn farewell(goodbye: &wire::Goodbye) -> SessionError {
 #[expect(clippy::needless_pass_by_value, reason = "the shape of map_err")]
 fn refused(status: tonic::Status) -> SessionError {
     SessionError::Refused(format!("{}: {}", status.code(), status.message()))
-}
-
-fn sentence(error: &SessionError) -> String {
-    use std::error::Error;
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }
 
 const QUEUE: usize = 64;

@@ -1,4 +1,4 @@
-//! The shim: the parent of one instance. One thread, no runtime, little memory; see [`crate::launch`] for what it says
+//! The shim: the parent of one instance. One thread, no runtime, little memory; see `launch.rs` for what it says
 //! to the agent.
 
 mod init;

@@ -15,7 +15,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 
 use crate::driver::Volume;
-use crate::failure::Failure;
+use crate::failure::{Failure, chain};
 use crate::volume::{self, Chunk, VolumeError};
 
 /// Percent of a transfer.
@@ -118,9 +118,7 @@ impl Transfers for ThroughController {
 
 impl From<VolumeError> for Failure {
     fn from(error: VolumeError) -> Failure {
-        use std::error::Error;
-        let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-        Failure::transient(format!("{error}{cause}"))
+        Failure::transient(chain(&error))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Two shipped agents with the protocol's other end: sessions over TLS, desired state, reports, and a volume that moves.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 mod lab;
 
 use std::collections::HashMap;
