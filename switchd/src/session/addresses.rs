@@ -67,6 +67,7 @@ mod tests {
             mtu: 1500,
             up,
             created_by_us: false,
+            multicast_router: None,
         }
     }
 
