@@ -68,6 +68,7 @@ mod tests {
             up,
             multicast_router: None,
             created_by_us: false,
+            multicast_router: None,
         }
     }
 
