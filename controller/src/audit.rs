@@ -84,7 +84,8 @@ impl AuditLog {
 
     fn open_bounded(directory: &Path, max_bytes: u64) -> Result<AuditLog, AuditError> {
         let path = directory.join("audit.log");
-        let open = open_file(&path).map_err(|source| AuditError { step: "open", path: path.clone(), source })?;
+        let open =
+            open_file(&path).map_err(|source| AuditError { step: "open", path: path.clone(), source })?;
         Ok(AuditLog { path, max_bytes, open: Mutex::new(open) })
     }
 

@@ -2,12 +2,15 @@
 
 pub mod admin;
 mod api_secret;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod engine;
+pub mod metrics;
 pub mod nodes;
 pub mod provider;
 pub mod provision;
+pub mod rest;
 pub mod rest_tls;
 pub mod run;
 pub mod state_dir;

@@ -24,9 +24,6 @@ mod problem;
 mod serve;
 mod types;
 
-#[cfg(test)]
-mod tests;
-
 use std::{collections::HashMap, sync::Arc};
 
 use axum::{Router, middleware};
@@ -37,13 +34,13 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::{audit::AuditLog, engine::Engine, metrics::Metrics, nodes::Observed};
 
-pub use auth::{Caller, new_secret, secret_hash};
+pub use auth::Caller;
 pub use extract::{BODY_TIME, MAX_BODY};
 pub use observe::RemoteAddress;
 pub use openapi::document as openapi_document;
 pub use page::{DEFAULT_LIMIT, MAX_LIMIT};
 pub use problem::{ApiError, ProblemKind};
-pub use serve::{ServeError, ServeLimits, serve, serve_metrics};
+pub use serve::{ALPN, ServeError, ServeLimits, serve, serve_metrics};
 
 /// What the API stands on.
 #[derive(Debug)]

@@ -1,20 +1,13 @@
 //! Who calls, and what they may.
 
-use aws_lc_rs::{
-    constant_time::verify_slices_are_equal,
-    digest::{SHA256, digest},
-    rand,
-};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::http::{HeaderMap, Method, header};
-use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use controller_api::rest::Role;
 use controller_registry::{ApiToken, ApiTokenId, Registry, SecretHash, Timestamp};
+use node_session::token::secret_hash;
 
 use super::{convert, problem::ApiError};
 use crate::engine::{self, Engine};
-
-/// What every token of the API begins with.
-const PREFIX: &str = "skt_";
 
 /// Whose token a request carries.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,20 +20,6 @@ pub struct Caller {
     pub role: Role,
     /// When it ends.
     pub expires: Option<Timestamp>,
-}
-
-/// A new token of the API, and the hash that the registry keeps of it.
-pub fn new_secret() -> (String, SecretHash) {
-    let mut bytes = [0; 32];
-    rand::fill(&mut bytes).expect("the operating system's random source does not fail once it is seeded");
-    let secret = format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes));
-    let hash = secret_hash(&secret);
-    (secret, hash)
-}
-
-/// SHA-256 of a token's text. A token has 256 random bits, so its hash needs neither salt nor stretching.
-pub fn secret_hash(secret: &str) -> SecretHash {
-    SecretHash(digest(&SHA256, secret.as_bytes()).as_ref().try_into().expect("SHA-256 has 32 bytes"))
 }
 
 /// The role that a call needs. Reading needs the least; tokens are the administrator's.
@@ -66,7 +45,8 @@ pub(crate) async fn authenticate(engine: &Engine, headers: &HeaderMap) -> Result
         Some((scheme, secret)) if scheme.eq_ignore_ascii_case("bearer") => secret.trim(),
         _ => return Err(ApiError::unauthenticated("the header `Authorization` has no bearer token")),
     };
-    let hash = secret_hash(secret);
+    // 256 random bits need neither salt nor stretching.
+    let hash = SecretHash(secret_hash(secret.as_bytes()));
     let now = engine::now();
     let found = engine.read(|registry| find(registry, &hash, now)).await;
     found.ok_or_else(|| ApiError::unauthenticated("the token is not known, was deleted or has expired"))
@@ -90,14 +70,6 @@ fn find(registry: &Registry, hash: &SecretHash, now: Timestamp) -> Option<Caller
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_secret_is_random_and_hashed() {
-        let (one, two) = (new_secret(), new_secret());
-        assert_ne!(one, two);
-        assert!(one.0.starts_with(PREFIX) && one.0.len() == PREFIX.len() + 43, "{}", one.0);
-        assert_eq!(secret_hash(&one.0), one.1);
-    }
 
     #[test]
     fn tokens_are_the_administrators() {

@@ -80,7 +80,10 @@ pub(crate) fn claim(
 ) -> Result<Option<IdempotencyClaim>, ApiError> {
     let Some(key) = headers.get(IDEMPOTENCY_KEY).filter(|_| method == Method::POST) else { return Ok(None) };
     let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= KEY_MAX).ok_or_else(|| {
-        ApiError::invalid("Idempotency-Key", format!("an idempotency key has 1 to {KEY_MAX} ASCII characters"))
+        ApiError::invalid(
+            "Idempotency-Key",
+            format!("an idempotency key has 1 to {KEY_MAX} ASCII characters"),
+        )
     })?;
     let mut context = Context::new(&SHA256);
     let target = uri.path_and_query().map_or("", |target| target.as_str());
@@ -145,7 +148,8 @@ impl Api {
     /// 202 with an operation as it stands.
     pub(crate) async fn operation_answer(&self, id: OperationId) -> Result<Answer, ApiError> {
         let found = self.engine.read(|registry| registry.operations().get(&id).map(convert::operation)).await;
-        let operation = found.ok_or_else(|| ApiError::not_found("operation", &id.to_string(), "/v1/operations"))?;
+        let operation =
+            found.ok_or_else(|| ApiError::not_found("operation", &id.to_string(), "/v1/operations"))?;
         let subject = operation.subjects.first().cloned();
         let answer = Answer::new(StatusCode::ACCEPTED, &operation)?.at(format!("/v1/operations/{id}"));
         Ok(answer.noting(subject, Some(operation.id)))
@@ -211,7 +215,8 @@ impl Answer {
     }
 
     fn kept(status: StatusCode, body: &str) -> Result<Answer, ApiError> {
-        let Kept { location, body } = serde_json::from_str(body).map_err(|error| internal(&error.to_string()))?;
+        let Kept { location, body } =
+            serde_json::from_str(body).map_err(|error| internal(&error.to_string()))?;
         Ok(Answer { status, location, body, notes: Notes::default() })
     }
 }

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{Json, extract::State, http::StatusCode, response::Response};
 use controller_api::rest::{
-    AddComputeNode, ComputeNode, ComputeNodeAdded, ComputeNodeState, Join, Operation, Page, RemoveComputeNode,
-    RenewToken, UpdateComputeNode,
+    AddComputeNode, ComputeNode, ComputeNodeAdded, ComputeNodeState, Join, Operation, Page,
+    RemoveComputeNode, RenewToken, UpdateComputeNode,
 };
 use controller_registry::{Command, NewNode, NodeId, OperationId, Outcome, SecretHash};
 use node_session::token::{Secret, Token};

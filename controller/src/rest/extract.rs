@@ -19,20 +19,20 @@ pub const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// A JSON body. Fields that are not known are refused, with the one that may have been meant.
 #[derive(Clone, Copy, Debug)]
-pub struct JsonBody<T>(pub T);
+pub(crate) struct JsonBody<T>(pub T);
 
 /// A JSON body that may be absent: then everything in it is.
 #[derive(Clone, Copy, Debug)]
-pub struct OptionalBody<T>(pub T);
+pub(crate) struct OptionalBody<T>(pub T);
 
 /// A segment of the path, or several.
 #[derive(Clone, Copy, Debug, FromRequestParts)]
 #[from_request(via(axum::extract::Path), rejection(ApiError))]
-pub struct Path<T>(pub T);
+pub(crate) struct Path<T>(pub T);
 
 /// The query. Fields that are not known are refused, with the one that may have been meant.
 #[derive(Clone, Copy, Debug)]
-pub struct Query<T>(pub T);
+pub(crate) struct Query<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
@@ -76,7 +76,8 @@ pub(crate) async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, 
         ApiError::new(ProblemKind::TooLarge, format!("the body has more than {MAX_BODY} bytes"))
             .mend("split the request")
     };
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > MAX_BODY as u64) {
         return Err(too_large());
     }
@@ -108,7 +109,8 @@ pub(crate) async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, 
 }
 
 fn parse_body<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T, ApiError> {
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type =
+        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = media_type.split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/json") {
         let detail = match essence {
@@ -132,7 +134,8 @@ fn parse_body<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<
 }
 
 fn malformed(error: &serde_json::Error) -> ApiError {
-    ApiError::new(ProblemKind::Malformed, format!("the body is not JSON: {error}")).mend("send one JSON object")
+    ApiError::new(ProblemKind::Malformed, format!("the body is not JSON: {error}"))
+        .mend("send one JSON object")
 }
 
 /// Turns serde's words into a problem that names the field.
@@ -141,11 +144,9 @@ fn explain(path: &str, message: &str, what: &str) -> ApiError {
     if message.starts_with("unknown field") {
         let unknown = quoted.first().copied().unwrap_or(path);
         let known = quoted.get(1..).unwrap_or_default();
-        let error = ApiError::new(
-            ProblemKind::Invalid,
-            format!("there is no {what} `{}` here", shortened(unknown)),
-        )
-        .field(shortened(unknown));
+        let error =
+            ApiError::new(ProblemKind::Invalid, format!("there is no {what} `{}` here", shortened(unknown)))
+                .field(shortened(unknown));
         return match nearest(unknown, known) {
             Some(name) => error.mend(format!("did you mean `{name}`?")),
             None if known.is_empty() => error.mend("leave it out"),

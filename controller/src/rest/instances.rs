@@ -61,7 +61,8 @@ async fn list_instances(
         .engine
         .read(|registry| {
             let node = query.compute_node.as_deref().map(|node| registry.find_node(node)).transpose()?;
-            let network = query.network.as_deref().map(|network| registry.find_network(network)).transpose()?;
+            let network =
+                query.network.as_deref().map(|network| registry.find_network(network)).transpose()?;
             let wanted = |instance: &&registry::Instance| {
                 node.is_none_or(|node| instance.node == node.id)
                     && network.is_none_or(|network| instance.nics.iter().any(|nic| nic.vni == network.vni))

@@ -20,9 +20,11 @@ use super::{
 };
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::new()
-        .routes(routes!(list_networks, create_network))
-        .routes(routes!(get_network, update_network, delete_network))
+    OpenApiRouter::new().routes(routes!(list_networks, create_network)).routes(routes!(
+        get_network,
+        update_network,
+        delete_network
+    ))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -44,8 +46,10 @@ async fn list_networks(
     Query(query): Query<ListNetworks>,
 ) -> Result<Json<Page<Network>>, ApiError> {
     let part = Part::<u32>::new(query.limit, query.cursor.as_deref())?;
-    let page =
-        api.engine.read(|registry| part.of(registry.networks().values(), |n| n.vni.0, convert::network)).await;
+    let page = api
+        .engine
+        .read(|registry| part.of(registry.networks().values(), |n| n.vni.0, convert::network))
+        .await;
     Ok(Json(page))
 }
 

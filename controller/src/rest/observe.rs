@@ -1,7 +1,9 @@
 //! What every request passes: outermost its id, problem documents, metrics and the audit log; then token, role, body
 //! and time.
 
-use std::{collections::HashMap, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration, time::Instant};
+use std::{
+    collections::HashMap, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration, time::Instant,
+};
 
 use aws_lc_rs::rand;
 use axum::{
@@ -48,8 +50,9 @@ pub(crate) async fn observe(State(shared): State<Shared>, request: Request, next
     let api = &shared.api;
     let method = request.method().clone();
     let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let name = matched
-        .and_then(|path| shared.names.get(&(if method == Method::HEAD { Method::GET } else { method.clone() }, path)));
+    let name = matched.and_then(|path| {
+        shared.names.get(&(if method == Method::HEAD { Method::GET } else { method.clone() }, path))
+    });
     let name = name.map_or("", String::as_str);
     let path = request.uri().path().to_owned();
     let remote = request.extensions().get::<RemoteAddress>().map(|remote| remote.0);
@@ -100,7 +103,10 @@ pub(crate) async fn observe(State(shared): State<Shared>, request: Request, next
         };
         if let Err(error) = api.audit.write(&entry) {
             api.metrics.audit_failed();
-            warn!("{error}: {}", std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default());
+            warn!(
+                "{error}: {}",
+                std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default()
+            );
         }
     }
     response

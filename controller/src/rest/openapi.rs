@@ -3,7 +3,12 @@
 
 use std::collections::HashMap;
 
-use axum::{Router, http::{HeaderValue, Method, header}, response::IntoResponse, routing::get};
+use axum::{
+    Router,
+    http::{HeaderValue, Method, header},
+    response::IntoResponse,
+    routing::get,
+};
 use controller_api::rest::{PROBLEM_JSON, Problem};
 use serde_json::{Value, json};
 use utoipa::{OpenApi, openapi::OpenApi as Document};
@@ -129,5 +134,8 @@ pub(crate) fn operation_ids(document: &Value) -> HashMap<(Method, String), Strin
 pub(crate) fn served<S: Clone + Send + Sync + 'static>(document: &Value) -> Router<S> {
     let text = axum::body::Bytes::from(document.to_string());
     let json = HeaderValue::from_static("application/json");
-    Router::new().route(PATH, get(async move || ([(header::CONTENT_TYPE, json.clone())], text.clone()).into_response()))
+    Router::new().route(
+        PATH,
+        get(async move || ([(header::CONTENT_TYPE, json.clone())], text.clone()).into_response()),
+    )
 }

@@ -38,7 +38,8 @@ impl<K: Ord + Display + FromStr> Part<K> {
         key: impl Fn(&T) -> K,
         convert: impl Fn(T) -> U,
     ) -> Page<U> {
-        let mut rest = sorted.skip_while(|entry| self.after.as_ref().is_some_and(|after| key(entry) <= *after));
+        let mut rest =
+            sorted.skip_while(|entry| self.after.as_ref().is_some_and(|after| key(entry) <= *after));
         let mut items = Vec::new();
         let mut last = None;
         for entry in rest.by_ref().take(self.limit) {
@@ -92,7 +93,8 @@ mod tests {
 
     #[test]
     fn wrong_limits_and_cursors_are_refused() {
-        for (limit, cursor) in [(Some(0), None), (Some(1001), None), (None, Some("!")), (None, Some("aaaa"))] {
+        for (limit, cursor) in [(Some(0), None), (Some(1001), None), (None, Some("!")), (None, Some("aaaa"))]
+        {
             assert!(Part::<u64>::new(limit, cursor).is_err(), "{limit:?} {cursor:?}");
         }
     }

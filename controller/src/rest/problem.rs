@@ -118,8 +118,9 @@ impl ApiError {
 
     /// No token, or none that is known. The same words for both: nothing is told about tokens.
     pub fn unauthenticated(detail: &str) -> ApiError {
-        let mut error = ApiError::new(ProblemKind::Unauthenticated, detail)
-            .mend("send the header `Authorization: Bearer` with a token of this controller that has not expired");
+        let mut error = ApiError::new(ProblemKind::Unauthenticated, detail).mend(
+            "send the header `Authorization: Bearer` with a token of this controller that has not expired",
+        );
         error.authenticate = true;
         error
     }

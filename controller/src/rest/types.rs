@@ -41,8 +41,10 @@ async fn list_types(
     Query(query): Query<ListTypes>,
 ) -> Result<Json<Page<InstanceType>>, ApiError> {
     let part = Part::<TypeId>::new(query.limit, query.cursor.as_deref())?;
-    let page =
-        api.engine.read(|registry| part.of(registry.types().values(), |t| t.id, convert::instance_type)).await;
+    let page = api
+        .engine
+        .read(|registry| part.of(registry.types().values(), |t| t.id, convert::instance_type))
+        .await;
     Ok(Json(page))
 }
 
