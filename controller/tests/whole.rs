@@ -46,7 +46,7 @@ fn a_node_joins_by_the_api_and_is_known_after_a_crash() {
     let again = runtime.block_on(session(&token, &key, first.epoch, first.revision));
     assert!(again.epoch == first.epoch && again.revision > first.revision, "{again:?}");
     assert!(again.networks.iter().any(|network| network.name == "red"));
-    until("the events tell of the join", || {
+    until("metrics are served", || {
         let (_, metrics) = lab.call("GET", "/metrics", &admin, "");
         metrics.as_str().is_some_and(|text| text.contains("# TYPE"))
     });
