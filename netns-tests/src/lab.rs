@@ -110,12 +110,18 @@ impl Lab {
 
     /// Removes the namespaces and files of the labs whose names begin with `prefix`.
     pub fn remove(prefix: &str) -> Result<()> {
+        Lab::remove_namespaces(prefix)?;
+        let _ = std::fs::remove_dir_all(std::env::temp_dir().join(prefix.trim_end_matches('-')));
+        Ok(())
+    }
+
+    /// Removes the namespaces whose names begin with `prefix`, and ends what runs in them.
+    pub fn remove_namespaces(prefix: &str) -> Result<()> {
         for name in cmd::run(&["ip", "netns", "list"])?.lines().filter_map(|l| l.split_whitespace().next()) {
             if name.starts_with(prefix) {
                 Namespace::existing(name).delete();
             }
         }
-        let _ = std::fs::remove_dir_all(std::env::temp_dir().join(prefix.trim_end_matches('-')));
         Ok(())
     }
 
@@ -160,6 +166,21 @@ impl Lab {
     /// Leaves namespaces and files behind when dropped.
     pub fn keep(&self) {
         self.keep.set(true);
+    }
+
+    /// It was told to.
+    pub(crate) fn keeps(&self) -> bool {
+        self.keep.get()
+    }
+
+    /// Evidence is kept when it is dropped.
+    pub(crate) fn set_failed(&self, failed: bool) {
+        self.failed.set(failed);
+    }
+
+    /// With what all its namespaces' names begin.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// Starts the shipped daemon on every node, all of them peers of each other over underlay 0, after `tweak` has

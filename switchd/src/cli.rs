@@ -1,10 +1,13 @@
 //! The command line of `switchd`.
 
+mod membership;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use node_session::joined::Joined;
 
 use crate::config::{self, Config};
 use crate::key::{PrivateKey, PublicKey};
@@ -20,7 +23,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Run the switch until SIGTERM or SIGINT; SIGHUP reloads peers and policies
-    Run(ConfigFile),
+    Run(Place),
     /// Check the configuration and the private key, and say everything that is wrong
     CheckConfig(ConfigFile),
     /// Make this node's private key and print its public key
@@ -40,6 +43,62 @@ enum Command {
         #[command(flatten)]
         config: ConfigFile,
     },
+    /// Make this machine a node of a cluster, with the token that add_compute_node gave, and start
+    Join {
+        /// The join token, skj1...
+        token: String,
+        /// The name that the node would like; default: node.name of the configuration, or the host name
+        #[arg(long)]
+        name: Option<String>,
+        /// Join although this node has joined already: what it had from that controller is forgotten
+        #[arg(long)]
+        force: bool,
+        /// Enrol only; start nothing
+        #[arg(long, conflicts_with = "run")]
+        no_start: bool,
+        /// Go on as `switchd run`, in the foreground
+        #[arg(long)]
+        run: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Forget the controller, with all that came from it
+    Leave {
+        /// Forget this node's private key too
+        #[arg(long)]
+        key: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Give this node a new key, known to the controller and through it to all peers
+    RotateKey {
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Args, Debug)]
+struct Place {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Where this node keeps what it has from the controller; default: controller.state_dir of the configuration
+    #[arg(long, value_name = "DIR", env = "SWITCHD_STATE_DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+impl Place {
+    /// The configuration; the defaults if there is none at the default place.
+    fn load(&self) -> anyhow::Result<Config> {
+        let path = &self.config.config;
+        let mut config = match path == Path::new(config::DEFAULT_PATH) && !path.exists() {
+            true => Config::parse("", config::DEFAULT_PATH)?,
+            false => Config::load(path)?,
+        };
+        if let Some(dir) = &self.state_dir {
+            config.controller.state_dir.clone_from(dir);
+        }
+        Ok(config)
+    }
 }
 
 #[derive(Args, Debug)]
@@ -56,6 +115,7 @@ Examples:
   switchd keygen                     make /etc/switchd/private.key, print the public key
   switchd check-config               check /etc/switchd/switchd.toml
   switchd run --config ./node.toml   run in the foreground, log on stderr
+  switchd join skj1.AAAA...          join a cluster and start
 
 Environment:
   SWITCHD_LOG   log filter: error, warn, info (default), debug, trace, or per module
@@ -76,7 +136,7 @@ pub fn main(run: impl FnOnce(Config, &Path) -> anyhow::Result<()>) -> ExitCode {
 
 fn execute(command: Command, run: impl FnOnce(Config, &Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
     match command {
-        Command::Run(ConfigFile { config: path }) => run(Config::load(&path)?, &path),
+        Command::Run(place) => run(runnable(&place)?, &place.config.config),
         Command::CheckConfig(ConfigFile { config: path }) => {
             println!("{}", check_config(&path)?);
             Ok(())
@@ -100,7 +160,31 @@ fn execute(command: Command, run: impl FnOnce(Config, &Path) -> anyhow::Result<(
             println!("{}", PrivateKey::load(&path)?.public());
             Ok(())
         }
+        Command::Join { token, name, force, no_start, run: go_on, place } => {
+            let config = place.load()?;
+            membership::join(&config, &token, name.as_deref(), force)?;
+            match (no_start, go_on) {
+                (true, _) => Ok(()),
+                (false, true) => run(config, &place.config.config),
+                (false, false) => membership::start(),
+            }
+        }
+        Command::Leave { key, place } => membership::leave(&place.load()?, key),
+        Command::RotateKey { place } => {
+            println!("{}", membership::rotate_key(&place.load()?)?);
+            Ok(())
+        }
     }
+}
+
+/// What `run` runs with: without a file at the default place, the defaults, if the node has joined.
+fn runnable(place: &Place) -> anyhow::Result<Config> {
+    let config = place.load()?;
+    if !place.config.config.exists() && !Joined::path(&config.controller.state_dir).exists() {
+        // Says what is missing.
+        return Ok(Config::load(&place.config.config)?);
+    }
+    Ok(config)
 }
 
 fn check_config(path: &Path) -> anyhow::Result<String> {
@@ -141,7 +225,17 @@ mod tests {
     fn the_command_line_is_consistent_and_has_help() {
         Cli::command().debug_assert();
         let help = Cli::command().render_long_help().to_string();
-        for word in ["run", "check-config", "keygen", "pubkey", "SWITCHD_LOG", "Examples"] {
+        for word in [
+            "run",
+            "check-config",
+            "keygen",
+            "pubkey",
+            "join",
+            "leave",
+            "rotate-key",
+            "SWITCHD_LOG",
+            "Examples",
+        ] {
             assert!(help.contains(word), "{word}");
         }
     }

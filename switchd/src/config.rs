@@ -18,7 +18,7 @@ use switch_core::frame::Tags;
 use switch_core::ids::{Generation, Mac, Vni};
 
 pub use self::error::{ConfigError, Problem};
-pub(crate) use self::read::{dhcp, interface_name, node_name};
+pub(crate) use self::read::dhcp;
 pub use self::reload::{Reload, diff};
 pub use self::value::show_duration;
 use crate::key::PublicKey;

@@ -1,7 +1,7 @@
 //! `switchctl`: the command line that looks into a running `switchd` through its admin socket.
 
 mod capture;
-mod client;
+pub(crate) mod client;
 mod show;
 mod watch;
 mod why;
@@ -38,7 +38,11 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// The node, its readiness and its networks
-    Status,
+    Status {
+        /// Fail, with exit code 1, if the node is not ready
+        #[arg(long)]
+        ready: bool,
+    },
     /// The links with the peers
     Links,
     /// Who lives where: MACs and IPs by node
@@ -151,9 +155,14 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli, out: &mut dyn Write, terminal: bool) -> Result<(), CtlError> {
     let mut client = Client::connect(&cli.socket)?;
     match &cli.command {
-        Command::Status => {
+        Command::Status { ready } => {
             let status: Status = client.ask(&Request::Status)?;
-            print(out, cli.json, &status, show::status)
+            print(out, cli.json, &status, show::status)?;
+            if *ready && !status.ready {
+                let why = status.not_ready_because.join("; ");
+                return Err(CtlError::Refused(format!("the node is not ready: {why}")));
+            }
+            Ok(())
         }
         Command::Links => {
             let links: Vec<Link> = client.ask(&Request::Links)?;

@@ -5,6 +5,7 @@ mod apply;
 mod convert;
 mod endpoints;
 mod node;
+mod ready;
 mod registry;
 mod steering;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use node_session::joined::Joined;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tracing_subscriber::EnvFilter;
@@ -27,6 +29,7 @@ use crate::desired::Revision;
 use crate::key::PrivateKey;
 use crate::links::{self, Links};
 use crate::netlink::{LinkEvent, Netlink};
+use crate::session::{self, Session};
 use crate::underlay::Underlay;
 use crate::view::Origin;
 use crate::{admin, cli, metrics};
@@ -49,14 +52,39 @@ pub fn run(config: Config, path: &Path) -> anyhow::Result<()> {
     runtime.block_on(serve(config, path))
 }
 
-async fn serve(config: Config, path: &Path) -> anyhow::Result<()> {
+async fn serve(mut config: Config, path: &Path) -> anyhow::Result<()> {
     let key = PrivateKey::load(&config.node.private_key)?;
     cli::check_own_key(&config, key.public())?;
-    let (mut daemon, steering) = Daemon::start(config, key).await?;
-    // Nobody steers this node: its own file says all.
-    drop(steering);
+    let controller = config.controller.clone();
+    let joined = if controller.enabled { Joined::load(&controller.state_dir)? } else { None };
+    if let Some(joined) = &joined {
+        config.set_given_name(&joined.node_name);
+    }
+    let key_file = config.node.private_key.clone();
+    let (mut daemon, steering) = Daemon::start(config, key.clone()).await?;
+    // Without a controller nobody steers this node: its own file says all.
+    let session = joined.map(|joined| {
+        let Steering { updates, applied, stations, keys, view, .. } = steering;
+        let session = Session::start(session::Start {
+            joined,
+            state_dir: controller.state_dir,
+            addresses: controller.addresses,
+            key,
+            key_file,
+            listen: daemon.node.listen(),
+            netlink: Some(daemon.netlink.clone()),
+            daemon: session::Daemon { updates, applied, stations, keys, view },
+        });
+        daemon.node.set_controller(session.remote());
+        session
+    });
     tracing::info!(node = %daemon.node.config().node.name, version = env!("CARGO_PKG_VERSION"), "started");
+    let ready = tokio::spawn(ready::tell(daemon.node.clone()));
     let result = daemon.attend(path).await;
+    ready.abort();
+    if let Some(session) = session {
+        session.stop().await;
+    }
     daemon.stop().await;
     result
 }
@@ -74,7 +102,9 @@ struct Daemon {
     /// Bindings that the worker has not taken yet.
     bites: VecDeque<Bite>,
     session: steering::Ends,
-    /// The update that the worker is about to have carried out.
+    /// The update that is being carried out.
+    updating: Option<Revision>,
+    /// The update that the worker is about to have.
     applying: Option<(Revision, oneshot::Receiver<Refused>)>,
 }
 
@@ -125,6 +155,7 @@ impl Daemon {
             netlink,
             bites: VecDeque::new(),
             session,
+            updating: None,
             applying: None,
         };
         for network in &config.networks {
@@ -152,7 +183,7 @@ impl Daemon {
         let mut host = self.netlink.watch();
         let worker = self.worker.clone();
         loop {
-            let applying = self.applying.is_some();
+            let idle = self.updating.is_none() && self.applying.is_none();
             let applied = async {
                 match &mut self.applying {
                     Some((_, done)) => done.await.unwrap_or_default(),
@@ -170,8 +201,9 @@ impl Daemon {
                     }
                 }
                 refused = applied => self.applied(&refused),
-                // One after the other, so that what waits for the worker stays bounded.
-                Some(update) = self.session.updates.recv(), if !applying => self.update(update),
+                // In parts, so that everything else goes on, and no faster than the worker takes them.
+                () = tokio::task::yield_now(), if self.updating.is_some() && self.bites.len() < BITES => self.step(),
+                Some(update) = self.session.updates.recv(), if idle => self.update(update),
                 Some(key) = self.session.keys.recv() => self.set_key(&key),
                 event = host.next() => match event {
                     Some(LinkEvent::AddressChanged { .. } | LinkEvent::Resync) => {
@@ -235,6 +267,9 @@ impl Daemon {
         tracing::info!("stopped");
     }
 }
+
+/// Bites for the worker that may wait here.
+const BITES: usize = 16;
 
 fn seed() -> [u64; 4] {
     let mut bytes = [0; 32];

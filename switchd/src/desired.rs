@@ -10,6 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 use switch_core::ids::{Generation, Vni};
 use switch_core::switch::{BindingKey, Source, State};
 
+pub use switch_core::switch::LocalStation;
+
 use crate::config::Network;
 use crate::key::PublicKey;
 
@@ -47,7 +49,7 @@ pub struct DesiredBinding {
     pub node: Option<String>,
     /// Orders its places.
     pub generation: Generation,
-    /// `Controller` for placement, `Learned` for what another switch learned and announced.
+    /// `Controller` for placement, `Announced` for what a switch learned and announced.
     pub source: Source,
     /// Whether it runs there.
     pub state: State,
@@ -99,17 +101,6 @@ pub struct Applied {
     pub problems: Vec<String>,
 }
 
-/// A station on this node's bridge of a network.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LocalStation {
-    /// Its VLAN tags and MAC.
-    pub key: BindingKey,
-    /// All IPs that it was seen with, in ascending order.
-    pub ips: Vec<IpAddr>,
-    /// Of the binding that was known when it was seen; 0 if none was.
-    pub seen_generation: Generation,
-}
-
 /// What was learned on this node's bridges.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StationReport {
@@ -117,9 +108,9 @@ pub struct StationReport {
     pub vni: Vni,
     /// Everything that is there; else what changed.
     pub full: bool,
-    /// Stations that are there, as they are now.
+    /// Stations that are there, as they are now, their IPs in ascending order.
     pub present: Vec<LocalStation>,
-    /// Stations that are there no more.
+    /// Stations that are there no more, or that were announced to be there and are not.
     pub gone: Vec<BindingKey>,
 }
 

@@ -6,10 +6,12 @@
 //! | `socket` | QUIC as a guest on the node's socket |
 //! | `sessions`, `dial` | what to do when, and whom to dial where; pure |
 //! | `peer` | doing it: the task of one link |
+//! | `connect` | a dial, until it is a connection |
 //! | `accept` | inbound handshakes, strangers' among them |
 //! | `session`, `control` | one QUIC connection and its control stream |
 
 mod accept;
+mod connect;
 mod control;
 mod dial;
 mod identity;

@@ -25,6 +25,8 @@ pub trait View: Send + Sync + 'static {
     fn stats(&self) -> Stats;
     /// Whether the worker answers. The caller sets the time limit; this future may wait for ever.
     fn worker_answers(&self) -> BoxFuture<'_, bool>;
+    /// Gives this node a new key, over the session with the controller. An error says the mend.
+    fn rotate_key(&self) -> BoxFuture<'_, Result<PublicKey, String>>;
     /// The binding table.
     fn bindings(&self) -> BoxFuture<'_, Vec<BindingRow>>;
     /// The MAC table.
@@ -65,7 +67,7 @@ pub struct Status {
     /// The bound UDP address.
     pub listen: SocketAddr,
     /// Since the start.
-    #[serde(rename = "uptime_seconds", with = "seconds")]
+    #[serde(rename = "uptime_seconds", with = "units::seconds")]
     pub uptime: Duration,
     /// Every endpoint is up and enslaved.
     pub ready: bool,
@@ -75,6 +77,38 @@ pub struct Status {
     pub cipher: String,
     /// In the order of the configuration.
     pub networks: Vec<NetworkStatus>,
+    /// The session with the controller, of a node that has joined one.
+    #[serde(default)]
+    pub controller: Option<Controller>,
+}
+
+/// The session with the controller.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Controller {
+    /// The cluster's name.
+    pub cluster: String,
+    /// This node's id in it.
+    pub node_id: String,
+    /// There is a session.
+    pub connected: bool,
+    /// Age of the session.
+    #[serde(rename = "connected_seconds", with = "units::opt_seconds")]
+    pub since: Option<Duration>,
+    /// Since the controller was last heard; none if not since the start.
+    #[serde(rename = "last_heard_seconds", with = "units::opt_seconds")]
+    pub last_heard: Option<Duration>,
+    /// Of the state that this node has: which store it is from.
+    pub epoch: u64,
+    /// Of the state that this node has.
+    pub revision: u64,
+    /// Sessions after the first since the start.
+    pub reconnects: u64,
+    /// Claims of stations that the controller refused since the start.
+    pub refused_claims: u64,
+    /// Why there is no session, or was none last.
+    pub last_error: Option<String>,
+    /// Why this node is no longer one of the cluster's.
+    pub removed: Option<String>,
 }
 
 /// Who named a network or a peer.
@@ -172,7 +206,7 @@ pub struct Link {
     /// Kind of path under the link: `static`, later `host`, `server-reflexive`, `peer-reflexive`, `relayed`.
     pub path: Option<String>,
     /// Smoothed round-trip time.
-    #[serde(rename = "rtt_seconds", with = "opt_seconds")]
+    #[serde(rename = "rtt_seconds", with = "units::opt_seconds")]
     pub rtt: Option<Duration>,
     /// Largest IP packet that the path is known to carry, bytes.
     #[serde(rename = "path_mtu_bytes")]
@@ -180,10 +214,10 @@ pub struct Link {
     /// Key epochs since the daemon's start: rises by one with each fresh handshake.
     pub epoch: u64,
     /// Age of the keys in use.
-    #[serde(rename = "session_age_seconds", with = "opt_seconds")]
+    #[serde(rename = "session_age_seconds", with = "units::opt_seconds")]
     pub session_age: Option<Duration>,
     /// Since the last authenticated datagram of the peer.
-    #[serde(rename = "last_heard_seconds", with = "opt_seconds")]
+    #[serde(rename = "last_heard_seconds", with = "units::opt_seconds")]
     pub last_heard: Option<Duration>,
     /// AEAD of the session.
     pub cipher: Option<String>,
@@ -322,10 +356,13 @@ pub struct BindingRow {
     /// The binding.
     #[serde(flatten)]
     pub binding: Binding,
+    /// The controller passed it on: another switch learned it, or this one did and announced it.
+    #[serde(default)]
+    pub announced: bool,
     /// `active`, or why it does not attract traffic.
     pub state: String,
     /// Since it was last confirmed.
-    #[serde(rename = "age_seconds", with = "seconds")]
+    #[serde(rename = "age_seconds", with = "units::seconds")]
     pub age: Duration,
 }
 
@@ -344,7 +381,7 @@ pub struct MacRow {
     /// The peer that it is behind, if remote.
     pub peer: Option<String>,
     /// Since a frame from it was last seen.
-    #[serde(rename = "age_seconds", with = "seconds")]
+    #[serde(rename = "age_seconds", with = "units::seconds")]
     pub age: Duration,
 }
 
@@ -352,7 +389,7 @@ pub struct MacRow {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct DroppedFrame {
     /// When.
-    #[serde(rename = "when_unix_ns", with = "unix_ns")]
+    #[serde(rename = "when_unix_ns", with = "units::unix_ns")]
     pub when: SystemTime,
     /// The network's name; none if the datagram was dropped before its network was known.
     pub network: Option<String>,
@@ -406,7 +443,7 @@ fn default_snaplen() -> u32 {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct CapturedFrame {
     /// When the switch saw it.
-    #[serde(rename = "time_unix_ns", with = "unix_ns")]
+    #[serde(rename = "time_unix_ns", with = "units::unix_ns")]
     pub time: SystemTime,
     /// The network's name.
     pub network: String,
@@ -415,7 +452,7 @@ pub struct CapturedFrame {
     /// The peer that it came from, or, if one only, goes to.
     pub peer: Option<String>,
     /// Its first bytes, from the Ethernet header on, at most the filter's `snaplen`.
-    #[serde(with = "base64_bytes")]
+    #[serde(with = "units::base64_bytes")]
     pub bytes: Vec<u8>,
     /// Its length, bytes.
     pub original_len: u32,
@@ -424,61 +461,7 @@ pub struct CapturedFrame {
     pub missed: u64,
 }
 
-mod seconds {
-    use super::Duration;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(d: &Duration, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_f64(d.as_secs_f64())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
-        Duration::try_from_secs_f64(f64::deserialize(d)?).map_err(serde::de::Error::custom)
-    }
-}
-
-mod opt_seconds {
-    use super::Duration;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(d: &Option<Duration>, s: S) -> Result<S::Ok, S::Error> {
-        d.map(|d| d.as_secs_f64()).serialize(s)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
-        Option::<f64>::deserialize(d)?
-            .map(Duration::try_from_secs_f64)
-            .transpose()
-            .map_err(serde::de::Error::custom)
-    }
-}
-
-mod unix_ns {
-    use super::{Duration, SystemTime};
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(t: &SystemTime, s: S) -> Result<S::Ok, S::Error> {
-        let since = t.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        s.serialize_u64(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<SystemTime, D::Error> {
-        Ok(SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::deserialize(d)?))
-    }
-}
-
-mod base64_bytes {
-    use base64::prelude::{BASE64_STANDARD, Engine};
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&BASE64_STANDARD.encode(bytes))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
-        BASE64_STANDARD.decode(String::deserialize(d)?).map_err(serde::de::Error::custom)
-    }
-}
+mod units;
 
 #[cfg(test)]
 pub(crate) mod fake;

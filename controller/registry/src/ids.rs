@@ -241,3 +241,47 @@ fn hex_byte(pair: &[u8]) -> Option<u8> {
     let value = digit(*pair.first()?)? * 16 + digit(*pair.get(1)?)?;
     u8::try_from(value).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_canonical_form_is_an_id() {
+        assert_eq!("node-7".parse(), Ok(NodeId(7)));
+        assert_eq!(NodeId(7).to_string(), "node-7");
+        for text in [
+            "node-07",
+            "node-",
+            "node",
+            "node--7",
+            "node-+7",
+            "inst-7",
+            "Node-7",
+            "node-99999999999999999999",
+        ] {
+            assert!(text.parse::<NodeId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn macs_and_keys_are_text_and_secrets_are_not_shown() {
+        let mac: Mac = "02:73:69:00:0A:ff".parse().unwrap();
+        assert_eq!(mac.to_string(), "02:73:69:00:0a:ff");
+        for text in [
+            "",
+            "02:73:69:00:00",
+            "02:73:69:00:00:01:02",
+            "2:73:69:0:0:1",
+            "02-73-69-00-00-01",
+            "0g:00:00:00:00:00",
+        ] {
+            assert!(text.parse::<Mac>().is_err(), "{text}");
+        }
+        let key = PublicKey([0xa5; 32]);
+        assert_eq!(key.to_string().parse(), Ok(key));
+        assert_eq!(serde_json::to_string(&key).unwrap(), format!("\"{}\"", "a5".repeat(32)));
+        assert!(!format!("{:?}", SecretHash([0xa5; 32])).contains("a5"));
+        assert!(!"s3cret".parse::<SecretHash>().unwrap_err().to_string().contains("s3cret"));
+    }
+}

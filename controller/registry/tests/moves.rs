@@ -1,5 +1,7 @@
 //! Moves of instances: stage by stage, cancelled, failed, and with a controller that stops in between.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code, also outside of the test functions")]
+
 mod world;
 
 use controller_registry::*;
@@ -257,4 +259,32 @@ fn a_full_report_from_before_does_not_end_a_deletion() {
     assert_eq!(world.state(operation), OperationState::Succeeded);
     assert!(world.registry.instances().is_empty() && world.registry.bindings().is_empty());
     assert!(world.agents[&from].copies.is_empty());
+}
+
+#[test]
+fn the_source_alone_cannot_commit_and_a_word_about_an_earlier_attempt_does_not_count() {
+    let (mut world, instance, from, to) = start();
+    let attempt = |world: &mut World| {
+        let operation = migrate(world, instance, to);
+        let generation = world.instance(instance).generation;
+        let sent = status(instance, generation, InstanceState::Stopped, true);
+        report(world, from, InstanceStatus { uploaded: false, ..sent.clone() });
+        report(world, from, sent);
+        assert_eq!(stage(world, instance), Some(Stage::Transfer));
+        (operation, world.instance(instance).migration.as_ref().unwrap().generation)
+    };
+    let (operation, first) = attempt(&mut world);
+    world.command(Command::CancelOperation { operation }).unwrap();
+    report(&mut world, to, status(instance, first, InstanceState::Absent, false));
+    let (_, second) = attempt(&mut world);
+    report(&mut world, to, status(instance, first, InstanceState::Stopped, false));
+    assert_eq!(stage(&world, instance), Some(Stage::Transfer));
+    report(&mut world, to, status(instance, second, InstanceState::Stopped, false));
+    assert_eq!(stage(&world, instance), Some(Stage::Start));
+    report(&mut world, to, status(instance, first, InstanceState::Running, false));
+    assert_eq!(stage(&world, instance), Some(Stage::Start), "nor does a late RUNNING");
+    assert_eq!(world.binding(instance).state, BindingState::Prepared);
+    report(&mut world, to, status(instance, second, InstanceState::Running, false));
+    assert_eq!(stage(&world, instance), None);
+    assert_eq!(world.binding(instance).state, BindingState::Active);
 }

@@ -1,5 +1,7 @@
 //! Nodes: providers, sessions, clones, keys, removal; and what switches claim.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code, also outside of the test functions")]
+
 mod world;
 
 use controller_registry::*;
@@ -58,7 +60,8 @@ fn a_provided_node_is_there_once_made_enrolled_and_connected_in_any_order() {
 
 #[test]
 fn a_provided_node_that_does_not_come_is_destroyed() {
-    let failed = |node| Input::ProviderResult { node, result: ProviderResult::CreateFailed { error: "no".into() } };
+    let failed =
+        |node| Input::ProviderResult { node, result: ProviderResult::CreateFailed { error: "no".into() } };
     for way in 0..3 {
         let (mut world, _) = World::with_nodes(0);
         let (node, operation, _) = add_by_provider(&mut world);
@@ -159,7 +162,9 @@ fn a_node_is_drained_and_then_gone() {
 #[test]
 fn a_node_whose_instances_can_go_nowhere_is_removed_only_by_force() {
     let (mut world, nodes) = World::with_nodes(2);
-    world.command(Command::AddType(NewType { name: "big".into(), memory_bytes: 5 * GIB, ..small() })).unwrap();
+    world
+        .command(Command::AddType(NewType { name: "big".into(), memory_bytes: 5 * GIB, ..small() }))
+        .unwrap();
     let new = |node: NodeId| NewInstance {
         instance_type: "big".into(),
         node: Some(node.to_string()),
@@ -210,9 +215,17 @@ fn a_removal_that_is_cancelled_leaves_the_node_as_it_was() {
 struct Claims<'a>(&'a mut World, NodeId);
 
 impl Claims<'_> {
-    fn send(&mut self, full: bool, claims: Vec<BindingClaim>, withdrawals: Vec<BindingWithdrawal>) -> Vec<ClaimRefusal> {
+    fn send(
+        &mut self,
+        full: bool,
+        claims: Vec<BindingClaim>,
+        withdrawals: Vec<BindingWithdrawal>,
+    ) -> Vec<ClaimRefusal> {
         let session = self.0.registry.switch_session(self.1).unwrap().session;
-        match self.0.input(Input::Switch(self.1, SwitchInput::Bindings { session, full, claims, withdrawals })) {
+        match self
+            .0
+            .input(Input::Switch(self.1, SwitchInput::Bindings { session, full, claims, withdrawals }))
+        {
             Ok(Outcome::Claims(refusals)) => refusals,
             other => panic!("{other:?}"),
         }

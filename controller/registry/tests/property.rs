@@ -1,6 +1,8 @@
 //! Random commands, reports that are late, twice or out of order, agents that come and go, a controller that stops
 //! at any point: what must hold holds after every step, and in the end everything comes to rest.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code, also outside of the test functions")]
+
 mod world;
 
 use controller_registry::*;
@@ -37,6 +39,8 @@ enum Step {
     RemoveBinding(u8),
     SyncSwitch(usize),
     Membership(usize),
+    OtherNetwork(bool),
+    Rotate(usize),
     Wait(u64),
     Crash,
 }
@@ -73,10 +77,17 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (n.clone(), 0..4u8).prop_map(|(n, k)| SetBinding(n, k)),
         1 => (0..4u8).prop_map(RemoveBinding),
         3 => n.clone().prop_map(SyncSwitch),
-        1 => n.prop_map(Membership),
+        1 => n.clone().prop_map(Membership),
+        1 => any::<bool>().prop_map(OtherNetwork),
+        1 => n.prop_map(Rotate),
         2 => prop_oneof![Just(SECOND), Just(31 * SECOND)].prop_map(Wait),
         1 => Just(Crash),
     ]
+}
+
+/// Some on the other network, which may be missing.
+fn station_of(k: u8) -> BindingKey {
+    station(if k > 1 { 200 } else { 100 }, k)
 }
 
 /// Picks one of what there is.
@@ -141,7 +152,8 @@ fn apply(world: &mut World, step: &Step) {
         Step::OldReport(n, k) => {
             let node = node(world, n);
             let agent = &world.agents[&node];
-            if let (Some(session), Some(instances)) = (agent.session, pick(agent.history.iter().cloned(), k)) {
+            if let (Some(session), Some(instances)) = (agent.session, pick(agent.history.iter().cloned(), k))
+            {
                 let input = AgentInput::Report { session, full: k % 3 == 0, instances };
                 _ = world.input(Input::Agent(node, input));
             }
@@ -150,26 +162,26 @@ fn apply(world: &mut World, step: &Step) {
         Step::Transfer => _ = world.transfer(),
         Step::Run => world.run(),
         Step::Claim(n, k, seen) => {
-            let key = station(100, k);
+            let key = station_of(k);
             let current = world.registry.bindings().get(&key).map_or(0, |b| b.generation.0);
             let seen_generation = Generation(current.saturating_sub(u64::from(seen)));
             let claim = BindingClaim { key, ips: Vec::new(), seen_generation };
             bindings(world, n, false, vec![claim], Vec::new());
         }
         Step::Withdraw(n, k, right) => {
-            let key = station(100, k);
+            let key = station_of(k);
             let current = world.registry.bindings().get(&key).map_or(0, |b| b.generation.0);
             let generation = Generation(if right { current } else { current.saturating_sub(1) });
             bindings(world, n, false, Vec::new(), vec![BindingWithdrawal { key, generation }]);
         }
         Step::FullClaims(n) => bindings(world, n, true, Vec::new(), Vec::new()),
         Step::SetBinding(n, k) => {
-            let (key, node) = (station(100, k), node(world, n).to_string());
+            let (key, node) = (station_of(k), node(world, n).to_string());
             let state = BindingState::Active;
             _ = world.command(Command::SetBinding { key, ips: Vec::new(), node, state, expected: None });
         }
         Step::RemoveBinding(k) => {
-            _ = world.command(Command::RemoveBinding { key: station(100, k), expected: None });
+            _ = world.command(Command::RemoveBinding { key: station_of(k), expected: None });
         }
         Step::SyncSwitch(n) => world.sync_switch(node(world, n)),
         Step::Membership(n) => {
@@ -178,6 +190,17 @@ fn apply(world: &mut World, step: &Step) {
             let some = live.skip(n).map(|x| x.id.to_string()).collect();
             let update = NetworkUpdate { nodes: Some(all.unwrap_or(Some(some))), ..NetworkUpdate::default() };
             _ = world.command(Command::UpdateNetwork { network: "default".into(), update });
+        }
+        Step::OtherNetwork(true) => {
+            let new = NewNetwork { name: "lan".into(), vni: Some(Vni(200)), ..NewNetwork::default() };
+            _ = world.command(Command::CreateNetwork(new));
+        }
+        Step::OtherNetwork(false) => _ = world.command(Command::DeleteNetwork { network: "lan".into() }),
+        Step::Rotate(n) => {
+            let node = node(world, n);
+            let Some(session) = world.registry.switch_session(node).map(|s| s.session) else { return };
+            let public_key = world::key(1000 + world.session());
+            _ = world.input(Input::Switch(node, SwitchInput::RotateKey { session, public_key }));
         }
         Step::Wait(ms) => world.wait(ms),
         Step::Crash => {
@@ -189,7 +212,13 @@ fn apply(world: &mut World, step: &Step) {
     }
 }
 
-fn bindings(world: &mut World, n: usize, full: bool, claims: Vec<BindingClaim>, withdrawals: Vec<BindingWithdrawal>) {
+fn bindings(
+    world: &mut World,
+    n: usize,
+    full: bool,
+    claims: Vec<BindingClaim>,
+    withdrawals: Vec<BindingWithdrawal>,
+) {
     let node = pick(world.agents.keys().copied(), n).unwrap();
     let Some(session) = world.registry.switch_session(node).map(|s| s.session) else { return };
     let input = SwitchInput::Bindings { session, full, claims, withdrawals };

@@ -1,5 +1,7 @@
 //! What is refused, and with which words: a table for each command.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code, also outside of the test functions")]
+
 mod world;
 
 use controller_registry::*;
@@ -51,7 +53,11 @@ fn networks() {
         (NewNetwork { mtu: 1000, subnet_v6: subnet("fd00::/64"), ..new("a") }, invalid("mtu"), "1280"),
         (NewNetwork { subnet_v4: subnet("fd00::/64"), ..new("a") }, invalid("subnet_v4"), "other field"),
         (NewNetwork { subnet_v4: subnet("224.0.0.0/8"), ..new("a") }, invalid("subnet_v4"), "private"),
-        (NewNetwork { gateways: vec!["0.0.0.0".parse().unwrap()], ..new("a") }, invalid("gateways"), "not an address"),
+        (
+            NewNetwork { gateways: vec!["0.0.0.0".parse().unwrap()], ..new("a") },
+            invalid("gateways"),
+            "not an address",
+        ),
         (NewNetwork { nodes: Some(vec!["nobody".into()]), ..new("a") }, RefusalKind::NotFound, "nobody"),
         (NewNetwork { dhcp: Dhcp::Trusted(Mac([1; 6])), ..new("a") }, invalid("dhcp"), "unicast"),
     ];
@@ -81,10 +87,18 @@ fn types() {
     let table = [
         (small(), RefusalKind::Conflict, "already"),
         (NewType { name: "type-1".into(), ..small() }, invalid("name"), "looks like an id"),
-        (NewType { name: "a".into(), driver: "vmware".into(), ..small() }, invalid("driver"), "container or qemu"),
+        (
+            NewType { name: "a".into(), driver: "vmware".into(), ..small() },
+            invalid("driver"),
+            "container or qemu",
+        ),
         (NewType { name: "a".into(), cores_milli: 0, ..small() }, invalid("cores"), "0.1"),
         (NewType { name: "a".into(), memory_bytes: 1024, ..small() }, invalid("memory"), "4 MiB"),
-        (NewType { name: "a".into(), image: "../etc/passwd".into(), ..small() }, invalid("image"), "image directory"),
+        (
+            NewType { name: "a".into(), image: "../etc/passwd".into(), ..small() },
+            invalid("image"),
+            "image directory",
+        ),
     ];
     for (new, kind, words) in table {
         refused(&mut world, Command::AddType(new), kind, words);
@@ -115,9 +129,13 @@ fn nodes_and_their_tokens() {
     for (new, kind, words) in table {
         refused(&mut world, Command::AddComputeNode(new), kind, words);
     }
-    let renew = |node: &str, secret_hash| Command::RenewToken { node: node.into(), secret_hash, ttl_ms: SECOND };
+    let renew =
+        |node: &str, secret_hash| Command::RenewToken { node: node.into(), secret_hash, ttl_ms: SECOND };
     refused(&mut world, renew("node-1", secret_hash), RefusalKind::Conflict, "enrolled already");
-    assert!(matches!(world.command(Command::AddComputeNode(new())), Ok(Outcome::NodeAdded { node: NodeId(2), .. })));
+    assert!(matches!(
+        world.command(Command::AddComputeNode(new())),
+        Ok(Outcome::NodeAdded { node: NodeId(2), .. })
+    ));
 
     let code = |world: &mut World, secret_hash, public_key| {
         let name_hint = "Host.Name".into();
@@ -150,7 +168,11 @@ fn instances() {
         (NewInstance { instance_type: "big".into(), ..new() }, RefusalKind::NotFound, "big"),
         (NewInstance { name: Some("inst-1".into()), ..new() }, invalid("name"), "looks like an id"),
         (NewInstance { networks: vec!["lan".into()], ..new() }, RefusalKind::NotFound, "lan"),
-        (NewInstance { networks: vec!["default".into(), "100".into()], ..new() }, invalid("networks"), "twice"),
+        (
+            NewInstance { networks: vec!["default".into(), "100".into()], ..new() },
+            invalid("networks"),
+            "twice",
+        ),
         (NewInstance { image: Some("/etc".into()), ..new() }, invalid("image"), "image directory"),
         (NewInstance { command: vec!["a\0".into()], ..new() }, invalid("command"), "zero byte"),
         (NewInstance { ips: ip("10.2.0.1"), ..new() }, invalid("ips"), "none of the networks"),
@@ -183,8 +205,18 @@ fn instances() {
     refused(&mut world, Command::StopInstance { instance: "b".into() }, RefusalKind::NotFound, "b");
     world.command(migrate(nodes[1])).unwrap();
     refused(&mut world, migrate(nodes[1]), RefusalKind::Conflict, "(migrate)");
-    refused(&mut world, Command::StopInstance { instance: a.to_string() }, RefusalKind::Conflict, "(migrate)");
-    refused(&mut world, Command::DeleteInstance { instance: a.to_string() }, RefusalKind::Conflict, "(migrate)");
+    refused(
+        &mut world,
+        Command::StopInstance { instance: a.to_string() },
+        RefusalKind::Conflict,
+        "(migrate)",
+    );
+    refused(
+        &mut world,
+        Command::DeleteInstance { instance: a.to_string() },
+        RefusalKind::Conflict,
+        "(migrate)",
+    );
     world.run();
     world.agent_down(nodes[0]);
     refused(&mut world, migrate(nodes[0]), RefusalKind::NotReady, "not connected");
@@ -192,11 +224,21 @@ fn instances() {
     world.agent_down(nodes[1]);
     refused(&mut world, migrate(nodes[0]), RefusalKind::NotReady, "by force");
     let finished = *world.registry.operations().keys().next().unwrap();
-    refused(&mut world, Command::CancelOperation { operation: finished }, RefusalKind::Conflict, "ended already");
+    refused(
+        &mut world,
+        Command::CancelOperation { operation: finished },
+        RefusalKind::Conflict,
+        "ended already",
+    );
     let unknown = Command::CancelOperation { operation: OperationId(999) };
     refused(&mut world, unknown, RefusalKind::NotFound, "op-999");
     let deletion = world.operation(Command::DeleteInstance { instance: a.to_string() });
-    refused(&mut world, Command::CancelOperation { operation: deletion }, RefusalKind::Conflict, "cannot be cancelled");
+    refused(
+        &mut world,
+        Command::CancelOperation { operation: deletion },
+        RefusalKind::Conflict,
+        "cannot be cancelled",
+    );
 }
 
 #[test]
@@ -223,13 +265,19 @@ fn bindings_by_hand() {
         (set(&s, &["224.0.0.1"], "host1", None), invalid("ips"), "not a station's"),
         (set(&s, &["10.1.0.2"], "host1", None), RefusalKind::Conflict, "an instance's"),
         (set(&s, &[], "host1", Some(4)), RefusalKind::Stale, "generation 0, not 4"),
-        (Command::RemoveBinding { key: placed, expected: None }, RefusalKind::Conflict, "follows its placement"),
+        (
+            Command::RemoveBinding { key: placed, expected: None },
+            RefusalKind::Conflict,
+            "follows its placement",
+        ),
         (Command::RemoveBinding { key: s.clone(), expected: None }, RefusalKind::NotFound, "100/52:54"),
     ];
     for (command, kind, words) in table {
         refused(&mut world, command, kind, words);
     }
-    let Ok(Outcome::Binding(generation)) = world.command(set(&s, &["10.1.0.9"], "host1", Some(0))) else { panic!() };
+    let Ok(Outcome::Binding(generation)) = world.command(set(&s, &["10.1.0.9"], "host1", Some(0))) else {
+        panic!()
+    };
     refused(&mut world, set(&s, &[], "host1", Some(0)), RefusalKind::Stale, "not 0");
     let remove = Command::RemoveBinding { key: s, expected: Some(generation) };
     assert_eq!(world.command(remove), Ok(Outcome::Done));
@@ -247,7 +295,8 @@ fn tokens_of_the_api_and_repeated_calls() {
     assert_eq!(world.command(new("ci", 1)), Ok(Outcome::ApiToken(ApiTokenId(1))));
     refused(&mut world, new("ci", 2), RefusalKind::Conflict, "another name");
     refused(&mut world, new("cd", 1), RefusalKind::Conflict, "another secret");
-    let found = |w: &World| w.registry.api_token_by_secret(&SecretHash([1; 32]), w.now).map(|t| t.name.clone());
+    let found =
+        |w: &World| w.registry.api_token_by_secret(&SecretHash([1; 32]), w.now).map(|t| t.name.clone());
     assert_eq!(found(&world).as_deref(), Some("ci"));
     world.now = world.now.plus(SECOND);
     assert_eq!(found(&world), None);
@@ -255,7 +304,8 @@ fn tokens_of_the_api_and_repeated_calls() {
     assert!(world.registry.api_tokens().is_empty(), "expired ones go");
 
     let call = |hash, name: &str| {
-        let claim = IdempotencyClaim { key: "k".into(), request_hash: SecretHash([hash; 32]), ttl_ms: SECOND };
+        let claim =
+            IdempotencyClaim { key: "k".into(), request_hash: SecretHash([hash; 32]), ttl_ms: SECOND };
         let command = Command::AddType(NewType { name: name.into(), ..small() });
         Input::Command(Request { principal: "ci".into(), idempotency: Some(claim), command })
     };

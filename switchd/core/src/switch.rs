@@ -12,6 +12,7 @@
 //! destination when a local frame leaves. Routers keep theirs.
 
 mod admit;
+mod announced;
 mod asks;
 mod binding;
 mod config;
@@ -28,6 +29,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod verdict;
+mod views;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -35,7 +37,8 @@ use std::time::Duration;
 use ahash::RandomState;
 
 pub use binding::{
-    Binding, BindingChange, BindingError, BindingKey, BindingView, MacView, Place, Source, State,
+    Binding, BindingChange, BindingError, BindingKey, BindingView, LocalStation, MacView, Place, Source,
+    State,
 };
 pub use config::{AntiSpoof, DhcpPolicy, Limits, Mode, Policy, SwitchConfig};
 pub use counters::{Counters, NeighbourCounters};
@@ -155,9 +158,16 @@ impl Switch {
         self.transmits.pop_front()
     }
 
-    /// The next event. At most 1024 wait; what comes on top is lost and counted.
+    /// The next event. At most 1024 wait; what comes on top is lost and counted. As many
+    /// [`Event::LocalChanged`] wait beside them, see [`Switch::take_local_overflow`].
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop()
+        self.events.pop().or_else(|| self.tables.pop_change().map(|key| Event::LocalChanged { key }))
+    }
+
+    /// Whether an [`Event::LocalChanged`] was lost since the last call: then what the shell knows must be compared
+    /// with [`Switch::local_stations`].
+    pub fn take_local_overflow(&mut self) -> bool {
+        self.tables.take_overflow()
     }
 
     /// Says that a peer is a member of the network and its link is up, or that one of the two has ended.

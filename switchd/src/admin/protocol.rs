@@ -25,6 +25,8 @@ pub enum Request {
     Stats,
     /// Answered by a list of [`crate::view::DroppedFrame`].
     Drops,
+    /// Answered by the new public key, once the controller has confirmed it.
+    RotateKey,
     /// Answered by a stream of [`Snapshot`].
     Watch {
         /// Between two snapshots, 100 to 3,600,000.

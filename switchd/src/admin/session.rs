@@ -36,6 +36,10 @@ pub(super) async fn run(mut stream: UnixStream, view: &dyn View) -> io::Result<(
             }
             Ok(Request::Capture(filter)) => return capture(view, filter, from_client, to_client).await,
             Ok(Request::Status) => answer(&mut to_client, &Answer::Ok(view.status())).await?,
+            Ok(Request::RotateKey) => {
+                let rotated = view.rotate_key().await.map_or_else(Answer::Error, Answer::Ok);
+                answer(&mut to_client, &rotated).await?;
+            }
             Ok(Request::Links) => answer(&mut to_client, &Answer::Ok(view.links())).await?,
             Ok(Request::Stats) => answer(&mut to_client, &Answer::Ok(view.stats())).await?,
             Ok(Request::Bindings) => answer(&mut to_client, &asked(view.bindings()).await).await?,

@@ -26,8 +26,8 @@ impl Network {
             mss_clamp: true,
             broadcast_rate: BROADCAST_RATE,
             broadcast_burst: BROADCAST_BURST,
-            max_macs: TABLE_LIMIT,
-            max_ips: TABLE_LIMIT,
+            max_macs: MAX_MACS,
+            max_ips: MAX_IPS,
             mac_age: MAC_AGE,
             ip_age: IP_AGE,
             gateways: Vec::new(),
@@ -101,7 +101,8 @@ fn within(key: &str, value: u64, range: RangeInclusive<u64>) -> Result<(), Strin
 pub(super) const MTU: u16 = 1500;
 pub(super) const BROADCAST_RATE: u32 = 1000;
 pub(super) const BROADCAST_BURST: u32 = 2000;
-pub(super) const TABLE_LIMIT: usize = 65_536;
+pub(super) const MAX_MACS: usize = 1 << 17;
+pub(super) const MAX_IPS: usize = 1 << 18;
 pub(super) const MAC_AGE: Duration = Duration::from_secs(300);
 pub(super) const IP_AGE: Duration = Duration::from_secs(1200);
 pub(super) const MTUS: RangeInclusive<u64> = 1280..=9216;

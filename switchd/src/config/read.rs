@@ -14,7 +14,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::ConfigError;
 use super::network::{
-    AGES, BROADCAST_BURST, BROADCAST_RATE, IP_AGE, MAC_AGE, MTU, MTUS, RATES, TABLE_LIMIT, TABLE_LIMITS,
+    AGES, BROADCAST_BURST, BROADCAST_RATE, IP_AGE, MAC_AGE, MAX_IPS, MAX_MACS, MTU, MTUS, RATES, TABLE_LIMITS,
 };
 use super::toml_table::{At, Source, Table};
 use super::value::show_duration;
@@ -265,8 +265,8 @@ fn network(
         mss_clamp,
         broadcast_rate: narrow(broadcast_rate, BROADCAST_RATE),
         broadcast_burst: narrow(broadcast_burst, BROADCAST_BURST),
-        max_macs: narrow(max_macs, TABLE_LIMIT),
-        max_ips: narrow(max_ips, TABLE_LIMIT),
+        max_macs: narrow(max_macs, MAX_MACS),
+        max_ips: narrow(max_ips, MAX_IPS),
         mac_age: mac_age.map_or(MAC_AGE, |at| at.value),
         ip_age: ip_age.map_or(IP_AGE, |at| at.value),
         gateways: gateways.into_iter().flatten().map(|at| at.value).collect(),
@@ -426,7 +426,7 @@ fn unicast_mac(text: &str) -> Result<Mac, String> {
     }
 }
 
-pub(crate) fn node_name(text: &str) -> Result<String, String> {
+pub(super) fn node_name(text: &str) -> Result<String, String> {
     let ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if (1..=63).contains(&text.len()) && text.chars().all(ok) {
         Ok(text.to_owned())
@@ -436,7 +436,7 @@ pub(crate) fn node_name(text: &str) -> Result<String, String> {
 }
 
 /// What the kernel's `dev_valid_name` takes (net/core/dev.c).
-pub(crate) fn interface_name(text: &str) -> Result<String, String> {
+pub(super) fn interface_name(text: &str) -> Result<String, String> {
     if text.len() > 15 {
         return Err(format!("{text:?} has {} bytes: an interface's name has at most 15", text.len()));
     }

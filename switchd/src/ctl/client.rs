@@ -10,13 +10,13 @@ use serde::de::DeserializeOwned;
 use crate::admin::protocol::{Answer, Request};
 
 /// A connection.
-pub(super) struct Client {
+pub(crate) struct Client {
     stream: BufReader<UnixStream>,
     line: String,
 }
 
 impl Client {
-    pub(super) fn connect(path: &Path) -> Result<Client, CtlError> {
+    pub(crate) fn connect(path: &Path) -> Result<Client, CtlError> {
         let stream = UnixStream::connect(path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => CtlError::NotRunning(path.to_owned()),
             io::ErrorKind::ConnectionRefused => CtlError::Dead(path.to_owned()),
@@ -27,7 +27,7 @@ impl Client {
     }
 
     /// Asks once and reads the one answer, or the first of a stream.
-    pub(super) fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, CtlError> {
+    pub(crate) fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, CtlError> {
         let mut line = serde_json::to_vec(request).map_err(|error| CtlError::Connection(error.into()))?;
         line.push(b'\n');
         let socket = self.stream.get_mut();
@@ -44,13 +44,13 @@ impl Client {
     }
 
     /// The next answer of a stream, however long it takes; `None` at its end.
-    pub(super) fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, CtlError> {
+    pub(crate) fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, CtlError> {
         self.stream.get_mut().set_read_timeout(None).map_err(CtlError::Connection)?;
         self.read()
     }
 
     /// Another answer is here already.
-    pub(super) fn has_buffered(&self) -> bool {
+    pub(crate) fn has_buffered(&self) -> bool {
         self.stream.buffer().contains(&b'\n')
     }
 
@@ -73,7 +73,7 @@ impl Client {
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CtlError {
+pub(crate) enum CtlError {
     #[error(
         "switchd is not running: there is no socket {path}; start it (switchd run, or systemctl start switchd), or name its socket: --socket PATH",
         path = .0.display()
@@ -105,7 +105,7 @@ pub(super) enum CtlError {
 
 impl CtlError {
     /// As `--help` says.
-    pub(super) fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             CtlError::Refused(_) | CtlError::Protocol(_) | CtlError::Output(_) => 1,
             CtlError::Usage(_) => 2,

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::view::{BindingRow, CaseCount, Histogram, Link, LinkState, MacRow, NetworkStats, Stats, Status};
+use crate::view::{
+    BindingRow, CaseCount, Controller, Histogram, Link, LinkState, MacRow, NetworkStats, Stats, Status,
+};
 
 pub(super) fn status(status: &Status) -> String {
     let mut text = String::new();
@@ -22,16 +24,20 @@ pub(super) fn status(status: &Status) -> String {
     }
     let _ = writeln!(text, "public key {}", status.public_key);
     let _ = writeln!(text, "listening on {} (UDP), {}", status.listen, status.cipher);
+    if let Some(session) = &status.controller {
+        let _ = writeln!(text, "{}", controller(session));
+    }
     if status.networks.is_empty() {
         text.push_str("no networks\n");
         return text;
     }
     let mut table =
-        table(&["NETWORK", "VNI", "MODE", "BRIDGE", "ENDPOINT", "STATE", "MTU", "OFFLOADS", "PEERS"]);
+        table(&["NETWORK", "VNI", "FROM", "MODE", "BRIDGE", "ENDPOINT", "STATE", "MTU", "OFFLOADS", "PEERS"]);
     for network in &status.networks {
         table.add_row([
             network.name.clone(),
             network.vni.to_string(),
+            network.from.as_str().to_owned(),
             network.mode.clone(),
             network.bridge.clone(),
             network.endpoint.clone(),
@@ -45,12 +51,31 @@ pub(super) fn status(status: &Status) -> String {
     text + &finish(&table)
 }
 
+fn controller(session: &Controller) -> String {
+    let Controller { cluster, node_id, revision, .. } = session;
+    let error = session.last_error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
+    match (&session.removed, session.since) {
+        (Some(why), _) => {
+            format!("controller: REMOVED from cluster {cluster} ({why}); switchd join --force TOKEN")
+        }
+        (None, Some(since)) => format!(
+            "controller: cluster {cluster}, {node_id}, connected for {}, revision {revision}",
+            duration(since)
+        ),
+        (None, None) => {
+            format!("controller: cluster {cluster}, {node_id}, NOT CONNECTED, revision {revision}{error}")
+        }
+    }
+}
+
 pub(super) fn links(links: &[Link]) -> String {
     if links.is_empty() {
-        return "no peers: add a [[peer]] to the configuration\n".to_owned();
+        return "no peers: join a controller (switchd join), or add a [[peer]] to the configuration\n"
+            .to_owned();
     }
     let mut table = table(&[
         "PEER",
+        "FROM",
         "STATE",
         "ADDRESS",
         "PATH",
@@ -67,6 +92,7 @@ pub(super) fn links(links: &[Link]) -> String {
     for link in links {
         table.add_row([
             link.peer.clone(),
+            link.from.as_str().to_owned(),
             link.state.as_str().to_owned(),
             optional(link.address),
             optional(link.path.as_ref()),
@@ -105,7 +131,11 @@ pub(super) fn bindings(rows: &[BindingRow]) -> String {
             or_dash(&ips.join(", ")),
             row.binding.node.clone(),
             row.binding.generation.to_string(),
-            format!("{:?}", row.binding.source).to_lowercase(),
+            if row.announced {
+                "announced".to_owned()
+            } else {
+                format!("{:?}", row.binding.source).to_lowercase()
+            },
             row.state.clone(),
             duration(row.age),
         ]);
@@ -276,5 +306,39 @@ fn mean(histogram: &Histogram) -> String {
     match histogram.count() {
         0 => "-".to_owned(),
         count => format!("{:.1}", histogram.sum as f64 / count as f64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use controller_api::{Binding, BindingSource};
+
+    use super::*;
+
+    #[test]
+    fn who_says_so_is_shown() {
+        let row = |source, announced| BindingRow {
+            network: "blue".into(),
+            binding: Binding {
+                vni: 100,
+                vlans: vec![],
+                mac: "02:00:00:00:00:01".into(),
+                ips: vec![],
+                node: "node-b".into(),
+                generation: 7,
+                source,
+            },
+            announced,
+            state: "active".into(),
+            age: std::time::Duration::ZERO,
+        };
+        for (source, announced, shown) in [
+            (BindingSource::Controller, false, " controller "),
+            (BindingSource::Learned, true, " announced "),
+            (BindingSource::Learned, false, " learned "),
+        ] {
+            let text = bindings(&[row(source, announced)]);
+            assert!(text.contains(shown), "{text}");
+        }
     }
 }

@@ -54,10 +54,17 @@ fn tables_show_what_the_daemon_said() {
     let row: Vec<_> = status.lines().last().unwrap().split_whitespace().collect();
     assert_eq!(
         row,
-        "blue 100 rewrite br-blue sw-blue up 1500 csum,tso4 node-b,node-c".split(' ').collect::<Vec<_>>()
+        "blue 100 file rewrite br-blue sw-blue up 1500 csum,tso4 node-b,node-c"
+            .split(' ')
+            .collect::<Vec<_>>()
     );
     let links = text(&socket, &["links"]);
-    assert!(links.contains("0.250 ms") && links.contains("node-c: no address"), "{links}");
+    assert!(
+        links.contains("0.250 ms")
+            && links.contains("node-c  controller  down")
+            && links.contains("node-c: no address"),
+        "{links}"
+    );
     assert!(text(&socket, &["bindings"]).contains("10.0.0.1, fd00::1"));
     assert!(text(&socket, &["macs", "--network", "blue"]).contains("remote"));
     let stats = text(&socket, &["stats"]);
@@ -75,6 +82,9 @@ fn a_node_that_is_not_ready_says_why() {
     let (_dir, socket) = daemon(FakeView { ready: false, ..FakeView::default() });
     let status = text(&socket, &["status"]);
     assert!(status.contains("NOT READY") && status.contains("bridge br-blue is missing"), "{status}");
+    let error = switchctl(&socket, &["status", "--ready"]).unwrap_err();
+    let says = "the node is not ready: bridge br-blue is missing";
+    assert_eq!((error.exit_code(), error.to_string().as_str()), (1, says));
 }
 
 #[test]

@@ -11,23 +11,24 @@ use crate::key::PrivateKey;
 use crate::view::Origin;
 
 impl Daemon {
-    /// Takes a step. Says what of the whole cannot be. Networks and peers are as they shall be when this returns, but
-    /// for what the kernel and the peers have to do; bindings follow in bites.
-    pub(super) fn apply_changes(&mut self, update: Update) -> Vec<String> {
-        let effects = self.registry.apply(update);
-        self.carry_out(effects);
-        self.registry.problems()
+    /// Takes an update of the session's. [`Self::step`] carries it out, [`Self::applied`] tells of its end.
+    pub(super) fn update(&mut self, update: Update) {
+        self.updating = Some(update.revision);
+        self.registry.begin(update);
     }
 
-    /// Takes a step of the session's; [`Self::applied`] follows.
-    pub(super) fn update(&mut self, update: Update) {
-        let revision = update.revision;
-        for problem in self.apply_changes(update) {
-            tracing::debug!(problem, "of the controller's state");
+    /// Carries a part of an update out: networks and peers are at once as they shall be, but for what the kernel and
+    /// the peers have to do; bindings follow in bites.
+    pub(super) fn step(&mut self) {
+        let effects = self.registry.step(BITE);
+        self.carry_out(effects);
+        if !self.registry.is_busy()
+            && let Some(revision) = self.updating.take()
+        {
+            let (to, done) = oneshot::channel();
+            self.bites.push_back(Bite::Done(to));
+            self.applying = Some((revision, done));
         }
-        let (to, done) = oneshot::channel();
-        self.bites.push_back(Bite::Done(to));
-        self.applying = Some((revision, done));
     }
 
     /// The worker has all of the last update.

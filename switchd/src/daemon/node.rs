@@ -1,8 +1,8 @@
 //! The daemon's [`View`]: what the admin socket and the metrics see.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -19,6 +19,7 @@ use crate::dataplane::{Command, Handle, Snapshot};
 use crate::endpoint::EndpointStatus;
 use crate::key::PublicKey;
 use crate::links::{LinkStatus, Links};
+use crate::session::Remote;
 use crate::view::{
     self, CaptureError, CaptureFilter, CapturedFrame, Link, LinkState, NetworkStatus, Stats, Status, View,
 };
@@ -45,6 +46,7 @@ pub(super) struct Node {
     peers: ArcSwap<Vec<PeerRow>>,
     started: Instant,
     captures: Arc<AtomicUsize>,
+    controller: OnceLock<Remote>,
 }
 
 impl Node {
@@ -60,11 +62,22 @@ impl Node {
             peers: ArcSwap::default(),
             started: Instant::now(),
             captures: Arc::default(),
+            controller: OnceLock::new(),
         }
     }
 
     pub(super) fn public_key(&self) -> PublicKey {
         **self.public_key.load()
+    }
+
+    pub(super) fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// The session with the controller, once.
+    pub(super) fn set_controller(&self, controller: Remote) {
+        // A second one would be a second session.
+        let _ = self.controller.set(controller);
     }
 
     pub(super) fn set_public_key(&self, key: PublicKey) {
@@ -147,6 +160,7 @@ impl View for Node {
             not_ready_because,
             cipher: cipher.name().to_owned(),
             networks: networks.iter().map(|row| self.network_status(row)).collect(),
+            controller: self.controller.get().map(Remote::status),
         }
     }
 
@@ -193,6 +207,17 @@ impl View for Node {
         let (to, answer) = oneshot::channel();
         self.worker.send(Command::Ping(to));
         async move { answer.await.is_ok() }.boxed()
+    }
+
+    fn rotate_key(&self) -> BoxFuture<'_, Result<PublicKey, String>> {
+        let remote = self.controller.get().cloned();
+        async move {
+            match remote {
+                Some(remote) => remote.rotate_key().await,
+                None => Err(NOT_JOINED.to_owned()),
+            }
+        }
+        .boxed()
     }
 
     fn bindings(&self) -> BoxFuture<'_, Vec<view::BindingRow>> {
@@ -259,3 +284,5 @@ fn path_mtu(status: &LinkStatus) -> Option<u16> {
 const MAX_CAPTURES: usize = 8;
 /// Frames that may wait for a slow reader.
 const CAPTURE_QUEUE: usize = 4096;
+const NOT_JOINED: &str = "this node has joined no controller: with static peers, switchd keygen --force makes a new key, \
+     which goes into every peer's configuration";

@@ -10,7 +10,7 @@ mod peers;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -74,6 +74,51 @@ pub(super) struct Registry {
     static_bindings: HashMap<(Vni, BindingKey), Generation>,
     /// Bindings of nodes that are no peers yet, by node id.
     parked: HashMap<String, BTreeSet<(Vni, BindingKey)>>,
+    work: VecDeque<Work>,
+}
+
+/// An update under way.
+#[derive(Debug)]
+struct Work {
+    changes: std::vec::IntoIter<Change>,
+    /// Of one that resets: what it has not named yet.
+    unnamed: Option<Unnamed>,
+}
+
+#[derive(Debug)]
+struct Unnamed {
+    networks: BTreeSet<Vni>,
+    bindings: BTreeSet<(Vni, BindingKey)>,
+    peers: BTreeSet<String>,
+}
+
+impl Work {
+    /// The update's own changes, then the end of what it did not name.
+    fn next(&mut self) -> Option<Change> {
+        let change = self.changes.next();
+        let unnamed = self.unnamed.as_mut();
+        match (&change, unnamed) {
+            (Some(Change::Network(network)), Some(left)) => _ = left.networks.remove(&network.vni),
+            (Some(Change::Binding(vni, key, _)), Some(left)) => _ = left.bindings.remove(&(*vni, *key)),
+            (Some(Change::Peer(id, _)), Some(left)) => _ = left.peers.remove(id),
+            (None, Some(left)) => return left.pop(),
+            _ => {}
+        }
+        change
+    }
+}
+
+impl Unnamed {
+    /// Networks first: their bindings go with them.
+    fn pop(&mut self) -> Option<Change> {
+        if let Some(vni) = self.networks.pop_first() {
+            return Some(Change::RemoveNetwork(vni));
+        }
+        if let Some((vni, key)) = self.bindings.pop_first() {
+            return Some(Change::RemoveBinding(vni, key));
+        }
+        self.peers.pop_first().map(Change::RemovePeer)
+    }
 }
 
 impl Registry {
@@ -91,6 +136,7 @@ impl Registry {
             told: HashMap::new(),
             static_bindings: HashMap::new(),
             parked: HashMap::new(),
+            work: VecDeque::new(),
         };
         let effects = registry.set_config(config);
         (registry, effects)
@@ -108,28 +154,46 @@ impl Registry {
         effects
     }
 
-    /// Takes what the controller says.
-    pub(super) fn apply(&mut self, update: Update) -> Vec<Effect> {
-        let changes = if update.reset {
-            let mut new = Desired::default();
-            new.apply(update);
-            self.desired.difference(&new)
-        } else {
-            update.changes
-        };
+    /// Takes what the controller says, to be carried out by [`Self::step`], after what is under way.
+    pub(super) fn begin(&mut self, update: Update) {
+        let unnamed = update.reset.then(|| Unnamed {
+            networks: self.desired.networks.keys().copied().collect(),
+            bindings: self.desired.bindings.keys().copied().collect(),
+            peers: self.desired.peers.keys().cloned().collect(),
+        });
+        self.work.push_back(Work { changes: update.changes.into_iter(), unnamed });
+    }
+
+    /// Whether there is something to be carried out.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.work.is_empty()
+    }
+
+    /// Carries out so many changes, so that a large update holds up nobody.
+    pub(super) fn step(&mut self, changes: usize) -> Vec<Effect> {
         let mut effects = Vec::new();
-        for change in changes {
-            match change {
-                Change::Network(network) => self.set_network(*network, &mut effects),
-                Change::RemoveNetwork(vni) => self.remove_network(vni, &mut effects),
-                Change::Peer(id, peer) => self.set_node(id, peer, &mut effects),
-                Change::RemovePeer(id) => self.remove_node(&id, &mut effects),
-                Change::Binding(vni, key, binding) => self.set_binding((vni, key), binding, &mut effects),
-                Change::RemoveBinding(vni, key) => self.remove_binding((vni, key), &mut effects),
+        for _ in 0..changes {
+            let Some(work) = self.work.front_mut() else { break };
+            match work.next() {
+                Some(change) => self.carry_out(change, &mut effects),
+                None => {
+                    self.work.pop_front();
+                    self.retry_refused(&mut effects);
+                }
             }
         }
-        self.retry_refused(&mut effects);
         effects
+    }
+
+    fn carry_out(&mut self, change: Change, effects: &mut Vec<Effect>) {
+        match change {
+            Change::Network(network) => self.set_network(*network, effects),
+            Change::RemoveNetwork(vni) => self.remove_network(vni, effects),
+            Change::Peer(id, peer) => self.set_node(&id, peer, effects),
+            Change::RemovePeer(id) => self.remove_node(&id, effects),
+            Change::Binding(vni, key, binding) => self.set_binding((vni, key), binding, effects),
+            Change::RemoveBinding(vni, key) => self.remove_binding((vni, key), effects),
+        }
     }
 
     /// Another key for this node.

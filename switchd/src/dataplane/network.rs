@@ -153,8 +153,13 @@ impl Network {
             self.act(core, seen, verdict, &made.vnet, &mut made.frame, &[]);
         }
         while let Some(event) = self.switch.poll_event() {
-            self.stations.note(&event, core.now());
-            self.log(event);
+            match event {
+                Event::LocalChanged { key } => self.stations.changed(key, core.now()),
+                other => self.log(other),
+            }
+        }
+        if self.switch.take_local_overflow() {
+            self.stations.lost(core.now());
         }
     }
 
@@ -163,10 +168,9 @@ impl Network {
         if to.is_closed() {
             return self.stations.clear();
         }
-        let report = self.stations.report(&self.switch, now);
-        match to.try_send(report) {
-            Err(_) => self.stations.lost(now),
-            Ok(()) => {}
+        match to.try_reserve() {
+            Ok(room) => room.send(self.stations.report(&self.switch, now)),
+            Err(_) => self.stations.postpone(now),
         }
     }
 

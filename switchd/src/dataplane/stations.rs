@@ -4,10 +4,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use switch_core::switch::{BindingKey, BindingView, Event, Place, Source, State, Switch};
+use switch_core::switch::{BindingKey, Switch};
 use switch_core::time::Time;
 
-use crate::desired::{LocalStation, StationReport};
+use crate::desired::StationReport;
 
 /// What is to be reported.
 #[derive(Debug, Default)]
@@ -19,24 +19,13 @@ pub(super) struct ChangedStations {
 }
 
 impl ChangedStations {
-    /// Takes what the switch says.
-    pub(super) fn note(&mut self, event: &Event, now: Time) {
-        match event {
-            Event::BindingLearned { key, at: Place::Local, .. } | Event::BindingExpired { key } => {
-                self.changed(*key, now);
-            }
-            Event::BindingMoved { key, from, to, .. } if *from == Place::Local || *to == Place::Local => {
-                self.changed(*key, now);
-            }
-            Event::IpMoved { from, to, .. } => {
-                self.changed(*from, now);
-                self.changed(*to, now);
-            }
-            _ => {}
-        }
+    /// Nobody has time for a report: later, of everything.
+    pub(super) fn postpone(&mut self, now: Time) {
+        self.lost(now);
+        self.due = Some(now + POSTPONE);
     }
 
-    /// A report was not taken, or is not to be relied on: the next one is of everything.
+    /// Changes were lost, or are not to be relied on: the next report is of everything.
     pub(super) fn lost(&mut self, now: Time) {
         self.all = true;
         self.changed.clear();
@@ -56,17 +45,23 @@ impl ChangedStations {
     pub(super) fn report(&mut self, switch: &Switch, now: Time) -> StationReport {
         self.due = None;
         let full = std::mem::take(&mut self.all);
-        let mut gone = std::mem::take(&mut self.changed);
-        let mut present: Vec<LocalStation> = Vec::new();
-        for view in switch.bindings(now).filter(is_local) {
-            if full || gone.remove(&view.key) {
-                present.push(station(view));
+        let changed = std::mem::take(&mut self.changed);
+        let (mut present, mut gone) = (Vec::new(), Vec::new());
+        if full {
+            present.extend(switch.local_stations(now));
+        }
+        for key in changed {
+            match switch.local_station(key, now) {
+                Some(station) => present.push(station),
+                None => gone.push(key),
             }
         }
-        StationReport { vni: switch.vni(), full, present, gone: gone.into_iter().collect() }
+        present.iter_mut().for_each(|station| station.ips.sort_unstable());
+        StationReport { vni: switch.vni(), full, present, gone }
     }
 
-    fn changed(&mut self, key: BindingKey, now: Time) {
+    /// A station was learned, is gone or has other IPs.
+    pub(super) fn changed(&mut self, key: BindingKey, now: Time) {
         if self.all {
             return;
         }
@@ -78,17 +73,9 @@ impl ChangedStations {
     }
 }
 
-fn is_local(view: &BindingView) -> bool {
-    view.at == Place::Local && view.source == Source::Learned && view.state == State::Active
-}
-
-fn station(view: BindingView) -> LocalStation {
-    let mut ips = view.ips;
-    ips.sort_unstable();
-    LocalStation { key: view.key, ips, seen_generation: view.generation }
-}
-
 /// How long changes are collected.
 const SETTLE: Duration = Duration::from_millis(50);
+/// Until a report that was not taken is offered again.
+const POSTPONE: Duration = Duration::from_secs(1);
 /// Changed stations that are remembered one by one.
 const MAX_CHANGED: usize = 4096;

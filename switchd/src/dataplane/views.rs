@@ -33,7 +33,7 @@ pub(super) fn bindings(core: &Core, networks: &Networks, node: &Arc<str>) -> Vec
                 generation: view.generation.0,
                 source: match view.source {
                     Source::Controller => BindingSource::Controller,
-                    Source::Learned => BindingSource::Learned,
+                    Source::Announced | Source::Learned => BindingSource::Learned,
                 },
             };
             let state = match view.state {
@@ -41,7 +41,8 @@ pub(super) fn bindings(core: &Core, networks: &Networks, node: &Arc<str>) -> Vec
                 State::Prepared => "prepared",
             };
             let age = view.age.unwrap_or(Duration::ZERO);
-            BindingRow { network: network.name.to_string(), binding, state: state.to_owned(), age }
+            let announced = view.source == Source::Announced;
+            BindingRow { network: network.name.to_string(), binding, announced, state: state.to_owned(), age }
         }));
     }
     rows.sort_by(|a, b| {

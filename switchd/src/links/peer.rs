@@ -5,15 +5,16 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use nat_traversal::{Path, PathKind, PathTable, Slot};
+use nat_traversal::{Path, PathKind, Slot};
 use quinn::{Connection, ConnectionError};
 use switch_core::ids::{PeerId, Vni};
 use tokio::sync::mpsc;
 
+use super::connect::{Dial, DialError};
 use super::control::Control;
 use super::dial::DialOrder;
 use super::identity;
-use super::session::{CLOSE_DONE, CLOSE_REFUSED, Established, Live, SessionError, SessionEvent, Setup};
+use super::session::{CLOSE_DONE, CLOSE_REFUSED, Established, Live, SessionEvent, Setup};
 use super::sessions::{Action, SessionId, Sessions, Timing};
 use super::{PeerConfig, Shared};
 use crate::dataplane::Command;
@@ -157,12 +158,15 @@ impl PeerLink {
                 self.end_key_change();
             }
         }
+        drop(received);
         for live in self.live.values() {
             live.connection.close(CLOSE_REFUSED.into(), b"no longer a peer");
             self.shared.worker.send(Command::RemoveSession(live.index));
         }
-        self.shared.paths_mut().forget(slot(self.config.id));
         self.shared.worker.send(Command::RemovePeer(self.config.id));
+        // The last word to the peer takes this path.
+        tokio::time::sleep(LAST_WORD).await;
+        self.shared.paths_mut().forget(slot(self.config.id));
     }
 
     fn handle(&mut self, message: Message) {
@@ -281,7 +285,7 @@ impl PeerLink {
 
     /// Dials: a link that is up on its path, one that is down at the address whose turn it is.
     fn dial(&mut self) {
-        let mut patience = DIAL_TIMEOUT;
+        let mut patience = super::connect::TIMEOUT;
         if self.sessions.active().is_none()
             && let Some(attempt) = self.order.attempt()
         {
@@ -291,24 +295,14 @@ impl PeerLink {
                 self.select_path(kind, attempt.address);
             }
         }
-        let shared = self.shared.clone();
-        let key = self.config.key;
-        let id = self.config.id;
-        let v6 = self.path().is_some_and(|path| path.remote.is_ipv6());
-        let connect = async move {
-            let config = shared.client_config(key, v6).map_err(DialError::Setup)?;
-            let address = PathTable::virtual_address(slot(id));
-            let mut connecting =
-                shared.endpoint.connect_with(config, address, SERVER_NAME).map_err(DialError::Connect)?;
-            // Its error comes out of the connection too.
-            if tokio::time::timeout(patience, connecting.handshake_data()).await.is_err() {
-                return Err(DialError::NoAnswer(patience));
-            }
-            match tokio::time::timeout(DIAL_TIMEOUT, connecting).await {
-                Ok(result) => result.map_err(DialError::Handshake),
-                Err(_) => Err(DialError::NoAnswer(DIAL_TIMEOUT)),
-            }
+        let dial = Dial {
+            peer: self.config.id,
+            key: self.config.key,
+            v6: self.path().is_some_and(|path| path.remote.is_ipv6()),
+            patience,
         };
+        let shared = self.shared.clone();
+        let connect = async move { dial.connect(&shared).await };
         self.make(connect, true);
     }
 
@@ -330,7 +324,11 @@ impl PeerLink {
                 let setup = Setup { peer, id, dialled, hello: &hello, worker: &shared.worker };
                 Established::new(connection, setup).await.map(Box::new).map_err(DialError::Session)
             };
-            let message = Message::Made { dialled, result: result.await };
+            let result = tokio::select! {
+                result = result => result,
+                () = messages.closed() => return, // the peer was removed, and its sessions' keys with it
+            };
+            let message = Message::Made { dialled, result };
             if let Err(mpsc::error::SendError(Message::Made { result: Ok(established), .. })) =
                 messages.send(message).await
             {
@@ -471,26 +469,10 @@ fn timing(shared: &Shared) -> Timing {
     Timing { rekey_after: shared.config.load().rekey_after }
 }
 
-/// Why a dial did not become a session.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum DialError {
-    #[error("this node's TLS configuration: {0}")]
-    Setup(rustls::Error),
-    #[error("cannot dial: {0}")]
-    Connect(quinn::ConnectError),
-    #[error("handshake: {}", super::explain(.0))]
-    Handshake(ConnectionError),
-    #[error("no answer within {} s: check the peer's address, that it runs, and firewalls for UDP", .0.as_secs_f64())]
-    NoAnswer(Duration),
-    #[error("{0}")]
-    Session(SessionError),
-}
-
-/// Peers are told apart by key; TLS wants a name all the same.
-const SERVER_NAME: &str = "switchd";
-const DIAL_TIMEOUT: Duration = super::dial::LAST;
 /// How long a peer whose key changes may still prove the former one.
 const KEY_CHANGE: Duration = Duration::from_secs(60);
+/// How long a removed peer's path is kept, for the connections' driver to say that they are closed.
+const LAST_WORD: Duration = Duration::from_millis(200);
 /// Sessions of a former key end at last this long after the first one of the new key.
 const FORMER_KEY_LINGER: Duration = Duration::from_secs(5);
 /// Between fresh handshakes of a peer that keeps moving.

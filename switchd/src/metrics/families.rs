@@ -68,9 +68,21 @@ impl Collector for ViewCollector {
             TABLE_FULL.counter(tables().map(|(labels, table)| (labels, table.full))),
         ]);
         families.extend(link_families(&links));
+        families.extend(status.controller.iter().flat_map(controller_families));
         families.retain(|family| !family.get_metric().is_empty());
         families
     }
+}
+
+fn controller_families(session: &view::Controller) -> [MetricFamily; 6] {
+    [
+        CONTROLLER_CONNECTED.gauge([([], flag(session.connected))]),
+        CONTROLLER_LAST_HEARD.gauge(session.last_heard.map(|heard| ([], heard.as_secs_f64()))),
+        CONTROLLER_REVISION.gauge([([], session.revision as f64)]),
+        CONTROLLER_RECONNECTS.counter([([], session.reconnects)]),
+        CONTROLLER_REFUSED.counter([([], session.refused_claims)]),
+        CONTROLLER_REMOVED.gauge([([], flag(session.removed.is_some()))]),
+    ]
 }
 
 fn link_families(links: &[Link]) -> Vec<MetricFamily> {
@@ -336,6 +348,37 @@ static LINK_RECONNECTS: Family<1> = Family {
     labels: ["peer"],
 };
 
+static CONTROLLER_CONNECTED: Family<0> = Family {
+    name: "switchd_controller_connected",
+    help: "1 if there is a session with the controller.",
+    labels: [],
+};
+static CONTROLLER_LAST_HEARD: Family<0> = Family {
+    name: "switchd_controller_last_heard_seconds",
+    help: "Time since the controller was last heard.",
+    labels: [],
+};
+static CONTROLLER_REVISION: Family<0> = Family {
+    name: "switchd_controller_revision",
+    help: "Revision of the cluster's state that this node has.",
+    labels: [],
+};
+static CONTROLLER_RECONNECTS: Family<0> = Family {
+    name: "switchd_controller_reconnects_total",
+    help: "Sessions with the controller after the first.",
+    labels: [],
+};
+static CONTROLLER_REFUSED: Family<0> = Family {
+    name: "switchd_controller_refused_claims_total",
+    help: "Claims of local stations that the controller refused.",
+    labels: [],
+};
+static CONTROLLER_REMOVED: Family<0> = Family {
+    name: "switchd_controller_removed",
+    help: "1 if the controller has removed this node from the cluster.",
+    labels: [],
+};
+
 static FAMILIES: &[&dyn Describe] = &[
     &BUILD_INFO,
     &UPTIME,
@@ -364,4 +407,10 @@ static FAMILIES: &[&dyn Describe] = &[
     &LINK_BYTES,
     &LINK_REPLAYS,
     &LINK_RECONNECTS,
+    &CONTROLLER_CONNECTED,
+    &CONTROLLER_LAST_HEARD,
+    &CONTROLLER_REVISION,
+    &CONTROLLER_RECONNECTS,
+    &CONTROLLER_REFUSED,
+    &CONTROLLER_REMOVED,
 ];

@@ -39,8 +39,7 @@ impl Claims {
     pub(super) fn restore(&mut self, mirror: &Mirror) {
         for (at, binding) in &mirror.state().bindings {
             if is_own_learned(binding) {
-                let station =
-                    Station { ips: binding.ips.clone(), seen: binding.generation, restored: true };
+                let station = Station { ips: binding.ips.clone(), seen: binding.generation, restored: true };
                 self.stations.insert(*at, station);
             }
         }
@@ -206,7 +205,7 @@ fn says(binding: &DesiredBinding, station: &Station) -> bool {
 }
 
 fn is_own_learned(binding: &DesiredBinding) -> bool {
-    binding.node.is_none() && binding.source == Source::Learned
+    binding.node.is_none() && binding.source == Source::Announced
 }
 
 #[cfg(test)]

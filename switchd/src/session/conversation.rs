@@ -80,7 +80,9 @@ impl Conversation {
                 Ok(Event::Registered(registered))
             }
             (_, None) => Err(Ended::Protocol("it spoke before it registered this node")),
-            (Some(FromController::Registered(_)), Some(_)) => Err(Ended::Protocol("it registered this node twice")),
+            (Some(FromController::Registered(_)), Some(_)) => {
+                Err(Ended::Protocol("it registered this node twice"))
+            }
             (Some(FromController::Heartbeat(Heartbeat { sequence, answer: false })), _) => {
                 Ok(Event::Answer(ToController::Heartbeat(Heartbeat { sequence, answer: true })))
             }

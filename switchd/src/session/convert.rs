@@ -2,7 +2,6 @@
 //! report of what was applied.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use controller_api::node as wire;
 use switch_core::frame::Tags;
@@ -17,52 +16,38 @@ use crate::key::PublicKey;
 pub(super) fn network(wire: &wire::Network) -> Result<Network, String> {
     let wrong = |what: &str| format!("network {:?}: {what}: mend it at the controller", wire.name);
     let vni = Vni::new(wire.vni).map_err(|error| wrong(&error.to_string()))?;
-    let name = config::node_name(&wire.name).map_err(|error| wrong(&error))?;
-    let bridge = config::interface_name(&format!("br-{name}")).map_err(|error| wrong(&error))?;
-    let mode = match wire.mode.as_str() {
+    let mut network = Network::with_defaults(wire.name.clone(), vni);
+    network.bridge = format!("br-{}", wire.name);
+    network.max_macs = MAX_ENTRIES;
+    network.max_ips = MAX_ENTRIES;
+    network.mode = match wire.mode.as_str() {
         "" | "rewrite" => Mode::Rewrite,
         "preserve" => Mode::Preserve,
         other => return Err(wrong(&format!("this switchd knows no mode {other:?}"))),
     };
-    let anti_spoof = match wire.anti_spoof.as_str() {
+    network.anti_spoof = match wire.anti_spoof.as_str() {
         "" | "learn" => AntiSpoof::Learn,
         "strict" => AntiSpoof::Strict,
         other => return Err(wrong(&format!("this switchd knows no anti_spoof {other:?}"))),
     };
-    let dhcp = match wire.dhcp.as_str() {
-        "" => config::Dhcp::Forward,
-        text => config::dhcp(text).map_err(|error| wrong(&error))?,
-    };
-    let mtu = match wire.mtu {
-        0 => DEFAULT_MTU,
-        mtu @ 1280..=9216 => u16::try_from(mtu).expect("9216 fits"),
-        mtu => return Err(wrong(&format!("MTU {mtu} is out of range: use 1280 to 9216"))),
-    };
+    if !wire.dhcp.is_empty() {
+        network.dhcp = config::dhcp(&wire.dhcp).map_err(|error| wrong(&error))?;
+    }
+    // What is 0 was not said.
+    if wire.mtu != 0 {
+        network.mtu = u16::try_from(wire.mtu).map_err(|_| wrong("its MTU is out of range"))?;
+    }
+    if wire.broadcast_rate != 0 {
+        network.broadcast_rate = wire.broadcast_rate;
+    }
+    if wire.broadcast_burst != 0 {
+        network.broadcast_burst = wire.broadcast_burst;
+    }
+    network.mss_clamp = wire.mss_clamp;
     let gateways: Option<Vec<IpAddr>> = wire.gateways.iter().map(|text| text.parse().ok()).collect();
-    let [a, b, c] = vni.to_bytes();
-    Ok(Network {
-        name,
-        vni,
-        bridge,
-        create_bridge: true,
-        endpoint: format!("sw{vni}"),
-        mode,
-        endpoint_mac: Mac([0x02, 0x73, 0x77, a, b, c]),
-        mtu,
-        offloads: true,
-        dhcp,
-        anti_spoof,
-        mss_clamp: wire.mss_clamp,
-        broadcast_rate: or_default(wire.broadcast_rate, 1000),
-        broadcast_burst: or_default(wire.broadcast_burst, 2000),
-        max_macs: MAX_ENTRIES,
-        max_ips: MAX_ENTRIES,
-        mac_age: Duration::from_secs(300),
-        ip_age: Duration::from_secs(1200),
-        gateways: gateways.ok_or_else(|| wrong("a gateway is no IP address"))?,
-        peers: None,
-        bindings: Vec::new(),
-    })
+    network.gateways = gateways.ok_or_else(|| wrong("a gateway is no IP address"))?;
+    network.check().map_err(|error| wrong(&error))?;
+    Ok(network)
 }
 
 /// Another node, by its id. Addresses that cannot be dialled are left out.
@@ -94,7 +79,7 @@ pub(super) fn binding(wire: &wire::Binding, own: &str) -> Result<(Vni, BindingKe
     let ips: Option<Vec<IpAddr>> = wire.ips.iter().map(|text| text.parse().ok()).collect();
     let source = match wire.source() {
         wire::BindingSource::Controller => Source::Controller,
-        wire::BindingSource::Learned => Source::Learned,
+        wire::BindingSource::Learned => Source::Announced,
         wire::BindingSource::Unspecified => return Err(wrong("it has no source")),
     };
     let state = match wire.state() {
@@ -116,8 +101,11 @@ pub(super) fn binding(wire: &wire::Binding, own: &str) -> Result<(Vni, BindingKe
 pub(super) fn binding_key(wire: Option<&wire::BindingKey>) -> Result<(Vni, BindingKey), String> {
     let wire = wire.ok_or("a binding has no key")?;
     let vni = Vni::new(wire.vni).map_err(|error| format!("a binding: {error}"))?;
-    let mac: [u8; 6] =
-        wire.mac.as_slice().try_into().map_err(|_| format!("a binding in VNI {vni}: its MAC has not 6 bytes"))?;
+    let mac: [u8; 6] = wire
+        .mac
+        .as_slice()
+        .try_into()
+        .map_err(|_| format!("a binding in VNI {vni}: its MAC has not 6 bytes"))?;
     let vids: Option<Vec<u16>> = wire.vlans.iter().map(|vid| u16::try_from(*vid).ok()).collect();
     let tags = vids
         .and_then(|vids| Tags::from_vids(&vids))
@@ -153,10 +141,15 @@ pub(super) fn peer_to_wire(id: &str, peer: &DesiredPeer) -> wire::Peer {
 }
 
 /// A binding, as the controller would have named it.
-pub(super) fn binding_to_wire(vni: Vni, key: BindingKey, binding: &DesiredBinding, own: &str) -> wire::Binding {
+pub(super) fn binding_to_wire(
+    vni: Vni,
+    key: BindingKey,
+    binding: &DesiredBinding,
+    own: &str,
+) -> wire::Binding {
     let source = match binding.source {
         Source::Controller => wire::BindingSource::Controller,
-        Source::Learned => wire::BindingSource::Learned,
+        Source::Announced | Source::Learned => wire::BindingSource::Learned,
     };
     let state = match binding.state {
         State::Active => wire::BindingState::Active,
@@ -186,10 +179,5 @@ pub(super) fn texts<T: ToString>(items: &[T]) -> Vec<String> {
     items.iter().map(T::to_string).collect()
 }
 
-fn or_default(value: u32, default: u32) -> u32 {
-    if value == 0 { default } else { value }
-}
-
-const DEFAULT_MTU: u16 = 1500;
 /// Of each table of a network: what a cluster's whole network may need.
 const MAX_ENTRIES: usize = 1 << 17;

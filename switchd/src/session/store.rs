@@ -106,7 +106,8 @@ mod tests {
             bytes
         };
         let last = whole.len() - 1;
-        for bytes in [Vec::new(), whole[..20].to_vec(), whole[..last].to_vec(), flipped(0), flipped(20), flipped(last)]
+        for bytes in
+            [Vec::new(), whole[..20].to_vec(), whole[..last].to_vec(), flipped(0), flipped(20), flipped(last)]
         {
             std::fs::write(path(dir.path()), &bytes).unwrap();
             assert_eq!(load(dir.path()), None);

@@ -57,6 +57,19 @@ impl View for FakeView {
                 offloads: vec!["csum".into(), "tso4".into()],
                 peers: vec!["node-b".into(), "node-c".into()],
             }],
+            controller: Some(Controller {
+                cluster: "lab".into(),
+                node_id: "node-1".into(),
+                connected: true,
+                since: Some(Duration::from_secs(75)),
+                last_heard: Some(Duration::from_millis(500)),
+                epoch: 7,
+                revision: 41,
+                reconnects: 2,
+                refused_claims: 3,
+                last_error: None,
+                removed: None,
+            }),
         }
     }
 
@@ -136,6 +149,10 @@ impl View for FakeView {
         self.ask(true)
     }
 
+    fn rotate_key(&self) -> BoxFuture<'_, Result<PublicKey, String>> {
+        async { Ok(PublicKey([9; 32])) }.boxed()
+    }
+
     fn bindings(&self) -> BoxFuture<'_, Vec<BindingRow>> {
         self.ask(vec![BindingRow {
             network: "blue".into(),
@@ -148,6 +165,7 @@ impl View for FakeView {
                 generation: 7,
                 source: BindingSource::Learned,
             },
+            announced: false,
             state: "active".into(),
             age: Duration::from_secs(5),
         }])

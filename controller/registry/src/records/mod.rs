@@ -150,3 +150,21 @@ impl Counters {
         Ok(crate::ids::Mac([0x02, 0x73, 0x69, a, b, c]))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_text_and_records_keep_their_shape() {
+        let key =
+            BindingKey { vni: Vni(100), vlans: vec![10, 20], mac: "02:73:69:00:00:01".parse().unwrap() };
+        assert_eq!(RecordKey::Binding(key).to_string(), "binding/100/10.20/02:73:69:00:00:01");
+        assert_eq!(RecordKey::Node(NodeId(7)).to_string(), "node/node-7");
+        let text = r#"{"node":{"id":"node-7","name":"a","state":"enrolled","unknown":1}}"#;
+        let Ok(Record::Node(node)) = serde_json::from_str(text) else { panic!("not a node") };
+        assert_eq!((node.id, node.state, node.labels.len()), (NodeId(7), NodeState::Enrolled, 0));
+        let text = r#"{"binding":{"key":{"vni":1,"mac":"02:00:00:00:00:01"},"node":"node-1","generation":3,"source":"learned","state":"active"}}"#;
+        assert!(matches!(serde_json::from_str(text), Ok(Record::Binding(b)) if b.ips.is_empty()));
+    }
+}

@@ -242,3 +242,32 @@ impl<'de> Deserialize<'de> for Subnet {
         text.parse().map_err(D::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(text: &str, count: usize) -> Vec<String> {
+        text.parse::<Subnet>().unwrap().hosts().take(count).map(|ip| ip.to_string()).collect()
+    }
+
+    #[test]
+    fn hosts_are_the_addresses_that_instances_may_have() {
+        assert_eq!(hosts("10.1.0.0/30", 9), ["10.1.0.1", "10.1.0.2"]);
+        assert_eq!(hosts("10.1.0.0/31", 9), ["10.1.0.0", "10.1.0.1"]);
+        assert_eq!(hosts("10.1.0.4/32", 9), ["10.1.0.4"]);
+        assert_eq!(hosts("255.255.255.252/30", 9), ["255.255.255.253", "255.255.255.254"]);
+        assert_eq!(hosts("fd00::/64", 2), ["fd00::1", "fd00::2"]);
+        assert_eq!(hosts("::/0", 1), ["::1"]);
+        assert_eq!(hosts("0.0.0.0/0", 1), ["0.0.0.1"]);
+    }
+
+    #[test]
+    fn subnets_that_are_none_are_refused() {
+        for text in
+            ["10.1.0.0", "10.1.0.1/24", "10.1.0.0/33", "fd00::/129", "a/8", "10.1.0.0/", "10.1.0.0/-1"]
+        {
+            assert!(text.parse::<Subnet>().is_err(), "{text}");
+        }
+    }
+}

@@ -73,7 +73,8 @@ impl ModelAgent {
     }
 
     pub fn take_volume(&mut self, id: InstanceId, transfer: &str, volume: u64) -> bool {
-        let Some(copy) = self.copies.get_mut(&id).filter(|c| c.download_from.as_deref() == Some(transfer)) else {
+        let Some(copy) = self.copies.get_mut(&id).filter(|c| c.download_from.as_deref() == Some(transfer))
+        else {
             return false;
         };
         copy.volume = volume;
@@ -107,6 +108,11 @@ impl ModelAgent {
     }
 }
 
-pub fn status(id: InstanceId, generation: Generation, state: InstanceState, uploaded: bool) -> InstanceStatus {
+pub fn status(
+    id: InstanceId,
+    generation: Generation,
+    state: InstanceState,
+    uploaded: bool,
+) -> InstanceStatus {
     InstanceStatus { id, generation, state, uploaded, ..InstanceStatus::default() }
 }

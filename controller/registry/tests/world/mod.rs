@@ -110,7 +110,8 @@ impl World {
     /// A node with a key, a connected switch and a connected agent.
     pub fn add_node(&mut self) -> NodeId {
         let secret_hash = self.secret();
-        let new = NewNode { provider: "manual".into(), secret_hash, ttl_ms: 60 * SECOND, ..NewNode::default() };
+        let new =
+            NewNode { provider: "manual".into(), secret_hash, ttl_ms: 60 * SECOND, ..NewNode::default() };
         let Outcome::NodeAdded { node, .. } = self.command(Command::AddComputeNode(new)).unwrap() else {
             panic!("not a node");
         };
@@ -202,7 +203,8 @@ impl World {
             .filter(|(_, a)| a.session.is_some())
             .flat_map(|(node, a)| {
                 a.copies.iter().filter_map(|(id, c)| {
-                    let to = c.upload_to.clone().filter(|_| c.state == InstanceState::Stopped && !c.uploaded)?;
+                    let to =
+                        c.upload_to.clone().filter(|_| c.state == InstanceState::Stopped && !c.uploaded)?;
                     Some((*node, *id, to, c.volume))
                 })
             })
@@ -386,8 +388,13 @@ impl World {
             *seen = (*seen).max(newest.unwrap_or(0));
         }
         if let Some(Record::Counters(counters)) = self.store.get("counters") {
-            let counters =
-                [counters.node, counters.instance, counters.operation, counters.token, counters.instance_type];
+            let counters = [
+                counters.node,
+                counters.instance,
+                counters.operation,
+                counters.token,
+                counters.instance_type,
+            ];
             for (seen, counter) in self.seen_ids.iter().zip(counters) {
                 assert!(counter >= *seen, "an id would be given out again");
             }

@@ -111,10 +111,16 @@ impl Script {
             ips,
             at: if op & 0x20 == 0 { Place::Local } else { Place::Peer(peer) },
             generation: Generation(u64::from(op >> 3 & 3)),
+            source: if op & 1 == 0 { Source::Controller } else { Source::Learned },
             state: if op & 0x80 == 0 { State::Active } else { State::Prepared },
         };
+        let source = binding.source;
         match self.switch.set_binding(binding, self.now) {
             Ok(_) | Err(BindingError::Stale { .. } | BindingError::Address(_)) => {}
+            Err(BindingError::Controlled(_) | BindingError::Prepared(_)) => {
+                assert_ne!(source, Source::Controller);
+            }
+            Err(BindingError::TableFull) if source != Source::Controller => {}
             Err(BindingError::TableFull) => {
                 // A binding has one IP at most, so there is room for the IPs of as many as there are MACs.
                 assert_eq!(self.switch.table_sizes().0, MAX_MACS);

@@ -142,7 +142,7 @@ impl Switch {
         }
     }
 
-    /// Counts the learned entries that had to make room.
+    /// Counts the learned and announced entries that had to make room.
     pub(super) fn count_evicted(&mut self, now: Time) {
         let evicted = self.tables.take_evicted();
         if evicted != Evicted::default() {
@@ -160,15 +160,15 @@ impl Switch {
             self.event(Event::TableFull, now);
             return None;
         };
-        let active = Active { at, generation: Generation(1), source: Source::Learned };
-        self.tables.station_mut(i).active = Some(active);
+        let active = Active { at, generation: Generation(0), source: Source::Learned };
+        self.tables.set_active(i, Some(active), now);
         self.tables.touch(i, now);
         self.counters.learned += 1;
         self.event(Event::BindingLearned { key, ip: None, at }, now);
         Some(i)
     }
 
-    /// A frame from a station that is not known to be active at `from`, or that only a learned binding puts
+    /// A frame from a station that is not known to be active at `from`, or that the controller did not put
     /// there. `false`: the frame may pass but moves nothing.
     fn admit_elsewhere(
         &mut self,
@@ -189,6 +189,7 @@ impl Switch {
                 ips: prepared.ips,
                 at: from,
                 generation: prepared.generation,
+                source: Source::Controller,
                 state: State::Active,
             };
             self.tables.touch(i, now);
@@ -204,7 +205,7 @@ impl Switch {
                 return Err(self.spoof(key, None, from, now));
             }
             let learned = Active { at: from, generation: Generation(0), source: Source::Learned };
-            station.active = Some(learned);
+            self.tables.set_active(i, Some(learned), now);
             self.tables.touch(i, now);
             return Ok(true);
         };
@@ -228,12 +229,12 @@ impl Switch {
         if !expired && from == Place::Local && self.flaps(i, active.at, now) {
             return Err(DropReason::Flapping);
         }
-        let next = Active {
-            at: from,
-            generation: Generation(active.generation.0.saturating_add(1)),
-            source: Source::Learned,
-        };
-        self.tables.station_mut(i).active = Some(next);
+        // With the generation that it moved away from: a claim is made against that. Back where it was announced,
+        // all is as it was.
+        let named = self.tables.station(i).named == Some(from);
+        let source = if named { Source::Announced } else { Source::Learned };
+        let next = Active { at: from, source, ..active };
+        self.tables.set_active(i, Some(next), now);
         self.tables.touch(i, now);
         if expired {
             self.event(Event::BindingLearned { key, ip: None, at: from }, now);

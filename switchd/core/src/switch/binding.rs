@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::frame::Tags;
 use crate::ids::{Generation, Mac, PeerId};
 
-/// A binding as the controller, or the node's configuration, sets it.
+/// A binding as the controller, or the node's configuration, sets it; or one that a switch learned and announced,
+/// as the controller passes it on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Binding {
     /// VLAN tags of the instance's frames.
@@ -19,7 +20,9 @@ pub struct Binding {
     pub at: Place,
     /// Orders the places that it has had.
     pub generation: Generation,
-    /// Whether it runs there already.
+    /// [`Source::Controller`], or anything else for an announced one.
+    pub source: Source,
+    /// Whether it runs there already. An announced one does.
     pub state: State,
 }
 
@@ -41,11 +44,14 @@ pub enum Place {
     Peer(PeerId),
 }
 
-/// Who says so. A controller's binding beats a learned one.
+/// Who says so. A controller's binding beats the others.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Source {
     /// The controller or the node's configuration.
     Controller,
+    /// Another switch, which learned it and announced it to the controller; or, of a station of this bridge, this
+    /// switch, and the controller confirmed it. One elsewhere does not age.
+    Announced,
     /// Frames that were seen.
     Learned,
 }
@@ -77,6 +83,12 @@ pub enum BindingChange {
     },
     /// Noted for later; what is active stays so.
     Prepared,
+    /// Nothing: the announcement is of the generation that is known already, and the station was seen elsewhere
+    /// since.
+    Overtaken,
+    /// It is announced to be on this bridge, where it is not, or no longer: nobody is sent there. The shell
+    /// withdraws it.
+    NotHere,
 }
 
 /// Why a binding was refused.
@@ -92,7 +104,13 @@ pub enum BindingError {
         /// The table's generation.
         current: Generation,
     },
-    /// Every entry of the table is a controller's binding.
+    /// The controller itself says where the station lives, and an announcement does not override it.
+    #[error("the controller bound {}, which no announcement overrides: remove its binding first", .0.mac)]
+    Controlled(BindingKey),
+    /// An announced binding is only prepared, which a controller's alone can be.
+    #[error("the announced binding of {} is only prepared: what a switch learned is active", .0.mac)]
+    Prepared(BindingKey),
+    /// Every entry of the table is a controller's binding; for an announced one, all that were looked at.
     #[error("the binding table is full: raise max_macs or max_ips")]
     TableFull,
     /// The MAC or an IP cannot be an instance's, or is the endpoint's.
@@ -100,7 +118,7 @@ pub enum BindingError {
     Address(BindingKey),
 }
 
-/// A row of the binding table: a station with IPs, or one that the controller bound.
+/// A row of the binding table: a station with IPs, or one that the controller named.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BindingView {
     /// The station.
@@ -109,7 +127,7 @@ pub struct BindingView {
     pub ips: Vec<IpAddr>,
     /// Where it lives, or is to live if only prepared.
     pub at: Place,
-    /// Orders its places.
+    /// Orders its places: the newest that the controller gave the station, 0 if none.
     pub generation: Generation,
     /// Who says so.
     pub source: Source,
@@ -132,4 +150,19 @@ pub struct MacView {
     pub source: Source,
     /// Since its last frame; `None` if none was seen.
     pub age: Option<Duration>,
+}
+
+/// A station of this bridge that the controller did not place: what the shell announces.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LocalStation {
+    /// The station.
+    pub key: BindingKey,
+    /// Its IPs, in no order.
+    pub ips: Vec<IpAddr>,
+    /// The newest generation that the controller gave the station, here or elsewhere; 0 if none is known. A claim
+    /// is made against it.
+    pub seen_generation: Generation,
+    /// [`Source::Announced`] if that generation is the confirmation that the station is here, else
+    /// [`Source::Learned`].
+    pub source: Source,
 }

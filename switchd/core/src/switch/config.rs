@@ -83,8 +83,9 @@ pub enum AntiSpoof {
     Strict,
 }
 
-/// Bounds and ages of a switch's tables. A full table evicts what was learned and not seen for longest, never a
-/// controller's binding. Memory: about 150 bytes a MAC and 100 an IP, used only when filled.
+/// Bounds and ages of a switch's tables. A full table evicts what was learned or announced and not seen for longest,
+/// never a controller's binding. Memory: about 530 bytes a MAC with two IPs, used only when filled; 100,000 bindings
+/// fit the defaults, in 53 MB.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Stations, counted by (VLAN tags, MAC).
@@ -116,8 +117,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            max_macs: 65_536,
-            max_ips: 65_536,
+            max_macs: 1 << 17,
+            max_ips: 1 << 18,
             max_ips_per_mac: 64,
             mac_age: Duration::from_secs(300),
             ip_age: Duration::from_secs(1200),

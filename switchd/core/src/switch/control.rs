@@ -1,16 +1,24 @@
-//! What the controller, or the node's configuration, says of bindings; and the tables for people.
+//! What the controller, or the node's configuration, says of bindings. Those that it only passes on are in
+//! `announced`.
 
-use super::binding::{
-    Binding, BindingChange, BindingError, BindingKey, BindingView, MacView, Place, Source, State,
-};
+use super::binding::{Binding, BindingChange, BindingError, BindingKey, Place, Source, State};
 use super::tables::{Active, IpBound, Prepared, Station, StationIndex};
 use super::{Event, Switch};
 use crate::ids::Generation;
 use crate::time::Time;
 
 impl Switch {
-    /// Sets a controller's binding. It replaces whatever was learned, and a controller's of the same or a lower
+    /// Sets a controller's binding, or notes an announced one.
+    ///
+    /// A controller's replaces whatever was learned or announced, and a controller's of the same or a lower
     /// generation; its IPs replace those that the controller gave before.
+    ///
+    /// An announced one, of any other [`Source`], is what a switch learned and the controller passes on. It is
+    /// believed like what is learned here, without ageing: until it is removed, replaced by the controller's or by
+    /// a newer one, or until a frame shows the station elsewhere. Neither a lower generation than the newest known
+    /// one, nor the same one for another place, moves a station, so what was seen here while its claim is under
+    /// way stays. One for [`Place::Local`] confirms what this switch announced: it notes the generation, and
+    /// nothing else.
     pub fn set_binding(&mut self, binding: Binding, now: Time) -> Result<BindingChange, BindingError> {
         self.wind(now);
         let key = BindingKey { tags: binding.tags, mac: binding.mac };
@@ -20,12 +28,15 @@ impl Switch {
         {
             return Err(BindingError::Address(key));
         }
-        let result = self.set_checked_binding(key, binding, now);
+        let result = match binding.source {
+            Source::Controller => self.set_controlled(key, binding, now),
+            Source::Announced | Source::Learned => self.set_announced(key, &binding, now),
+        };
         self.count_evicted(now);
         result
     }
 
-    fn set_checked_binding(
+    fn set_controlled(
         &mut self,
         key: BindingKey,
         binding: Binding,
@@ -55,8 +66,9 @@ impl Switch {
         }
     }
 
-    /// Removes a controller's binding, active or prepared, unless a newer generation has taken its place.
-    /// `true` if there was one.
+    /// Removes a controller's or an announced binding, active or prepared, unless a newer generation has taken its
+    /// place. `true` if there was one. A station that frames showed elsewhere, or on this bridge, since it was
+    /// announced stays there, as one without a generation.
     pub fn remove_binding(
         &mut self,
         key: BindingKey,
@@ -65,78 +77,41 @@ impl Switch {
     ) -> Result<bool, BindingError> {
         self.wind(now);
         let Some(i) = self.tables.find(&key) else { return Ok(false) };
+        let stale = |current| Err(BindingError::Stale { key, offered: generation, current });
         let station = self.tables.station_mut(i);
-        let mut removed = false;
-        if station.prepared.as_ref().is_some_and(|p| p.generation <= generation) {
-            station.prepared = None;
-            removed = true;
-        }
-        if let Some(active) = station.active.filter(|a| a.source == Source::Controller) {
-            if active.generation > generation {
-                return if removed {
-                    Ok(true)
-                } else {
-                    Err(BindingError::Stale { key, offered: generation, current: active.generation })
-                };
+        let prepared = station.prepared.take_if(|p| p.generation <= generation).is_some();
+        let newer = station.prepared.as_ref().map(|p| p.generation);
+        let given = station.active.filter(|a| a.source != Source::Learned || a.generation > Generation(0));
+        match (given, newer) {
+            (Some(active), _) if active.generation > generation => {
+                return if prepared { Ok(true) } else { stale(active.generation) };
             }
-            station.active = None;
-            removed = true;
-        } else if let Some(newer) = station.prepared.as_ref().filter(|_| !removed) {
-            return Err(BindingError::Stale { key, offered: generation, current: newer.generation });
+            (Some(active), _) => self.forget(i, active, now),
+            (None, Some(newer)) => return stale(newer),
+            (None, None) => {}
         }
+        self.drop_empty(i);
+        Ok(prepared || given.is_some())
+    }
+
+    /// Ends what the controller said of a station. Where frames showed it, it stays, without a generation.
+    fn forget(&mut self, i: StationIndex, active: Active, now: Time) {
+        let by_frames = active.source == Source::Learned || active.is_ours();
+        if by_frames {
+            let next = Active { generation: Generation(0), source: Source::Learned, ..active };
+            self.tables.set_active(i, Some(next), now);
+            // It may be announced anew.
+            self.tables.note_change(i);
+        } else {
+            self.tables.vacate(i, now);
+        }
+    }
+
+    pub(super) fn drop_empty(&mut self, i: StationIndex) {
+        let station = self.tables.station(i);
         if station.active.is_none() && station.prepared.is_none() {
             self.tables.remove(i);
         }
-        Ok(removed)
-    }
-
-    /// The binding table: the stations that have IPs, and all that the controller bound.
-    pub fn bindings(&self, now: Time) -> impl Iterator<Item = BindingView> {
-        self.tables.iter().filter(move |s| !s.expired(now)).flat_map(move |s| {
-            let ips: Vec<_> = s
-                .ips
-                .iter()
-                .map(|i| self.tables.ip(*i))
-                .filter(|e| !e.expired(self.limits.ip_age, now))
-                .collect();
-            let view = |at, generation, source, state, ips, router| BindingView {
-                key: s.key,
-                ips,
-                at,
-                generation,
-                source,
-                state,
-                router,
-                age: s.seen.map(|seen| now.since(seen)),
-            };
-            let active = s
-                .active
-                .filter(|a| a.source == Source::Controller || !ips.is_empty())
-                .map(|a| (a, ips.iter().map(|e| e.ip).collect(), s.router))
-                .map(|(a, list, router)| view(a.at, a.generation, a.source, State::Active, list, router));
-            let prepared = s
-                .prepared
-                .as_ref()
-                .map(|p| view(p.at, p.generation, Source::Controller, State::Prepared, p.ips.clone(), false));
-            active.into_iter().chain(prepared)
-        })
-    }
-
-    /// The MAC table: every station that runs.
-    pub fn macs(&self, now: Time) -> impl Iterator<Item = MacView> {
-        self.tables.iter().filter(move |s| !s.expired(now)).filter_map(move |s| {
-            s.active.map(|a| MacView {
-                key: s.key,
-                at: a.at,
-                source: a.source,
-                age: s.seen.map(|seen| now.since(seen)),
-            })
-        })
-    }
-
-    /// Entries of the MAC and of the IP table, those that expired but were not swept yet included.
-    pub fn table_sizes(&self) -> (usize, usize) {
-        (self.tables.macs_len(), self.tables.ips_len())
     }
 
     pub(super) fn activate(
@@ -146,10 +121,10 @@ impl Switch {
         binding: &Binding,
         now: Time,
     ) -> Result<BindingChange, BindingError> {
-        let station = self.tables.station_mut(i);
-        let before = station.active;
+        let before = self.tables.station(i).active;
         let after = Active { at: binding.at, generation: binding.generation, source: Source::Controller };
-        station.active = Some(after);
+        self.tables.set_active(i, Some(after), now);
+        let station = self.tables.station_mut(i);
         station.flap = super::tables::Flap::default();
         if station.prepared.as_ref().is_some_and(|p| p.generation <= binding.generation) {
             station.prepared = None;

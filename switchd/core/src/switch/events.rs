@@ -28,7 +28,7 @@ pub enum Event {
         from: Place,
         /// Where it lives.
         to: Place,
-        /// Of its new place.
+        /// The newest that the controller gave it, 0 if none.
         generation: Generation,
     },
     /// An IP changed its station.
@@ -74,6 +74,13 @@ pub enum Event {
         from: Place,
         /// Where the controller binds it.
         bound: Place,
+    },
+    /// A station of this bridge was learned, is gone or has other IPs, as [`super::Switch::local_station`] says
+    /// now; or it was announced to be here and is not. A controller's are not meant. They wait in a queue of
+    /// their own.
+    LocalChanged {
+        /// The station.
+        key: BindingKey,
     },
     /// The MAC or the IP table was full: it evicted or refused an entry. At most one a second.
     TableFull,

@@ -6,8 +6,8 @@
 //! | reply | case 2: learned, returned to its asker only | case 4: learned, put on the bridge |
 //!
 //! Only broadcast and multicast requests are answered; a unicast poll goes to the owner, who alone can say
-//! that it still lives. A learned owner that let a poll go unanswered is not answered for until it speaks: its
-//! move may not have reached this node.
+//! that it still lives. A learned or announced owner that let a poll go unanswered is not answered for until it
+//! speaks: its move may not have reached this node.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -353,7 +353,7 @@ impl Switch {
     }
 
     /// Whether the switch may answer a probe in the owner's name: an answer makes the prober give the address
-    /// up, so an owner that was only learned, and may be gone, is left to defend itself.
+    /// up, so an owner that was only learned, here or elsewhere, and may be gone, is left to defend itself.
     fn is_controlled(&self, eth: &Eth, target: IpAddr, now: Time) -> bool {
         self.tables.owner(eth.tags, target, now).is_some_and(|(entry, ..)| entry.source == Source::Controller)
     }
@@ -365,17 +365,17 @@ impl Switch {
         }
     }
 
-    /// Whether a learned owner owes the answer to a poll.
+    /// Whether an owner that the controller did not place owes the answer to a poll.
     fn is_silent(&self, eth: &Eth, target: IpAddr, now: Time) -> bool {
         self.tables.owner(eth.tags, target, now).is_some_and(|(entry, _, active)| {
-            active.source == Source::Learned && entry.polled.is_some_and(|t| now.since(t) >= POLL_ANSWER)
+            active.source != Source::Controller && entry.polled.is_some_and(|t| now.since(t) >= POLL_ANSWER)
         })
     }
 
     /// Notes a request for an owner that is bound to the asker's own bridge; `true` if the asker repeats itself.
     fn note_missed(&mut self, eth: &Eth, target: IpAddr, now: Time) -> bool {
         let learned =
-            self.tables.owner(eth.tags, target, now).is_some_and(|(_, _, a)| a.source == Source::Learned);
+            self.tables.owner(eth.tags, target, now).is_some_and(|(_, _, a)| a.source != Source::Controller);
         let Some(e) = self.tables.find_ip(eth.tags, target, now).filter(|_| learned) else { return false };
         let before = self.tables.ip_mut(e).missed.replace((eth.src, now));
         before.is_some_and(|(asker, at)| asker == eth.src && now.since(at) <= REPEATS)

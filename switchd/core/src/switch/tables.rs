@@ -1,6 +1,10 @@
 //! Stations and their IPs: two slabs with an index each, so that a lookup is one hash and a sweep can stop and
 //! go on anywhere.
 
+mod evict;
+mod local;
+mod slab;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,6 +16,10 @@ use super::config::Limits;
 use crate::frame::Tags;
 use crate::ids::{Generation, Mac};
 use crate::time::Time;
+pub(super) use evict::Evicted;
+use evict::SAMPLE;
+use local::LocalChanges;
+use slab::Slab;
 
 /// A (VLAN tags, MAC) and what is known of it.
 #[derive(Debug)]
@@ -27,11 +35,16 @@ pub(super) struct Station {
     /// One of its IPs is, or was, a router's.
     pub(super) router: bool,
     pub(super) flap: Flap,
+    /// The place that its generation is of, which frames may have shown to be another since. Of announced ones.
+    pub(super) named: Option<Place>,
+    /// It waits in [`LocalChanges`] already.
+    noted: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Active {
     pub(super) at: Place,
+    /// The newest that the controller gave the station, 0 if none: not of this place where frames showed it.
     pub(super) generation: Generation,
     pub(super) source: Source,
 }
@@ -59,6 +72,8 @@ pub(super) struct IpEntry {
     pub(super) station: StationIndex,
     pub(super) seen: Time,
     pub(super) source: Source,
+    /// Its station was announced with it.
+    pub(super) listed: bool,
     pub(super) router: bool,
     /// The first of the polls that went to the owner since it last named this IP.
     pub(super) polled: Option<Time>,
@@ -84,13 +99,7 @@ pub(super) struct Tables {
     ip_cursor: usize,
     sample_cursor: usize,
     evicted: Evicted,
-}
-
-/// Learned entries that made room for newer ones.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Evicted {
-    pub(super) macs: u64,
-    pub(super) ips: u64,
+    changes: LocalChanges,
 }
 
 /// No room, even without what has expired.
@@ -110,6 +119,7 @@ impl Tables {
             ip_cursor: 0,
             sample_cursor: 0,
             evicted: Evicted::default(),
+            changes: LocalChanges::default(),
         }
     }
 
@@ -159,8 +169,40 @@ impl Tables {
     pub(super) fn touch(&mut self, i: StationIndex, now: Time) {
         let age = self.limits.mac_age;
         let station = self.station_mut(i);
+        let revived = station.until < now && station.expired(now);
         station.seen = Some(now);
         station.until = station.until.max(now + age);
+        if revived {
+            self.note_change(i);
+        }
+    }
+
+    /// Puts a station somewhere, or nowhere. The IPs that it was announced with do not age while it is where it was
+    /// announced.
+    pub(super) fn set_active(&mut self, i: StationIndex, next: Option<Active>, now: Time) {
+        let ip_until = now + self.limits.ip_age;
+        let station = self.station_mut(i);
+        let before = std::mem::replace(&mut station.active, next);
+        match next {
+            Some(Active { source: Source::Announced, at, .. }) => station.named = Some(at),
+            Some(a) if a.source == Source::Learned && a.generation > Generation(0) => {}
+            _ => station.named = None,
+        }
+        let stays = |a: Option<Active>| a.is_some_and(|a| a.source == Source::Announced && !a.is_ours());
+        if stays(before) != stays(next) {
+            let source = if stays(next) { Source::Announced } else { Source::Learned };
+            station.until = station.until.max(ip_until);
+            for n in 0..self.station(i).ips.len() {
+                let entry = self.ip_mut(self.station(i).ips[n]);
+                if entry.listed && entry.source != Source::Controller {
+                    (entry.source, entry.seen) = (source, now);
+                }
+            }
+        }
+        let ours = |a: Option<Active>| a.is_some_and(Active::is_ours);
+        if ours(before) != ours(next) {
+            self.push_change(i);
+        }
     }
 
     /// A new station that runs nowhere yet.
@@ -180,6 +222,8 @@ impl Tables {
             ips: Vec::new(),
             router: false,
             flap: Flap::default(),
+            named: None,
+            noted: false,
         }));
         self.by_mac.insert(pack_mac(&key), i);
         Ok(i)
@@ -203,29 +247,37 @@ impl Tables {
                 entry.seen = now;
                 (entry.polled, entry.missed) = (None, None);
                 entry.router = router.unwrap_or(entry.router && !stale);
-                if source == Source::Controller {
+                entry.listed |= source == Source::Announced;
+                if source == Source::Controller || entry.source == Source::Learned {
                     entry.source = source;
                 }
                 let s = self.station_mut(station);
                 s.until = s.until.max(until);
+                if stale {
+                    self.note_change(station);
+                }
                 return Ok(if stale { IpBound::New } else { IpBound::Known });
             }
-            if source == Source::Learned && self.station(station).ips.len() >= self.limits.max_ips_per_mac {
+            if source != Source::Controller && self.station(station).ips.len() >= self.limits.max_ips_per_mac
+            {
                 return Err(Full);
             }
             let from = self.ip(i).station;
             let from_key = self.station(from).key;
+            self.note_change(from);
+            self.note_change(station);
             self.station_mut(from).ips.retain(|x| *x != i);
             let entry = self.ip_mut(i);
             (entry.station, entry.seen, entry.source) = (station, now, source);
             entry.router = router.unwrap_or(false);
+            entry.listed = source == Source::Announced;
             (entry.polled, entry.missed) = (None, None);
             let s = self.station_mut(station);
             s.ips.push(i);
             s.until = s.until.max(until);
             return Ok(if stale { IpBound::New } else { IpBound::From(from_key) });
         }
-        if source == Source::Learned && self.station(station).ips.len() >= self.limits.max_ips_per_mac {
+        if source != Source::Controller && self.station(station).ips.len() >= self.limits.max_ips_per_mac {
             return Err(Full);
         }
         // The sweep must not take the station whose index the caller holds.
@@ -243,12 +295,14 @@ impl Tables {
             station,
             seen: now,
             source,
+            listed: source == Source::Announced,
             router: router.unwrap_or(false),
             polled: None,
             missed: None,
         }));
         self.by_ip.insert(pack_ip(tags, ip), i);
         self.station_mut(station).ips.push(i);
+        self.note_change(station);
         Ok(IpBound::New)
     }
 
@@ -256,94 +310,30 @@ impl Tables {
         if let Some(entry) = self.ips.remove(i.0) {
             self.by_ip.remove(&pack_ip(entry.tags, entry.ip));
             self.station_mut(entry.station).ips.retain(|x| *x != i);
+            self.note_change(entry.station);
         }
+    }
+
+    /// Forgets where a station is, and its IPs. What is prepared stays.
+    pub(super) fn vacate(&mut self, i: StationIndex, now: Time) {
+        self.clear_ips(i);
+        self.set_active(i, None, now);
+    }
+
+    fn clear_ips(&mut self, i: StationIndex) {
+        for ip in std::mem::take(&mut self.station_mut(i).ips) {
+            if let Some(entry) = self.ips.remove(ip.0) {
+                self.by_ip.remove(&pack_ip(entry.tags, entry.ip));
+            }
+        }
+        self.note_change(i);
     }
 
     pub(super) fn remove(&mut self, i: StationIndex) {
+        self.clear_ips(i);
         if let Some(station) = self.stations.remove(i.0) {
             self.by_mac.remove(&pack_mac(&station.key));
-            for ip in station.ips {
-                if let Some(entry) = self.ips.remove(ip.0) {
-                    self.by_ip.remove(&pack_ip(entry.tags, entry.ip));
-                }
-            }
         }
-    }
-
-    /// Forgets expired entries in a part of the tables; the whole of them in about 32 calls. Returns how many
-    /// IPs went, and puts the stations that went into `gone`.
-    pub(super) fn sweep(&mut self, now: Time, gone: &mut Vec<BindingKey>) -> usize {
-        let ips = self.sweep_ips(self.ips.slots() / 32 + 64, now);
-        let mut left = self.stations.slots() / 32 + 64;
-        while left > 0 && self.stations.slots() > 0 {
-            left -= 1;
-            self.station_cursor = (self.station_cursor + 1) % self.stations.slots();
-            let i = self.station_cursor as u32;
-            if let Some(station) = self.stations.get(i)
-                && station.expired(now)
-            {
-                gone.push(station.key);
-                self.remove(StationIndex(i));
-            }
-            if self.station_cursor == 0 {
-                break;
-            }
-        }
-        ips
-    }
-
-    /// Takes a learned entry's place for a controller's binding.
-    pub(super) fn evict_learned(&mut self) -> bool {
-        self.evict_station(self.stations.slots())
-    }
-
-    /// What was evicted since the last call.
-    pub(super) fn take_evicted(&mut self) -> Evicted {
-        std::mem::take(&mut self.evicted)
-    }
-
-    /// Forgets the least recently seen learned station of a sample: rather one without IPs, whose loss costs a
-    /// flood, or one that hoards them.
-    fn evict_station(&mut self, most: usize) -> bool {
-        let worst = self
-            .sample(most, self.stations.slots())
-            .map(StationIndex)
-            .filter_map(|i| Some((i, self.stations.get(i.0)?)))
-            .filter(|(_, s)| s.is_learned())
-            .min_by_key(|(_, s)| (!s.ips.is_empty(), !s.hoards(), s.seen))
-            .map(|(i, _)| i);
-        self.sample_cursor = self.sample_cursor.wrapping_add(SAMPLE);
-        if let Some(i) = worst {
-            self.remove(i);
-            self.evicted.macs += 1;
-        }
-        worst.is_some()
-    }
-
-    /// The same for an IP, by the station that has it.
-    fn evict_ip(&mut self, most: usize) -> bool {
-        let worst = self
-            .sample(most, self.ips.slots())
-            .map(IpIndex)
-            .filter_map(|i| Some((i, self.ips.get(i.0)?)))
-            .filter(|(_, e)| e.source == Source::Learned)
-            .min_by_key(|(_, e)| {
-                let station = self.station(e.station);
-                (!station.hoards(), station.seen.max(Some(e.seen)))
-            })
-            .map(|(i, _)| i);
-        self.sample_cursor = self.sample_cursor.wrapping_add(SAMPLE);
-        if let Some(i) = worst {
-            self.remove_ip(i);
-            self.evicted.ips += 1;
-        }
-        worst.is_some()
-    }
-
-    /// Some slots out of so many, others at each eviction.
-    fn sample(&self, most: usize, slots: usize) -> impl Iterator<Item = u32> + use<> {
-        let first = self.sample_cursor;
-        (0..most.min(slots)).map(move |n| (first.wrapping_add(n) % slots) as u32)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Station> {
@@ -357,39 +347,22 @@ impl Tables {
     pub(super) fn ips_len(&self) -> usize {
         self.by_ip.len()
     }
-
-    /// Sweeps all, at most once a second: a full table must not make every frame cost a scan.
-    fn make_room(&mut self, now: Time, roomy: impl Fn(&Tables) -> bool) -> bool {
-        if self.full_sweep.is_some_and(|last| now.since(last) < FULL_SWEEP_EVERY) {
-            return false;
-        }
-        self.full_sweep = Some(now);
-        self.sweep_ips(self.ips.slots(), now);
-        for i in 0..self.stations.slots() as u32 {
-            if self.stations.get(i).is_some_and(|s| s.expired(now)) {
-                self.remove(StationIndex(i));
-            }
-        }
-        roomy(self)
-    }
-
-    fn sweep_ips(&mut self, most: usize, now: Time) -> usize {
-        let mut gone = 0;
-        for _ in 0..most.min(self.ips.slots()) {
-            self.ip_cursor = (self.ip_cursor + 1) % self.ips.slots();
-            let i = IpIndex(self.ip_cursor as u32);
-            if self.ips.get(i.0).is_some_and(|e| e.expired(self.limits.ip_age, now)) {
-                self.remove_ip(i);
-                gone += 1;
-            }
-        }
-        gone
-    }
 }
 
 impl Station {
     pub(super) fn expired(&self, now: Time) -> bool {
-        self.is_learned() && self.until < now
+        self.prepared.is_none() && self.lapsed(now)
+    }
+
+    /// Whether what is known of its place is too old, if anything is. A prepared place does not age.
+    fn lapsed(&self, now: Time) -> bool {
+        self.until < now && self.active.is_none_or(Active::ages)
+    }
+
+    /// The newest generation that the controller gave it, 0 if none.
+    pub(super) fn generation(&self) -> Generation {
+        let active = self.active.map(|a| a.generation);
+        active.max(self.prepared.as_ref().map(|p| p.generation)).unwrap_or_default()
     }
 
     /// More IPs than an instance usually has.
@@ -397,8 +370,21 @@ impl Station {
         self.ips.len() > 8
     }
 
-    fn is_learned(&self) -> bool {
-        self.prepared.is_none() && self.active.is_none_or(|a| a.source == Source::Learned)
+    fn evictable(&self) -> bool {
+        self.prepared.is_none() && self.active.is_none_or(|a| a.source != Source::Controller)
+    }
+}
+
+impl Active {
+    /// On this bridge, by its own frames: what the shell announces.
+    pub(super) fn is_ours(self) -> bool {
+        self.at == Place::Local && self.source != Source::Controller
+    }
+
+    /// Whether silence ends it. What is announced stays until it is withdrawn; but here the announcement only
+    /// repeats what this switch said, and the frames decide.
+    fn ages(self) -> bool {
+        self.source == Source::Learned || self.is_ours()
     }
 }
 
@@ -437,55 +423,3 @@ fn pack_ip(tags: Tags, ip: IpAddr) -> (u128, u32) {
         IpAddr::V6(v6) => (v6.to_bits(), tags.pack() | 1 << 31),
     }
 }
-
-/// Values at stable small indices.
-#[derive(Debug)]
-struct Slab<T> {
-    slots: Vec<Option<T>>,
-    free: Vec<u32>,
-}
-
-impl<T> Default for Slab<T> {
-    fn default() -> Slab<T> {
-        Slab { slots: Vec::new(), free: Vec::new() }
-    }
-}
-
-impl<T> Slab<T> {
-    fn insert(&mut self, value: T) -> u32 {
-        if let Some(i) = self.free.pop() {
-            self.slots[i as usize] = Some(value);
-            return i;
-        }
-        self.slots.push(Some(value));
-        (self.slots.len() - 1) as u32
-    }
-
-    fn remove(&mut self, i: u32) -> Option<T> {
-        let value = self.slots.get_mut(i as usize)?.take();
-        if value.is_some() {
-            self.free.push(i);
-        }
-        value
-    }
-
-    fn get(&self, i: u32) -> Option<&T> {
-        self.slots.get(i as usize)?.as_ref()
-    }
-
-    fn get_mut(&mut self, i: u32) -> Option<&mut T> {
-        self.slots.get_mut(i as usize)?.as_mut()
-    }
-
-    fn slots(&self) -> usize {
-        self.slots.len()
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &T> {
-        self.slots.iter().flatten()
-    }
-}
-
-/// Slots that are looked at to find an entry to evict.
-const SAMPLE: usize = 16;
-const FULL_SWEEP_EVERY: Duration = Duration::from_secs(1);

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use switch_core::frame::Tags;
 use switch_core::ids::{Mac, Vni};
-use switch_core::switch::{Binding, BindingKey, Place, State};
+use switch_core::switch::{Binding, BindingKey, Place, Source, State};
 
+use super::peers::Known;
 use super::{Effect, Registry};
 use crate::config::StaticBinding;
 use crate::dataplane::BindingChange;
@@ -27,6 +28,7 @@ impl Registry {
                     ips: binding.ips.clone(),
                     at,
                     generation: binding.generation,
+                    source: Source::Controller,
                     state: State::Active,
                 };
                 effects.push(Effect::Bind(BindingChange::Set(network.vni, Box::new(binding))));
@@ -135,7 +137,7 @@ impl Registry {
     fn place(&self, binding: &DesiredBinding) -> Option<Place> {
         match &binding.node {
             None => Some(Place::Local),
-            Some(node) => self.nodes.get(node).and_then(|known| known.peer()).map(Place::Peer),
+            Some(node) => self.nodes.get(node).and_then(Known::peer).map(Place::Peer),
         }
     }
 
@@ -155,6 +157,7 @@ fn worker_binding(key: BindingKey, at: Place, binding: &DesiredBinding) -> Bindi
         ips: binding.ips.clone(),
         at,
         generation: binding.generation,
+        source: binding.source,
         state: binding.state,
     }
 }

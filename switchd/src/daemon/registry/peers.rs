@@ -95,9 +95,9 @@ impl Registry {
         }
     }
 
-    pub(super) fn set_node(&mut self, node: String, peer: DesiredPeer, effects: &mut Vec<Effect>) {
-        self.desired.peers.insert(node.clone(), peer);
-        self.settle_node(&node, effects);
+    pub(super) fn set_node(&mut self, node: &str, peer: DesiredPeer, effects: &mut Vec<Effect>) {
+        self.desired.peers.insert(node.to_owned(), peer);
+        self.settle_node(node, effects);
     }
 
     pub(super) fn remove_node(&mut self, node: &str, effects: &mut Vec<Effect>) {
@@ -164,7 +164,7 @@ impl Registry {
             other != node
                 && matches!(known, Known::Peer(id) if self.told.get(id).is_some_and(|(peer, _)| peer.key == key))
         };
-        if let Some((other, _)) = self.nodes.iter().map(|(o, k)| (o, k)).find(|row| same_key(*row)) {
+        if let Some((other, _)) = self.nodes.iter().find(|row| same_key(*row)) {
             return Known::Refused(format!(
                 "nodes {other} and {node} ({}) have the same key: remove one of the two",
                 desired.name

@@ -174,10 +174,15 @@ fn a_reset_does_what_differs_and_no_more() {
         vec![red.clone(), set(&network(8, "green")), node("node-1", 1, &[7]), one.clone(), two],
     );
     let reset = |changes| Update { reset: true, changes, revision: Revision::default() };
-    let effects = registry.apply(reset(vec![red, node("node-1", 1, &[7]), node("node-2", 2, &[]), one]));
-    assert_eq!(show(&effects), ["stop 8", "unbind 7 :02 1", "peer 2 node-2 []"]);
-    let effects = show(&registry.apply(reset(Vec::new())));
-    assert_eq!(effects, ["stop 7", "no peer 1", "no peer 2"]);
+    let changes = vec![red, node("node-1", 1, &[7]), node("node-2", 2, &[]), one];
+    assert_eq!(apply(&mut registry, reset(changes)), ["peer 2 node-2 []", "stop 8", "unbind 7 :02 1"]);
+    // What takes the place of something unnamed gets it in the end.
+    let heir = Network { bridge: "swbr7".into(), ..network(9, "red") };
+    let effects = apply(&mut registry, reset(vec![set(&heir), node("node-3", 1, &[9])]));
+    assert_eq!(effects, ["stop 7", "no peer 1", "no peer 2", "start 9", "peer 3 node-3 [9]"]);
+    assert!(registry.problems().is_empty());
+    let effects = apply(&mut registry, reset(Vec::new()));
+    assert_eq!(effects, ["stop 9", "no peer 3"]);
     assert!(registry.vnis().is_empty() && registry.peer_rows().is_empty());
 }
 
@@ -197,7 +202,17 @@ fn registry(text: &str) -> (Registry, Vec<Effect>) {
 }
 
 fn step(registry: &mut Registry, changes: Vec<Change>) -> Vec<String> {
-    show(&registry.apply(Update { changes, ..Update::default() }))
+    apply(registry, Update { changes, ..Update::default() })
+}
+
+/// In steps of two, as they must not matter.
+fn apply(registry: &mut Registry, update: Update) -> Vec<String> {
+    registry.begin(update);
+    let mut effects = Vec::new();
+    while registry.is_busy() {
+        effects.extend(registry.step(2));
+    }
+    show(&effects)
 }
 
 fn network(n: u32, name: &str) -> Network {

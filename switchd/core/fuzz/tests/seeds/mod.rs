@@ -133,6 +133,9 @@ fn neighbour() -> Vec<Vec<u8>> {
     const REMOTE: u8 = 2;
     const TIME: u8 = 4 | 4 << 3;
     const BIND: u8 = 6 | 1 << 3;
+    /// Of a peer, with a higher generation from one to the next.
+    const ANNOUNCE: [u8; 2] = [7 | 1 << 3 | 0x20, 7 | 2 << 3 | 0x60];
+    const CONFIRM: u8 = 7 | 3 << 3;
     let all = frames::all();
     let script = |settings: u8, steps: &[(u8, &[u8])]| {
         let mut data = vec![settings];
@@ -168,6 +171,23 @@ fn neighbour() -> Vec<Vec<u8>> {
         0,
         &[(BIND | 0xa0, &arps[1]), (LOCAL, &arps[0]), (5, &[]), (LOCAL, &arps[0]), (LOCAL, &all[18])],
     ));
+    for settings in [0, 1] {
+        scripts.push(script(
+            settings,
+            &[
+                (ANNOUNCE[0], &arps[0]),
+                (LOCAL, &arps[1]),
+                (LOCAL, &arps[0]),
+                (ANNOUNCE[0], &arps[0]),
+                (ANNOUNCE[1], &arps[0]),
+                (LOCAL, &arps[0]),
+                (CONFIRM, &arps[0]),
+                (TIME, &[]),
+                (BIND | 0x10, &arps[0]),
+                (ANNOUNCE[1], &arps[0]),
+            ],
+        ));
+    }
     scripts
 }
 

@@ -1,6 +1,8 @@
 //! Nodes joined in memory: a switch and a learning bridge each, with instances that ARP, solicit and cache as
 //! Linux does. Time is invented.
 
+mod claims;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
@@ -50,6 +52,8 @@ struct Fabric {
     wire: Vec<(usize, Vec<u8>)>,
     /// From and to which nodes nothing arrives.
     lost: Vec<(usize, usize)>,
+    /// What the controller says may take an instance away for a moment, and the bridge is told so in its name.
+    announced: bool,
 }
 
 fn hash<K, V>() -> HashMap<K, V, ahash::RandomState> {
@@ -74,7 +78,14 @@ impl Fabric {
             // As the daemon does: the endpoint's second address stands behind its port.
             nodes[a].fdb.insert(ENDPOINT, Port::Endpoint);
         }
-        Fabric { nodes, queue: VecDeque::new(), now: at(1000), wire: Vec::new(), lost: Vec::new() }
+        Fabric {
+            nodes,
+            queue: VecDeque::new(),
+            now: at(1000),
+            wire: Vec::new(),
+            lost: Vec::new(),
+            announced: false,
+        }
     }
 
     fn find(&mut self, n: u8) -> (usize, &mut Instance) {
@@ -156,6 +167,9 @@ impl Fabric {
         let reaches = |p: Port| p != from && port.is_none_or(|only| only == p);
         let numbers: Vec<u8> = node.instances.iter().map(|x| x.n).collect();
         for n in numbers.into_iter().filter(|n| reaches(Port::Instance(*n))) {
+            if self.announced && e.src == mac(n) {
+                continue;
+            }
             let instance = self.nodes[i].instances.iter_mut().find(|x| x.n == n).unwrap();
             for answer in instance.receive(frame) {
                 self.queue.push_back(Step::Bridge(i, Port::Instance(n), answer));

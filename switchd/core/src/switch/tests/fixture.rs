@@ -83,8 +83,14 @@ pub(super) fn binding(n: u8, at: Place, generation: u64) -> Binding {
         ips: vec![v4(n).into(), v6(n).into()],
         at,
         generation: Generation(generation),
+        source: Source::Controller,
         state: State::Active,
     }
+}
+
+/// The same, as another switch announced it.
+pub(super) fn announced(n: u8, at: Place, generation: u64) -> Binding {
+    Binding { source: Source::Learned, ..binding(n, at, generation) }
 }
 
 /// "Who has `target`?" of instance `n`, to everybody.

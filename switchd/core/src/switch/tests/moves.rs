@@ -26,7 +26,7 @@ fn rarp_moves_and_corrects_both_families() {
             key: station(2),
             from: Place::Peer(P1),
             to: Place::Local,
-            generation: Generation(2),
+            generation: Generation(0),
         };
         assert!(events(&mut sw).contains(&moved));
         let told = corrections(&mut sw);

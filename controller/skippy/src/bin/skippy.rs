@@ -1,0 +1,7 @@
+//! The command line of the controller.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    skippy::main()
+}

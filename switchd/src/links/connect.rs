@@ -1,0 +1,60 @@
+//! One dial: from a path to a connection.
+
+use std::time::Duration;
+
+use nat_traversal::PathTable;
+use quinn::{Connection, ConnectionError};
+use switch_core::ids::PeerId;
+
+use super::peer::slot;
+use super::session::SessionError;
+use super::{Shared, dial};
+use crate::key::PublicKey;
+
+/// A handshake to be made on the peer's present path.
+pub(super) struct Dial {
+    pub(super) peer: PeerId,
+    /// Any other key fails it.
+    pub(super) key: PublicKey,
+    /// The path is an IPv6 one.
+    pub(super) v6: bool,
+    /// Without any answer it ends after this.
+    pub(super) patience: Duration,
+}
+
+impl Dial {
+    pub(super) async fn connect(self, shared: &Shared) -> Result<Connection, DialError> {
+        let config = shared.client_config(self.key, self.v6).map_err(DialError::Setup)?;
+        let address = PathTable::virtual_address(slot(self.peer));
+        let mut connecting =
+            shared.endpoint.connect_with(config, address, SERVER_NAME).map_err(DialError::Connect)?;
+        // Its error comes out of the connection too.
+        if tokio::time::timeout(self.patience, connecting.handshake_data()).await.is_err() {
+            return Err(DialError::NoAnswer(self.patience));
+        }
+        match tokio::time::timeout(TIMEOUT, connecting).await {
+            Ok(result) => result.map_err(DialError::Handshake),
+            Err(_) => Err(DialError::NoAnswer(TIMEOUT)),
+        }
+    }
+}
+
+/// Why a dial did not become a session.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DialError {
+    #[error("this node's TLS configuration: {0}")]
+    Setup(rustls::Error),
+    #[error("cannot dial: {0}")]
+    Connect(quinn::ConnectError),
+    #[error("handshake: {}", super::explain(.0))]
+    Handshake(ConnectionError),
+    #[error("no answer within {} s: check the peer's address, that it runs, and firewalls for UDP", .0.as_secs_f64())]
+    NoAnswer(Duration),
+    #[error("{0}")]
+    Session(SessionError),
+}
+
+/// Peers are told apart by key; TLS wants a name all the same.
+const SERVER_NAME: &str = "switchd";
+/// A dial that has the path to itself.
+pub(super) const TIMEOUT: Duration = dial::LAST;
