@@ -11,7 +11,6 @@ pub mod nodes;
 pub mod provider;
 pub mod provision;
 pub mod rest;
-pub mod rest_tls;
 pub mod run;
 pub mod state_dir;
 pub mod store;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tracing_subscriber::EnvFilter;
 
@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::provider::Providers;
 use crate::provision::{self, Joining};
-use crate::rest::{self, Api, Identity, ServeLimits};
+use crate::rest;
 use crate::state_dir::StateDir;
 use crate::store::{FileStore, Store};
 
@@ -41,6 +41,9 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
+    // From here on a signal ends it in order, also while it starts.
+    let terminate = signal(SignalKind::terminate()).context("watching SIGTERM")?;
+    let interrupt = signal(SignalKind::interrupt()).context("watching SIGINT")?;
     let state_dir = StateDir::new(&config.state_dir);
     let (setup, key) = (state_dir.setup()?, state_dir.load_key()?);
     let advertise = if config.advertise.is_empty() { &setup.advertise } else { &config.advertise };
@@ -64,28 +67,33 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let (ready, on_ready) = watch::channel(false);
     let (stop, on_stop) = watch::channel(false);
 
-    let node_listener = bind(config.nodes_listen, "nodes").await?;
-    let rest_listener = bind(config.rest_listen, "the REST API").await?;
-    let nodes = Nodes::new(engine.clone(), config.limits);
-    let metrics = Arc::new(Metrics::new(nodes.clone()));
-    let (certificate, private_key) = config
+    let (certificate, certificate_key) = config
         .rest_certificate
         .clone()
         .unwrap_or_else(|| (state_dir.certificate(), state_dir.certificate_key()));
-    let tls = rest::tls_config(&certificate, &private_key)?;
-    let api = Arc::new(Api {
+    let tls = rest::tls_config(&certificate, &certificate_key)?;
+    let node_listener = bind(config.nodes_listen, "nodes").await?;
+    let rest_listener = bind(config.rest_listen, "the REST API").await?;
+    let metrics_listener = match config.metrics_listen {
+        Some(address) => Some(bind(address, "metrics").await?),
+        None => None,
+    };
+    let nodes = Nodes::new(engine.clone(), config.limits);
+    let admin = AdminSocket::bind(&config.admin_socket, &config.admin_group)?;
+    let joining =
+        Joining { controller: key.public(), addresses: addresses.clone(), cluster: setup.cluster.clone() };
+
+    let metrics = Arc::new(Metrics::new(nodes.clone()));
+    let api = Arc::new(rest::Api {
         engine: engine.clone(),
         observed: nodes.observed().clone(),
         metrics: metrics.clone(),
-        audit: AuditLog::open(state_dir.path())?,
-        identity: Identity { public_key: key.public(), addresses: addresses.clone() },
+        audit: AuditLog::open(&config.state_dir)?,
+        identity: rest::Identity { public_key: key.public(), addresses },
         started: engine::now(),
         ready: on_ready,
         watchers: Arc::new(Semaphore::new(rest::MAX_WATCHERS)),
     });
-    let admin = AdminSocket::bind(&config.admin_socket, &config.admin_group)?;
-    let joining =
-        Joining { controller: key.public(), addresses: addresses.clone(), cluster: setup.cluster.clone() };
 
     let mut tasks = tokio::task::JoinSet::new();
     let admin_state = Admin { engine: engine.clone(), store, state_dir: state_dir.clone() };
@@ -96,15 +104,19 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let clock_task = tokio::spawn(async move { clock.keep_time().await });
     let (serving, stopped) = (nodes.clone(), stopped(on_stop.clone()));
     tasks.spawn(async move { serving.serve(node_listener, &key, stopped).await.context("serving nodes") });
-    let (router, counts, stopped) = (rest::router(&api), metrics.clone(), on_stop.clone());
-    tasks.spawn(async move {
-        let served = rest::serve(rest_listener, tls, router, counts, ServeLimits::default(), stopped);
-        served.await.context("serving the REST API")
-    });
-    if let Some(address) = config.metrics_listen {
-        let listener = bind(address, "metrics").await?;
-        let served = rest::serve_metrics(listener, engine.clone(), metrics, on_stop);
-        tasks.spawn(async move { served.await.context("serving metrics") });
+
+    let serving = rest::serve(
+        rest_listener,
+        tls,
+        rest::router(&api),
+        metrics.clone(),
+        rest::ServeLimits::default(),
+        on_stop.clone(),
+    );
+    tasks.spawn(async move { serving.await.context("serving the REST API") });
+    if let Some(listener) = metrics_listener {
+        let serving = rest::serve_metrics(listener, engine.clone(), metrics, on_stop);
+        tasks.spawn(async move { serving.await.context("serving metrics") });
     }
 
     ready.send_replace(true);
@@ -112,7 +124,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(cluster = setup.cluster, nodes = %config.nodes_listen, rest = %config.rest_listen, version = env!("CARGO_PKG_VERSION"), "started");
 
-    let result = attend(&engine, &mut tasks).await;
+    let result = attend(&engine, &mut tasks, [terminate, interrupt]).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     ready.send_replace(false);
     stop.send_replace(true);
@@ -131,9 +143,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 /// Until a signal, or a failure.
-async fn attend(engine: &Engine, tasks: &mut tokio::task::JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("watching SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("watching SIGINT")?;
+async fn attend(
+    engine: &Engine,
+    tasks: &mut tokio::task::JoinSet<anyhow::Result<()>>,
+    [mut terminate, mut interrupt]: [Signal; 2],
+) -> anyhow::Result<()> {
     tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),

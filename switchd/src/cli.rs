@@ -2,6 +2,7 @@
 
 mod membership;
 
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -45,7 +46,7 @@ enum Command {
     },
     /// Make this machine a node of a cluster, with the token that add_compute_node gave, and start
     Join {
-        /// The join token, skj1...
+        /// The join token, skj1...; - reads it from stdin, where no other process sees it
         token: String,
         /// The name that the node would like; default: node.name of the configuration, or the host name
         #[arg(long)]
@@ -162,6 +163,7 @@ fn execute(command: Command, run: impl FnOnce(Config, &Path) -> anyhow::Result<(
         }
         Command::Join { token, name, force, no_start, run: go_on, place } => {
             let config = place.load()?;
+            let token = if token == "-" { io::read_to_string(io::stdin().take(4096))? } else { token };
             membership::join(&config, &token, name.as_deref(), force)?;
             match (no_start, go_on) {
                 (true, _) => Ok(()),

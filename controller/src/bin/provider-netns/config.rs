@@ -36,7 +36,14 @@ impl Default for Config {
             prefix: "node-".to_owned(),
             binaries: "/usr/sbin".into(),
             state_dir: "/var/lib/controller/provider-netns".into(),
-            join: command(&["{binaries}/switchd", "join", "--config", "{dir}/switchd.toml", "-"]),
+            join: command(&[
+                "{binaries}/switchd",
+                "join",
+                "--no-start",
+                "--config",
+                "{dir}/switchd.toml",
+                "-",
+            ]),
             run: vec![
                 command(&["{binaries}/switchd", "run", "--config", "{dir}/switchd.toml"]),
                 command(&["{binaries}/node-agent", "run", "--config", "{dir}/agent.toml"]),

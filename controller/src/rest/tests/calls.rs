@@ -87,8 +87,7 @@ async fn bindings_by_hand_compare_their_generation() {
 #[tokio::test(flavor = "multi_thread")]
 async fn join_tokens_are_renewed_and_providers_get_their_own() {
     let lab = Lab::new().await;
-    let added =
-        lab.post("/v1/compute-nodes", json!({"provider": "manual", "name": "n"})).await;
+    let added = lab.post("/v1/compute-nodes", json!({"provider": "manual", "name": "n"})).await;
     assert_eq!(added.status, StatusCode::CREATED);
     assert!(added.body["join"]["command"].as_str().unwrap().starts_with("switchd join skj1."));
     assert_eq!(added.body["compute_node"]["state"], "pending");
