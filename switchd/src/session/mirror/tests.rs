@@ -6,7 +6,7 @@ fn binding(vni: u32, mac: u8, generation: u64) -> wire::Binding {
     wire::Binding {
         key: Some(key(vni, mac)),
         ips: vec![format!("10.0.0.{mac}")],
-        node_id: if mac % 2 == 0 { "own".into() } else { "node-2".into() },
+        node_id: if mac.is_multiple_of(2) { "own".into() } else { "node-2".into() },
         generation,
         source: wire::BindingSource::Learned.into(),
         state: wire::BindingState::Active.into(),
