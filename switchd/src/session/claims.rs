@@ -62,7 +62,9 @@ impl Claims {
             let missing: Vec<Key> = self.stations.iter().filter(missing).map(|(at, _)| *at).collect();
             missing.into_iter().for_each(|at| self.gone(at));
         }
-        for seen in report.present {
+        for mut seen in report.present {
+            // They come in no order.
+            seen.ips.sort_unstable();
             let at = (vni, seen.key);
             let station = Station { ips: seen.ips, seen: seen.seen_generation, restored: false };
             if self.stations.get(&at) != Some(&station) {

@@ -581,7 +581,7 @@ async fn host_changed(host: &mut Option<Watch>) {
             None => *host = None,
         }
     }
-    pending().await
+    pending::<()>().await;
 }
 
 async fn host_addresses(
