@@ -66,7 +66,6 @@ mod tests {
             mac: None,
             mtu: 1500,
             up,
-            multicast_router: None,
             created_by_us: false,
             multicast_router: None,
         }
