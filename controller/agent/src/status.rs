@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::driver::Sight;
+use crate::launch;
 use crate::process::ProcessRef;
 use crate::store::Store;
 
@@ -37,6 +38,8 @@ pub struct Row {
     pub state: String,
     /// `namespaces`, `kvm` or `tcg`, while it runs.
     pub runtime: String,
+    /// Its first process: of a container the one whose namespaces are the instance's.
+    pub pid: Option<i32>,
     /// Thousandths of a core, as enforced; 0: not.
     pub cores_milli_limit: u32,
     /// Bytes, as enforced; 0: not.
@@ -162,8 +165,9 @@ fn look(config: &Config) -> anyhow::Result<Vec<Row>> {
 }
 
 fn row(store: &Store, status: wire::InstanceStatus) -> Row {
-    let id = crate::spec::InstanceId::parse(&status.id).ok();
-    let spec = id.and_then(|id| store.home(&id).record().ok().flatten()).map(|record| record.spec);
+    let home = crate::spec::InstanceId::parse(&status.id).ok().map(|id| store.home(&id));
+    let pid = home.as_ref().and_then(|home| launch::look(home).ok()).map(|processes| processes.main.pid);
+    let spec = home.and_then(|home| home.record().ok().flatten()).map(|record| record.spec);
     let state = status.state().as_str_name().to_lowercase();
     Row {
         name: spec.as_ref().map(|spec| spec.name.clone()).unwrap_or_default(),
@@ -171,6 +175,7 @@ fn row(store: &Store, status: wire::InstanceStatus) -> Row {
         generation: status.generation,
         state,
         runtime: status.runtime,
+        pid,
         cores_milli_limit: status.cores_milli_limit,
         memory_bytes_limit: status.memory_bytes_limit,
         cpu_usec: status.cpu_usec,
@@ -200,6 +205,7 @@ mod tests {
             generation: 3,
             state: "running".into(),
             runtime: "namespaces".into(),
+            pid: Some(4711),
             cores_milli_limit: 1500,
             memory_bytes_limit: 0,
             cpu_usec: 12_340_000,

@@ -89,7 +89,8 @@ fn complete(path: &str, method: &str, operation: &mut Value) {
     if operation.get("requestBody").is_some() {
         statuses.extend(["400", "415"]);
     }
-    if path.contains('{') {
+    // What a path or a filter names may not be there.
+    if operation.get("parameters").is_some() {
         statuses.push("404");
     }
     if method != "get" {

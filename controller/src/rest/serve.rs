@@ -32,7 +32,7 @@ use crate::{engine::Engine, metrics::Metrics};
 pub struct ServeLimits {
     /// Connections at a time. Default 1024.
     pub connections: usize,
-    /// Connections of one address at a time; a /64 of IPv6 counts as one. Default 64.
+    /// Connections of one address at a time; a /64 of IPv6 counts as one. Default 256.
     pub per_address: usize,
     /// How long the TLS handshake may take, and then the header of each request. Default 10 s.
     pub header_time: Duration,
@@ -46,7 +46,7 @@ impl Default for ServeLimits {
     fn default() -> ServeLimits {
         ServeLimits {
             connections: 1024,
-            per_address: 64,
+            per_address: 256,
             header_time: Duration::from_secs(10),
             idle_time: Duration::from_secs(60),
             stop_time: Duration::from_secs(2),

@@ -107,7 +107,7 @@ impl Member {
     /// The first process of an instance.
     pub fn instance_pid(&self, cluster: &Cluster, id: &str) -> Result<u32> {
         let status = self.agent_status(cluster)?;
-        let rows = status["instances"].as_array().or_else(|| status.as_array()).cloned().unwrap_or_default();
+        let rows = status.as_array().cloned().unwrap_or_default();
         let pid = rows.iter().find(|row| row["id"] == id).and_then(|row| row["pid"].as_u64());
         let pid = pid.ok_or_else(|| anyhow!("no running instance {id} on {}: {status}", self.name))?;
         u32::try_from(pid).context("a process id is a u32")
@@ -123,7 +123,7 @@ impl Member {
     pub(super) fn end_instances(&self, cluster: &Cluster) {
         let rows = self.agent_status(cluster).ok();
         self.kill_agent();
-        let pids = rows.iter().flat_map(|status| status["instances"].as_array().into_iter().flatten());
+        let pids = rows.iter().flat_map(|status| status.as_array().into_iter().flatten());
         for pid in pids.filter_map(|row| row["pid"].as_u64()).filter_map(|pid| i32::try_from(pid).ok()) {
             let _ =
                 nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);

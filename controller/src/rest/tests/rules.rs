@@ -37,7 +37,7 @@ async fn every_role_on_every_operation() {
                 let status = response.status();
                 match (rank(role) >= rank(needed), role) {
                     (true, _) => {
-                        assert!(!matches!(status.as_u16(), 401 | 403 | 500..), "{id} as {role}: {status}")
+                        assert!(!matches!(status.as_u16(), 401 | 403 | 500..), "{id} as {role}: {status}");
                     }
                     (false, "none") => {
                         assert_eq!(status, StatusCode::UNAUTHORIZED, "{id}");
