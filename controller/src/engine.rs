@@ -150,14 +150,6 @@ impl Engine {
         self.shared.keys.contains_node(node)
     }
 
-    /// Lets the node's agent look whether it shall run something else.
-    pub fn wake_agent(&self, node: NodeId) {
-        let agents = self.shared.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(agent) = agents.get(&node) {
-            agent.send_modify(|count| *count += 1);
-        }
-    }
-
     /// Completes with the reason when the store has failed. The controller has to stop then: what is in memory is
     /// ahead of the disk, so nobody is shown it any more.
     pub async fn failed(&self) -> Arc<StoreError> {

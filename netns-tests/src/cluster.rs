@@ -180,7 +180,7 @@ impl Cluster {
     /// To be asked for again after a move.
     pub fn instance_ns(&self, name: &str) -> Result<Namespace> {
         let instance = self.skippy(&["instance", "show", name])?;
-        let (id, node) = (text(&instance, "id")?, text(&instance, "compute_node")?);
+        let (id, node) = (text(&instance, "id")?, self.node_of(&instance)?);
         let member =
             self.members().find(|m| m.name() == node).ok_or_else(|| anyhow!("{name} is on {node}"))?;
         let pid = member.instance_pid(self, &id)?;
@@ -189,6 +189,11 @@ impl Cluster {
         let ns = Namespace::existing(&alias);
         self.attached.lock().unwrap_or_else(PoisonError::into_inner).push(ns.clone());
         Ok(ns)
+    }
+
+    /// The name of the node that an instance lives on.
+    pub fn node_of(&self, instance: &Value) -> Result<String> {
+        text(&self.skippy(&["node", "show", &text(instance, "compute_node")?])?, "name")
     }
 
     /// Leaves everything running when dropped.

@@ -52,7 +52,7 @@ pub struct Row {
     pub detail: String,
 }
 
-/// Writes each change into the state directory, at most once a second.
+/// Writes each change into the state directory, at most ten times a second.
 pub(crate) async fn keep(root: PathBuf, mut statuses: watch::Receiver<Vec<wire::InstanceStatus>>) {
     let Ok(agent) = i32::try_from(std::process::id()).map_err(io::Error::other).and_then(ProcessRef::of)
     else {
@@ -68,7 +68,7 @@ pub(crate) async fn keep(root: PathBuf, mut statuses: watch::Receiver<Vec<wire::
         if statuses.changed().await.is_err() {
             return std::future::pending().await;
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

@@ -95,9 +95,7 @@ impl State<Message> for DesiredSender {
                 (epoch, registry.revision().0, registry.desired_instances(node))
             })
             .await;
-        let bridge = |vni| self.shared.observed.bridge(node, vni);
-        let instances: Vec<_> =
-            instances.into_iter().map(|instance| convert::spec(instance, bridge)).collect();
+        let instances: Vec<_> = instances.into_iter().map(convert::spec).collect();
         if self.last.as_ref() == Some(&instances) {
             return Vec::new();
         }

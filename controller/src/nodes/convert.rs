@@ -214,8 +214,9 @@ fn instance(from: proto::InstanceStatus) -> Result<InstanceStatus, Wrong> {
     })
 }
 
-/// `bridge` finds the bridge of a network on the node.
-pub(super) fn spec(from: DesiredInstance, bridge: impl Fn(Vni) -> String) -> proto::InstanceSpec {
+/// The bridge has the name that every switch gives it. It must not depend on what a switch has reported so far: another
+/// bridge is another spec, for which the agent would start the instance again.
+pub(super) fn spec(from: DesiredInstance) -> proto::InstanceSpec {
     let desired = match from.desired {
         DesiredState::Running => proto::instance_spec::Desired::Running,
         DesiredState::Stopped => proto::instance_spec::Desired::Stopped,
@@ -228,7 +229,7 @@ pub(super) fn spec(from: DesiredInstance, bridge: impl Fn(Vni) -> String) -> pro
         };
         proto::Nic {
             vni: nic.vni.0,
-            bridge: bridge(nic.vni),
+            bridge: format!("br-{}", nic.network),
             mac: nic.mac.0.to_vec(),
             addresses: nic.addresses.iter().map(|(ip, length)| format!("{ip}/{length}")).collect(),
             mtu: nic.mtu,

@@ -48,16 +48,6 @@ impl Observed {
         links
     }
 
-    /// The bridge of a network on a node; empty if it was not said.
-    pub(super) fn bridge(&self, node: NodeId, vni: Vni) -> String {
-        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
-        nodes
-            .get(&node)
-            .and_then(|reports| reports.networks.get(&vni))
-            .map(|n| n.bridge.clone())
-            .unwrap_or_default()
-    }
-
     pub(super) fn take_links(
         &self,
         node: NodeId,
@@ -90,13 +80,12 @@ impl Observed {
         Ok(())
     }
 
-    /// True if a bridge is another one than before: instances attach there.
     pub(super) fn take_networks(
         &self,
         node: NodeId,
         report: proto::NetworkReport,
         at: Timestamp,
-    ) -> Result<bool, Wrong> {
+    ) -> Result<(), Wrong> {
         if report.networks.len() > MAX_NETWORKS {
             return Err(format!("networks: {}, at most {MAX_NETWORKS} are kept", report.networks.len()));
         }
@@ -106,15 +95,11 @@ impl Observed {
             network.detail = convert::text(network.detail, MAX_SENTENCE);
             networks.insert(Vni(network.vni), network);
         }
-        Ok(self.change(node, |reports| {
-            let bridges = |networks: &BTreeMap<Vni, proto::NetworkStatus>| -> Vec<(Vni, String)> {
-                networks.iter().map(|(vni, network)| (*vni, network.bridge.clone())).collect()
-            };
-            let changed = bridges(&reports.networks) != bridges(&networks);
+        self.change(node, |reports| {
             reports.networks = networks;
             reports.networks_at = at;
-            changed
-        }))
+        });
+        Ok(())
     }
 
     pub(super) fn take_applied(&self, node: NodeId, applied: proto::Applied) {

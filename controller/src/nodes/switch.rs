@@ -177,11 +177,7 @@ impl Reader {
     }
 
     fn networks(&self, report: proto::NetworkReport) -> Result<(), convert::Wrong> {
-        if self.shared.observed.take_networks(self.node, report, now())? {
-            // Instances attach to the bridges that it names.
-            self.shared.engine.wake_agent(self.node);
-        }
-        Ok(())
+        self.shared.observed.take_networks(self.node, report, now())
     }
 
     async fn signal(&mut self, signal: proto::Signal) -> Result<(), Closing> {

@@ -90,7 +90,7 @@ impl Member {
     pub fn wait_online(&self, cluster: &Cluster) -> Result<()> {
         wait_ok(&format!("{} to be online", self.name), ONLINE_WITHIN, || {
             let node = cluster.skippy(&["node", "show", &self.name])?;
-            let online = node["online"] == true && node["agent_online"] == true;
+            let online = node["state"] == "online" && node["agent_online"] == true;
             if online { Ok(()) } else { Err(anyhow!("not online: {node}")) }
         })
     }
@@ -104,13 +104,15 @@ impl Member {
         serde_json::from_str(&said).with_context(|| format!("node-agent status printed no JSON: {said}"))
     }
 
-    /// The first process of an instance.
+    /// The first process of an instance, once it runs.
     pub fn instance_pid(&self, cluster: &Cluster, id: &str) -> Result<u32> {
-        let status = self.agent_status(cluster)?;
-        let rows = status.as_array().cloned().unwrap_or_default();
-        let pid = rows.iter().find(|row| row["id"] == id).and_then(|row| row["pid"].as_u64());
-        let pid = pid.ok_or_else(|| anyhow!("no running instance {id} on {}: {status}", self.name))?;
-        u32::try_from(pid).context("a process id is a u32")
+        wait_ok(&format!("{id} to run on {}", self.name), RUNS_WITHIN, || {
+            let status = self.agent_status(cluster)?;
+            let rows = status.as_array().cloned().unwrap_or_default();
+            let pid = rows.iter().find(|row| row["id"] == id).and_then(|row| row["pid"].as_u64());
+            let pid = pid.ok_or_else(|| anyhow!("no running instance {id} on {}: {status}", self.name))?;
+            u32::try_from(pid).context("a process id is a u32")
+        })
     }
 
     pub(super) fn leave_running(&self) {
@@ -167,4 +169,5 @@ fn agent_config(node: &Node) -> String {
 }
 
 const JOIN_LIMIT: Duration = Duration::from_secs(15);
+const RUNS_WITHIN: Duration = Duration::from_secs(3);
 const ONLINE_WITHIN: Duration = Duration::from_secs(15);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
-use netns_tests::cluster::{Cluster, text};
+use netns_tests::cluster::Cluster;
 use netns_tests::{Lab, Namespace, cmd, measure, require_root, wait_for, wait_ok};
 use serde_json::Value;
 use steps::Steps;
@@ -138,7 +138,7 @@ fn ping_both(cluster: &Cluster, from: &Namespace, to: &str) -> Result<String> {
         );
         medians.push(format!("{ip} {:.2} ms", ping.median().unwrap_or_default().as_secs_f64() * 1e3));
     }
-    Ok(format!("  {to} on {}: {}", text(&instance, "compute_node")?, medians.join(", ")))
+    Ok(format!("  {to} on {}: {}", cluster.node_of(&instance)?, medians.join(", ")))
 }
 
 fn throughput(cluster: &Cluster, from: &Namespace) -> Result<String> {
@@ -154,7 +154,8 @@ fn migrate(cluster: &Cluster, a1: &Namespace) -> Result<String> {
     let operation = cluster.skippy(&["migrate", "a2", "node-c"])?;
     let took = began.elapsed();
     let after = cluster.skippy(&["instance", "show", "a2"])?;
-    ensure!(text(&after, "compute_node")? == "node-c", "a2 is on {}: {operation}", after["compute_node"]);
+    let place = cluster.node_of(&after)?;
+    ensure!(place == "node-c", "a2 is on {place}: {operation}");
     ensure!(
         before["nics"] == after["nics"],
         "a2's addresses changed from {} to {}",
@@ -179,7 +180,7 @@ fn remove(cluster: &Cluster, a1: &Namespace) -> Result<String> {
     })?;
     let ip = v4(cluster, "b1")?;
     wait_ok("a1 to reach b1 at its new place", REACHED_WITHIN, || measure::ping_ok(a1, ip.parse()?))?;
-    let b1 = text(&cluster.skippy(&["instance", "show", "b1"])?, "compute_node")?;
+    let b1 = cluster.node_of(&cluster.skippy(&["instance", "show", "b1"])?)?;
     Ok(format!(
         "`skippy remove-compute-node node-b` moved b1 to {b1} in {:.1} s; {:.0} ms later no link to node-b was left\n{}",
         drained.as_secs_f64(),
