@@ -284,6 +284,17 @@ impl Engine {
                 all.push(failed(&rejected.id, rejected.generation, &rejected.detail));
             }
         }
+        // Of what is to go the controller waits for the word that it has gone.
+        let gone = |spec: &&Spec| {
+            let there = self.live.contains_key(&spec.id) || self.damaged.contains_key(&spec.id);
+            spec.desired == Desired::Absent && !there
+        };
+        all.extend(self.desired.values().filter(gone).map(|spec| wire::InstanceStatus {
+            id: spec.id.to_string(),
+            generation: spec.generation,
+            state: wire::instance_status::State::Absent.into(),
+            ..Default::default()
+        }));
         statuses.send_if_modified(|old| {
             let changed = *old != all;
             if changed {

@@ -61,7 +61,8 @@ pub(crate) async fn keep(root: PathBuf, mut statuses: watch::Receiver<Vec<wire::
     let Ok(store) = Store::open(&root) else { return std::future::pending().await };
     loop {
         let instances: Vec<wire::InstanceStatus> = statuses.borrow_and_update().clone();
-        let rows = instances.into_iter().map(|status| row(&store, status)).collect();
+        let there = instances.into_iter().filter(|status| status.state() != State::Absent);
+        let rows = there.map(|status| row(&store, status)).collect();
         if let Err(error) = write(&root, &StatusFile { agent, instances: rows }) {
             tracing::debug!("cannot write status.json: {error}");
         }
