@@ -46,7 +46,7 @@ pub enum SessionError {
     #[error("this node has not joined a controller yet: switchd join TOKEN")]
     NotJoined,
     /// It left, or was made to.
-    #[error("the controller removed this node ({0}); to come back: switchd join TOKEN")]
+    #[error("the controller removed this node ({0})")]
     Removed(String),
     /// `node.json` cannot be read.
     #[error(transparent)]
