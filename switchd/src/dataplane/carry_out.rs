@@ -33,9 +33,10 @@ pub(super) fn carry_out(
         Command::AddNetwork(config) => {
             let vni = config.switch.vni;
             networks.add(*config);
+            let now = core.now();
             if let Some(network) = networks.get_mut(vni) {
                 for (id, peer) in core.peers.iter() {
-                    network.switch.handle_link(id, peer.active.is_some() && peer.takes_part(vni));
+                    network.switch.handle_link(id, peer.active.is_some() && peer.takes_part(vni), now);
                 }
             }
         }
@@ -148,10 +149,11 @@ fn set_tap(network: &mut Network, tap: Option<Tap>, epoll: &Epoll) {
 
 /// Tells every switch whether the peer takes part and is reachable.
 fn update_links(core: &mut Core, networks: &mut Networks, peer: PeerId) {
+    let now = core.now();
     for network in networks.iter_mut() {
         let up =
             core.peers.get(peer).is_some_and(|peer| peer.active.is_some() && peer.takes_part(network.vni));
-        network.switch.handle_link(peer, up);
+        network.switch.handle_link(peer, up, now);
         network.drain(core);
     }
 }
