@@ -122,7 +122,8 @@ fn insist(cluster: &Cluster, args: &[&str]) -> Result<()> {
     let full = [&["--json", "--idempotency-key", &key], args].concat();
     let done = wait_ok("an answer of the controller", RECOVERED_WITHIN, || {
         let done = cluster.skippy_finish(&full)?;
-        ensure!(done.status.code() != Some(UNREACHABLE), "{}", done.stderr);
+        let again = matches!(done.status.code(), Some(REFUSED | UNREACHABLE));
+        ensure!(!again, "{}", done.stderr);
         Ok(done)
     })?;
     ensure!(done.status.success(), "skippy {args:?}: {}{}", done.stderr, done.stdout);
@@ -223,7 +224,9 @@ impl<'a> Crash<'a> {
     }
 }
 
-/// The exit code of skippy that says that the controller cannot be reached.
+/// skippy's exit code where the controller refuses, as it does a placement on a node that is not back yet.
+const REFUSED: i32 = 3;
+/// Where it cannot be reached.
 const UNREACHABLE: i32 = 5;
 const STATION: &str = "10.0.0.200/24";
 const RECOVERED_WITHIN: Duration = Duration::from_secs(15);
