@@ -51,15 +51,15 @@ fn all_rounds(crash: &mut Crash<'_>) -> Result<()> {
 
 fn one_life(crash: &mut Crash<'_>, name: &str) -> Result<()> {
     let allocate = ["allocate", "tiny", "--node", "node-a", "--name", name, "--", "sleep", "infinity"];
-    crash.round("allocate", |cluster| cluster.skippy(&allocate).map(drop))?;
-    crash.round("stop", |cluster| cluster.skippy(&["instance", "stop", name]).map(drop))?;
-    crash.round("start", |cluster| cluster.skippy(&["instance", "start", name]).map(drop))?;
+    crash.round("allocate", |cluster| insist(cluster, &allocate))?;
+    crash.round("stop", |cluster| insist(cluster, &["instance", "stop", name]))?;
+    crash.round("start", |cluster| insist(cluster, &["instance", "start", name]))?;
     for to in ["node-b", "node-a"] {
-        crash.round("migrate", |cluster| cluster.skippy(&["migrate", name, to]).map(drop))?;
+        crash.round("migrate", |cluster| insist(cluster, &["migrate", name, to]))?;
         let place = text(&crash.cluster.skippy(&["instance", "show", name])?, "compute_node_name")?;
         ensure!(place == to, "{name} is on {place} and not on {to}");
     }
-    crash.round("delete", |cluster| cluster.skippy(&["instance", "delete", name]).map(drop))?;
+    crash.round("delete", |cluster| insist(cluster, &["instance", "delete", name]))?;
     let left = crash.cluster.list(&["instance", "list"])?;
     ensure!(left.is_empty(), "instances are left: {left:?}");
     Ok(())
@@ -68,11 +68,11 @@ fn one_life(crash: &mut Crash<'_>, name: &str) -> Result<()> {
 /// A machine of the exec provider, with an instance that has to be moved away before it can go.
 fn one_machine(crash: &mut Crash<'_>, name: &str) -> Result<()> {
     let add = ["add-compute-node", "--provider", "netns", "--name", name];
-    crash.round("add_compute_node", |cluster| cluster.skippy(&add).map(drop))?;
+    crash.round("add_compute_node", |cluster| insist(cluster, &add))?;
     let guest = format!("{name}-guest");
     let allocate = ["allocate", "tiny", "--node", name, "--name", &guest, "--", "sleep", "infinity"];
     crash.cluster.skippy(&allocate)?;
-    crash.round("remove_compute_node", |cluster| cluster.skippy(&["remove-compute-node", name]).map(drop))?;
+    crash.round("remove_compute_node", |cluster| insist(cluster, &["remove-compute-node", name]))?;
     let place = text(&crash.cluster.skippy(&["instance", "show", &guest])?, "compute_node_name")?;
     ensure!(place != name, "{guest} is still on the machine that was removed");
     crash.cluster.skippy(&["instance", "delete", &guest]).map(drop)
@@ -109,11 +109,25 @@ fn claim(crash: &mut Crash<'_>, station: &Station, i: usize) -> Result<()> {
 }
 
 fn network(crash: &mut Crash<'_>, name: &str) -> Result<()> {
-    crash.round("add network", |cluster| cluster.skippy(&["network", "add", name]).map(drop))?;
+    crash.round("add network", |cluster| insist(cluster, &["network", "add", name]))?;
     let all = crash.cluster.list(&["network", "list"])?;
     let count = all.iter().filter(|network| network["name"] == name).count();
     ensure!(count == 1, "there are {count} networks {name}");
     crash.cluster.skippy_text(&["network", "remove", name]).map(drop)
+}
+
+/// `skippy <args>` until it has an answer, as a script would: with one idempotency key, so that it is done once.
+fn insist(cluster: &Cluster, args: &[&str]) -> Result<()> {
+    let key = args.join("-");
+    let full = [&["--json", "--idempotency-key", &key], args].concat();
+    let done = wait_ok("an answer of the controller", RECOVERED_WITHIN, || {
+        let done = cluster.skippy_finish(&full)?;
+        let again = matches!(done.status.code(), Some(REFUSED | UNREACHABLE));
+        ensure!(!again, "{}", done.stderr);
+        Ok(done)
+    })?;
+    ensure!(done.status.success(), "skippy {args:?}: {}{}", done.stderr, done.stdout);
+    Ok(())
 }
 
 struct Crash<'a> {
@@ -210,5 +224,9 @@ impl<'a> Crash<'a> {
     }
 }
 
+/// skippy's exit code where the controller refuses, as it does a placement on a node that is not back yet.
+const REFUSED: i32 = 3;
+/// Where it cannot be reached.
+const UNREACHABLE: i32 = 5;
 const STATION: &str = "10.0.0.200/24";
 const RECOVERED_WITHIN: Duration = Duration::from_secs(15);

@@ -128,6 +128,11 @@ impl Member {
         status.iter().for_each(kill_instances);
     }
 
+    /// Where its switchd keeps what the controller said.
+    pub fn switch_state_dir(&self, cluster: &Cluster) -> Result<PathBuf> {
+        Ok(state_dir(self.node(cluster)?))
+    }
+
     /// Makes it a node that never joined: daemons ended, key and state gone. Its instances must be gone already.
     pub fn forget(&self, cluster: &Cluster) -> Result<()> {
         self.kill_agent();
