@@ -26,6 +26,7 @@ mod refusal;
 mod registry;
 mod reports;
 mod sessions;
+mod strays;
 mod types;
 mod views;
 
@@ -47,6 +48,6 @@ pub use records::{
     Role, Stage, Subject, Subnet, Token,
 };
 pub use refusal::{Refusal, RefusalKind};
-pub use registry::{Registry, RestoreError};
+pub use registry::{Registry, RestoreError, Settings};
 pub use sessions::{AgentSession, Condition, NodeRuntime, SwitchSession};
 pub use views::{DesiredInstance, DesiredNic, Peer, TransferEnds};

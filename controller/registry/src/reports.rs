@@ -22,6 +22,7 @@ impl Registry {
         if full {
             self.find_lost(node, statuses);
         }
+        self.take_strays(node, full, statuses);
     }
 
     fn take_status(&mut self, node: NodeId, status: &InstanceStatus) {
@@ -230,7 +231,8 @@ fn phase_word(phase: Phase) -> &'static str {
     }
 }
 
-fn short(text: &str) -> String {
+/// As much of an agent's or a provider's words as is kept.
+pub(crate) fn short(text: &str) -> String {
     let mut text = text.to_owned();
     if text.len() > DETAIL_MAX {
         let end = (0..=DETAIL_MAX).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);

@@ -66,6 +66,7 @@ impl<M: Outgoing> Session<M> {
                         return;
                     }
                 }
+                state.sent();
                 due = false;
             }
             let message = tokio::select! {
@@ -98,6 +99,9 @@ impl<M: Outgoing> Session<M> {
 pub(super) trait State<M>: Send {
     /// The messages that bring the node from what was made last to now; none if nothing is new.
     fn next(&mut self) -> impl Future<Output = Vec<M>> + Send;
+
+    /// What was made last is on its way.
+    fn sent(&mut self) {}
 }
 
 /// Takes a node's messages.

@@ -36,7 +36,7 @@ pub(super) async fn run(
     };
     session.welcome(&shared, node).await;
     let mut reader = Reader::new(shared.clone(), node, caller, &session);
-    let mut sender = StateSender { shared: shared.clone(), node, known };
+    let mut sender = StateSender { shared: shared.clone(), node, known, oldest: None };
     let mut changed = shared.engine.published();
     let end = tokio::select! {
         () = session.pump(&mut changed, &mut sender) => None,
@@ -92,11 +92,14 @@ struct StateSender {
     shared: Arc<Shared>,
     node: NodeId,
     known: Option<Revision>,
+    /// When the oldest change in what was made last was on the disk.
+    oldest: Option<Instant>,
 }
 
 impl State<Message> for StateSender {
     async fn next(&mut self) -> Vec<Message> {
         let (node, known) = (self.node, self.known);
+        let oldest = known.and_then(|known| self.shared.engine.committed_after(known));
         // Copied under the lock, turned into messages after it.
         let (epoch, news) = self
             .shared
@@ -120,10 +123,19 @@ impl State<Message> for StateSender {
         };
         match &news {
             Ok(_) if parts.is_empty() => {}
-            Ok(_) => counters.deltas.add(1),
+            Ok(_) => {
+                counters.deltas.add(1);
+                self.oldest = oldest;
+            }
             Err(_) => counters.snapshots.add(1),
         }
         parts.into_iter().map(|part| Message { message: Some(Out::Update(part)) }).collect()
+    }
+
+    fn sent(&mut self) {
+        if let Some(oldest) = self.oldest.take() {
+            self.shared.counters.push_latency.0.observe(oldest.elapsed().as_secs_f64());
+        }
     }
 }
 
@@ -216,7 +228,9 @@ impl Reader {
         let input = SwitchInput::Bindings { session: self.session, full: report.full, claims, withdrawals };
         match self.shared.engine.execute(Input::Switch(self.node, input)).await {
             Ok(Outcome::Claims(refusals)) if !refusals.is_empty() => {
-                counters.claims_refused.add(refusals.len() as u64);
+                refusals
+                    .iter()
+                    .for_each(|refusal| counters.claims_refused.count(convert::reason_word(refusal.reason)));
                 let refusals = refusals.iter().map(convert::refusal).collect();
                 self.reply(Out::Bindings(proto::BindingAnswer { refusals })).await;
                 Ok(())

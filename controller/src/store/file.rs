@@ -129,6 +129,10 @@ impl FileStore {
 }
 
 impl Store for FileStore {
+    fn bytes(&self) -> Option<u64> {
+        std::fs::metadata(&self.path).ok().map(|file| file.len())
+    }
+
     fn get(&self, key: &str) -> Result<Option<Record>, StoreError> {
         let read = || -> Result<Option<Record>, redb::Error> {
             let table = self.database.begin_read()?.open_table(RECORDS)?;
