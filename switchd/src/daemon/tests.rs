@@ -166,8 +166,10 @@ fn a_hundred_thousand_bindings_do_not_hold_up_the_worker() {
         assert!(applied.borrow().problems.is_empty());
         // Held up, it would answer once, after all of them. How long it takes is printed: machines differ.
         assert!(pings >= 20, "{pings} pings were answered meanwhile");
+        // Beside them the bridge's own kernel may have spoken.
         let rows = node.steering.view.bindings().await;
-        assert_eq!(rows.len(), BINDINGS as usize);
+        let bound = rows.iter().filter(|row| row.binding.generation == 1).count();
+        assert_eq!(bound, BINDINGS as usize);
 
         let since = Instant::now();
         node.step(vec![bind(5, 2)]).await;

@@ -137,7 +137,8 @@ impl Asks {
                 return None;
             }
         }
-        let ask = self.table.entry(key).or_insert(Ask { asked: None, used: now, wanted: None, askers: Vec::new() });
+        let ask =
+            self.table.entry(key).or_insert(Ask { asked: None, used: now, wanted: None, askers: Vec::new() });
         ask.used = now;
         Some(ask)
     }
