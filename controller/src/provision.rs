@@ -147,10 +147,25 @@ impl Job {
             join_token: Some(self.joining.token(secret, TOKEN_TTL)),
             id: None,
         };
-        let on_progress = |step: crate::provider::Progress| {
-            tracing::info!(%node, provider, percent = step.percent, "{}", step.detail);
+        // The registry gets the newest that there is whenever it has taken the one before.
+        let (latest, mut reports) = watch::channel(None);
+        let run = async move {
+            let on_progress = |step: crate::provider::Progress| {
+                tracing::info!(%node, provider, percent = step.percent, "{}", step.detail);
+                latest.send_replace(Some(step));
+            };
+            exec.run(&request, on_progress, cancel).await
         };
-        let done = exec.run(&request, on_progress, cancel).await.map_err(|error| error.to_string())?;
+        let report = async {
+            while reports.changed().await.is_ok() {
+                let Some(step) = reports.borrow_and_update().clone() else { continue };
+                let result = ProviderResult::Progress { percent: step.percent, detail: step.detail };
+                // Refused if the node was given up meanwhile: cancelled then.
+                let _ = self.engine.execute(Input::ProviderResult { node, result }).await;
+            }
+        };
+        let (done, ()) = tokio::join!(run, report);
+        let done = done.map_err(|error| error.to_string())?;
         tracing::info!(%node, provider, id = done.id, "the node was made: {}", done.detail);
         Ok(done.id)
     }

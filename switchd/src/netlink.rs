@@ -116,6 +116,11 @@ impl Netlink {
         step(&format!("create the bridge {name}"), self.handle.link().add(message).execute()).await?;
         let vanished = || NetlinkError::Vanished { name: name.to_owned() };
         let link = self.link_by_name(name).await?.ok_or_else(vanished)?;
+        // The host is no station of the network unless someone gives the bridge an address: its stack neither speaks
+        // there nor answers. A kernel without IPv6 refuses, and is as wanted.
+        if let Err(error) = self.no_ipv6_autoconf(link.index).await {
+            tracing::debug!(%error, "the bridge {name} may have an IPv6 address of its own");
+        }
         // A MAC that someone set is pinned: the bridge no longer takes its ports' (br_stp_recalculate_bridge_id).
         // The kernel's random choice serves; only saying it again is missing. The alias is not taken on creation.
         let mac = link.mac.unwrap_or_default().0.to_vec();

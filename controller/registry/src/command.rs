@@ -435,9 +435,16 @@ pub enum InstanceState {
     Absent,
 }
 
-/// What came of a provider's work.
+/// What came of a provider's work, or how far it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProviderResult {
+    /// It is at work on the node.
+    Progress {
+        /// How far with the machine, from 0 to 100.
+        percent: u8,
+        /// A sentence, or empty.
+        detail: String,
+    },
     /// The node was made.
     Created {
         /// What the provider calls it, to destroy it by.

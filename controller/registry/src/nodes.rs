@@ -96,6 +96,12 @@ impl Registry {
         let mut node = self.find_node(&id.to_string())?.clone();
         let operation = node.operation;
         match (result, &node.provision) {
+            (ProviderResult::Progress { percent, detail }, Provision::Creating) => {
+                // Enrolment and connection are the other half.
+                if let Some(operation) = operation.filter(|_| node.state == NodeState::Invited) {
+                    self.progress(operation, "create", percent.min(100) / 2, &shown(&detail));
+                }
+            }
             (ProviderResult::Created { reference }, Provision::Creating) => {
                 node.provision = Provision::Created { reference };
                 self.put_node(node);

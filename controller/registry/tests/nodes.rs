@@ -59,6 +59,21 @@ fn a_provided_node_is_there_once_made_enrolled_and_connected_in_any_order() {
 }
 
 #[test]
+fn a_provider_says_how_far_it_is() {
+    let (mut world, _) = World::with_nodes(0);
+    let (node, operation, _) = add_by_provider(&mut world);
+    let progress = |percent| Input::ProviderResult {
+        node,
+        result: ProviderResult::Progress { percent, detail: "booting".into() },
+    };
+    world.input(progress(40)).unwrap();
+    let shown = &world.registry.operations()[&operation];
+    assert_eq!((shown.step.as_str(), shown.percent, shown.detail.as_str()), ("create", 20, "booting"));
+    world.input(created(node)).unwrap();
+    world.input(progress(90)).unwrap_err();
+}
+
+#[test]
 fn a_provided_node_that_does_not_come_is_destroyed() {
     let failed =
         |node| Input::ProviderResult { node, result: ProviderResult::CreateFailed { error: "no".into() } };
