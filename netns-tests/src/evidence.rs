@@ -29,7 +29,9 @@ pub(crate) fn keep(lab: &Lab) {
 pub(crate) fn keep_cluster(cluster: &Cluster) {
     let Some(dir) = made(cluster.lab().spec()) else { return };
     let mut text = String::new();
-    for command in ["status", "node list -w", "instance list -w", "binding list -w", "link list -w", "network list -w"] {
+    for command in
+        ["status", "node list -w", "instance list -w", "binding list -w", "link list -w", "network list -w"]
+    {
         section(&mut text, command, cluster.skippy_text(&command.split(' ').collect::<Vec<_>>()));
     }
     for command in ["operation", "event"] {

@@ -132,7 +132,7 @@ fn clear(cluster: &Cluster) -> Result<()> {
     for name in ["a1", "b1"] {
         cluster.skippy(&["instance", "delete", name])?;
     }
-    let left = cluster.list(&["binding", "list"])?;
+    let left = cluster.list(&["binding", "list", "--source", "controller"])?;
     expect(left.is_empty(), || format!("bindings are left: {left:?}"))?;
     cluster.skippy_text(&["type", "remove", "small"])?;
     cluster.skippy_text(&["network", "remove", "blue"])?;
@@ -160,7 +160,8 @@ fn by_rest_alone() -> Result<()> {
             format!("CA={}", certificate.display()),
             "PROVIDER=netns".to_owned(),
         ];
-        let command: Vec<&str> = ["env"].into_iter().chain(settings.iter().map(String::as_str)).chain([script]).collect();
+        let command: Vec<&str> =
+            ["env"].into_iter().chain(settings.iter().map(String::as_str)).chain([script]).collect();
         let done = controller.ns().finish(&command, Duration::from_secs(60))?;
         expect(done.status.success(), || format!("{}:\n{}{}", done.status, done.stdout, done.stderr))?;
         expect(done.stdout.contains("everything is gone"), || done.stdout.clone())?;
@@ -204,7 +205,8 @@ fn a_machine_that_does_not_come() -> Result<()> {
         let failed = cluster.list(&["operation", "list", "--state", "failed"])?;
         expect(failed.len() == 1 && failed[0]["kind"] == "add_compute_node", || format!("{failed:?}"))?;
 
-        let added = cluster.skippy(&["add-compute-node", "--provider", "slow", "--name", "y", "--no-wait"])?;
+        let added =
+            cluster.skippy(&["add-compute-node", "--provider", "slow", "--name", "y", "--no-wait"])?;
         let id = text(&added["operation"], "id").or_else(|_| text(&added, "id"))?;
         wait_ok("the provider's progress", SOON, || {
             let operation = cluster.skippy(&["operation", "show", &id])?;
@@ -235,7 +237,10 @@ fn provider(cluster: &Cluster, name: &str, create: &str) -> Result<()> {
     std::fs::write(&path, script)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
     let config = cluster.controller()?.config_path();
-    let more = format!("\n[[provider]]\nname = {name:?}\nkind = \"exec\"\ncommand = [{:?}]\n", path.display().to_string());
+    let more = format!(
+        "\n[[provider]]\nname = {name:?}\nkind = \"exec\"\ncommand = [{:?}]\n",
+        path.display().to_string()
+    );
     let text = std::fs::read_to_string(&config).context("reading the controller's configuration")?;
     std::fs::write(&config, text + &more).context("adding a provider")
 }

@@ -17,7 +17,16 @@ fn a_type_limits_cores_and_memory() -> Result<()> {
         cluster.skippy(&["network", "add", "blue", "--subnet-v4", "10.0.0.0/24"])?;
         cluster.skippy(&["add-type", "small", "--cores", "0.2", "--memory", "64MiB"])?;
         cluster.join_all()?;
-        cluster.skippy(&["allocate", "small", "--name", "burner", "--", "sh", "-c", "while :; do :; done"])?;
+        cluster.skippy(&[
+            "allocate",
+            "small",
+            "--name",
+            "burner",
+            "--",
+            "sh",
+            "-c",
+            "while :; do :; done",
+        ])?;
         wait_ok("the limits to be shown", SOON, || {
             let usage = cluster.skippy(&["instance", "show", "burner"])?["usage"].clone();
             let right = usage["cores_limit"] == CORES && usage["memory_bytes_limit"] == MEMORY;

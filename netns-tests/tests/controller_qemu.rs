@@ -13,7 +13,8 @@ const IMAGE: &str = "guest";
 
 #[test]
 fn a_guest_answers_and_moves_with_its_disk() -> Result<()> {
-    let missing: Vec<_> = ["qemu-system-x86_64", "qemu-img", "qemu-io"].into_iter().filter(|p| !measure::have(p)).collect();
+    let missing: Vec<_> =
+        ["qemu-system-x86_64", "qemu-img", "qemu-io"].into_iter().filter(|p| !measure::have(p)).collect();
     if !missing.is_empty() {
         println!("qemu: SKIPPED, this machine has no {}: run `make deps`", missing.join(" and no "));
         return Ok(());
@@ -33,7 +34,8 @@ fn a_guest_answers_and_moves_with_its_disk() -> Result<()> {
         }
         cluster.ready()?;
         cluster.skippy(&[
-            "add-type", "vm", "--cores", "1", "--memory", "128MiB", "--disk", "1GiB", "--driver", "qemu", "--image", IMAGE,
+            "add-type", "vm", "--cores", "1", "--memory", "128MiB", "--disk", "1GiB", "--driver", "qemu",
+            "--image", IMAGE,
         ])?;
         cluster.allocate("b1", "node-b")?;
         let b1 = cluster.instance_ns("b1")?;
@@ -61,7 +63,10 @@ fn a_guest_answers_and_moves_with_its_disk() -> Result<()> {
         let began = Instant::now();
         cluster.skippy(&["migrate", "v", "node-a"])?;
         wait_ok("the guest to answer at home again", BOOT, || measure::ping_ok(&b1, ip))?;
-        println!("qemu: the running guest was moved and answered after {:.1} s", began.elapsed().as_secs_f64());
+        println!(
+            "qemu: the running guest was moved and answered after {:.1} s",
+            began.elapsed().as_secs_f64()
+        );
         marker(cluster, "node-a", "read")?;
         cluster.skippy(&["instance", "delete", "v"])?;
         Ok(())

@@ -88,7 +88,8 @@ impl Member {
         let (agent, config) =
             (bin("node-agent")?.display().to_string(), agent_config_path(node).display().to_string());
         let log = self.agent_log(cluster)?;
-        *self.slot() = Some(Daemon::start_with_host_mounts(node.ns(), &[&agent, "run", "--config", &config], &log)?);
+        *self.slot() =
+            Some(Daemon::start_with_host_mounts(node.ns(), &[&agent, "run", "--config", &config], &log)?);
         Ok(())
     }
 
