@@ -10,9 +10,9 @@ use controller_api::node::node_service_client::NodeServiceClient;
 use controller_api::node::{DownloadVolumeRequest, VolumeChunk};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
+use tonic::{Code, Request};
 
 use crate::driver::Volume;
 use crate::failure::{Failure, chain};
