@@ -229,7 +229,9 @@ fn removed(node: NodeId) -> Closing {
 }
 
 fn removed_text(node: NodeId) -> String {
-    format!("{node} was removed: to come back, it joins again with a new token")
+    format!(
+        "{node} was removed: to come back, it forgets its key (switchd leave --key) and joins again with a new token"
+    )
 }
 
 fn replaced_text(node: NodeId) -> String {

@@ -1,7 +1,9 @@
 //! A lab whose nodes are joined by a controller: the controller in a namespace of its own, nodes that enrol by token,
 //! instances that the node agents run.
 
+mod audit;
 mod member;
+mod station;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,6 +14,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
 pub use member::Member;
+pub use station::Station;
 
 use crate::cmd;
 use crate::daemon::{Daemon, bin};
@@ -222,6 +225,7 @@ impl Drop for Cluster {
         for member in self.members.values() {
             member.end_instances(self);
         }
+        self.machines_agent_status().iter().for_each(member::kill_instances);
         // The provider's machines are not the lab's.
         let _ = Lab::remove_namespaces(&format!("{}{PROVIDED}", self.prefix));
     }

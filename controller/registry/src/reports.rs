@@ -118,10 +118,6 @@ impl Registry {
                 self.put_instance(instance);
                 self.roll_back(id, OperationState::Failed, &format!("{from} lost its copy"));
             }
-            (Stage::Transfer, InstanceState::Stopped) if status.uploaded && migration.from_has_copy => {
-                migration.uploaded = true;
-                self.put_instance(instance);
-            }
             (Stage::Transfer, InstanceState::Stopped) => self.transfer_progress(&instance, status),
             (Stage::Start, InstanceState::Absent) => {
                 migration.from_has_copy = false;
@@ -192,6 +188,20 @@ impl Registry {
                 instance.phase = Phase::Lost;
             }
             self.put_instance(instance);
+        }
+    }
+
+    /// After a report of an agent that has just come: volumes that did not arrive are sent again.
+    pub(crate) fn renew_transfers(&mut self, node: NodeId) {
+        let known = self.index.instances_at.get(&node).into_iter().flatten();
+        let awaited = |i: &&Instance| {
+            let migration = i.migration.as_ref();
+            migration.is_some_and(|m| m.to == node && m.stage == Stage::Transfer && !m.downloaded)
+        };
+        let awaited: Vec<Instance> =
+            known.filter_map(|id| self.instances.get(id)).filter(awaited).cloned().collect();
+        for instance in awaited {
+            self.transfer_again(instance);
         }
     }
 

@@ -159,6 +159,7 @@ impl Registry {
                 self.changes.agents.insert(node);
                 self.take_report(node, true, &instances);
                 self.take_absences(node, &instances);
+                self.renew_transfers(node);
                 Ok(Outcome::Node(node))
             }
             AgentInput::Gone { session } => {

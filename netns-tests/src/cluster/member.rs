@@ -123,13 +123,35 @@ impl Member {
 
     /// Ends the agent, then every process in the cgroups and namespaces of its instances.
     pub(super) fn end_instances(&self, cluster: &Cluster) {
-        let rows = self.agent_status(cluster).ok();
+        let status = self.agent_status(cluster).ok();
         self.kill_agent();
-        let pids = rows.iter().flat_map(|status| status.as_array().into_iter().flatten());
-        for pid in pids.filter_map(|row| row["pid"].as_u64()).filter_map(|pid| i32::try_from(pid).ok()) {
-            let _ =
-                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        status.iter().for_each(kill_instances);
+    }
+
+    /// Where its switchd keeps what the controller said.
+    pub fn switch_state_dir(&self, cluster: &Cluster) -> Result<PathBuf> {
+        Ok(state_dir(self.node(cluster)?))
+    }
+
+    /// Makes it a node that never joined: daemons ended, key and state gone. Its instances must be gone already.
+    pub fn forget(&self, cluster: &Cluster) -> Result<()> {
+        self.kill_agent();
+        let node = self.node(cluster)?;
+        node.kill9();
+        let _ = std::fs::remove_file(node.dir().join(KEY_FILE));
+        for dir in [state_dir(node), agent_state_dir(node)] {
+            let _ = std::fs::remove_dir_all(dir);
         }
+        Ok(())
+    }
+
+    /// A machine's power cut: SIGKILL to switchd, the agent and every instance.
+    pub fn cut_power(&self, cluster: &Cluster) -> Result<()> {
+        let status = self.agent_status(cluster)?;
+        self.kill_agent();
+        self.node(cluster)?.kill9();
+        kill_instances(&status);
+        Ok(())
     }
 
     fn write_config(&self, node: &Node) -> Result<()> {
@@ -149,8 +171,20 @@ impl Member {
     }
 }
 
+/// SIGKILL to the first process of each instance; the others of its namespace go with it.
+pub(super) fn kill_instances(status: &Value) {
+    let pids = status.as_array().into_iter().flatten().filter_map(|row| row["pid"].as_u64());
+    for pid in pids.filter_map(|pid| i32::try_from(pid).ok()) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
 fn state_dir(node: &Node) -> PathBuf {
     node.dir().join("switchd-state")
+}
+
+fn agent_state_dir(node: &Node) -> PathBuf {
+    node.dir().join("agent-state")
 }
 
 fn agent_config_path(node: &Node) -> PathBuf {
@@ -161,7 +195,7 @@ fn agent_config(node: &Node) -> String {
     let path = |p: &Path| format!("{:?}", p.display().to_string());
     format!(
         "state_dir = {}\nimage_dir = {}\nnode_state_dir = {}\nprivate_key = {}\n",
-        path(&node.dir().join("agent-state")),
+        path(&agent_state_dir(node)),
         path(&node.dir().join("images")),
         path(&state_dir(node)),
         path(&node.dir().join(KEY_FILE)),
