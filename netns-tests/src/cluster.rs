@@ -124,7 +124,8 @@ impl Cluster {
         let node = self.controller()?;
         let (bin, config) =
             (bin("controller")?.display().to_string(), node.config_path().display().to_string());
-        let daemon = Daemon::start(node.ns(), &[&bin, "run", "--config", &config], &node.log_path())?;
+        let daemon =
+            Daemon::start_with_host_mounts(node.ns(), &[&bin, "run", "--config", &config], &node.log_path())?;
         *self.slot() = Some(daemon);
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What crosses the overlay once the controller knows who lives where, and how it comes to know.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use netns_tests::cluster::{Cluster, cluster_test};
@@ -34,7 +34,7 @@ fn no_arp_and_no_nd_crosses() -> Result<()> {
             learned(cluster, mac, node)?;
         }
         let ips = |text: [&str; 2]| text.map(|ip| ip.parse::<IpAddr>().map_err(anyhow::Error::from));
-        let (taps, before) = (taps(cluster)?, crossed(cluster)?);
+        let (taps, before) = (taps(cluster)?, settled(cluster)?);
         let mut pairs: Vec<(&Namespace, IpAddr)> = Vec::new();
         for (ns, instance) in [(&a1, "b1"), (&b1, "a1"), (&h1, "a1"), (&h1, "b1"), (&h2, "a1")] {
             pairs.extend(cluster.ips(instance)?.into_iter().map(|ip| (ns, ip)));
@@ -97,6 +97,19 @@ fn crossed(cluster: &Cluster) -> Result<Vec<(String, u64)>> {
         }
     }
     Ok(counts)
+}
+
+/// The same once what the stations announced when they were learned is counted: counters are a moment late.
+fn settled(cluster: &Cluster) -> Result<Vec<(String, u64)>> {
+    let mut last = (Vec::new(), Instant::now());
+    wait_for("the announcements to end", SOON, || {
+        let now = crossed(cluster).unwrap_or_default();
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        !last.0.is_empty() && last.1.elapsed() > Duration::from_secs(1)
+    })?;
+    Ok(last.0)
 }
 
 fn taps(cluster: &Cluster) -> Result<Vec<(String, Sniffer)>> {

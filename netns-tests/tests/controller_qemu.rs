@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use netns_tests::cluster::{Cluster, cluster_test, text};
-use netns_tests::{cmd, expect, measure, wait_ok};
+use netns_tests::{cmd, expect, measure, wait_for, wait_ok};
 
 /// A guest's boot without KVM, on a busy machine.
 const BOOT: Duration = Duration::from_secs(25);
+const SOON: Duration = Duration::from_secs(5);
 const IMAGE: &str = "guest";
 
 #[test]
@@ -55,7 +56,7 @@ fn a_guest_answers_and_moves_with_its_disk() -> Result<()> {
         println!("qemu: the stopped guest moved in {:.1} s", began.elapsed().as_secs_f64());
         marker(cluster, "node-b", "read")?;
         let left = disk(cluster, "node-a")?;
-        expect(!left.exists(), || format!("{} is left", left.display()))?;
+        wait_for("the disk at the first place to be removed", SOON, || !left.exists())?;
         cluster.skippy(&["instance", "start", "v"])?;
         wait_ok("the guest to answer at its new place", BOOT, || measure::ping_ok(&b1, ip))?;
 
