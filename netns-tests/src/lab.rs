@@ -4,9 +4,8 @@ mod instance;
 mod node;
 mod spec;
 
-use std::cell::Cell;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use anyhow::{Context, Result, anyhow};
 
@@ -16,7 +15,7 @@ pub(crate) use node::{KEY_FILE, PORT, SOCKET_FILE};
 pub use spec::{BridgeSpec, InstanceSpec, LabSpec, NodeSpec, UnderlaySpec};
 
 use crate::ns::Namespace;
-use crate::{SwitchdConfig, cmd, evidence};
+use crate::{SwitchdConfig, cgroups, cmd, evidence};
 
 /// A running lab. Dropping it ends its daemons and removes its namespaces and files.
 #[derive(Debug)]
@@ -27,8 +26,8 @@ pub struct Lab {
     underlays: Vec<Namespace>,
     nodes: Vec<Node>,
     instances: Vec<Instance>,
-    keep: Cell<bool>,
-    failed: Cell<bool>,
+    keep: AtomicBool,
+    failed: AtomicBool,
 }
 
 /// Builds `spec`, runs `body` in it, and keeps evidence under `target/netns-failures/<name>/` if it fails.
@@ -36,9 +35,9 @@ pub fn lab_test(spec: LabSpec, body: impl FnOnce(&Lab) -> Result<()>) -> Result<
     require_root()?;
     sweep();
     let lab = Lab::build(spec)?;
-    lab.failed.set(true);
+    lab.failed.store(true, Ordering::Relaxed);
     body(&lab)?;
-    lab.failed.set(false);
+    lab.failed.store(false, Ordering::Relaxed);
     Ok(())
 }
 
@@ -51,19 +50,20 @@ pub fn require_root() -> Result<()> {
     }
 }
 
-/// Removes what labs of processes that no longer live have left.
+/// Removes what labs of processes that no longer live have left: namespaces with what runs in them, instances, files.
 pub fn sweep() {
+    let orphaned = |name: &str| owner(name).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+    // Agents first, which would start their instances again.
     let Ok(list) = cmd::run(&["ip", "netns", "list"]) else { return };
     for name in list.lines().filter_map(|line| line.split_whitespace().next()) {
-        if owner(name).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+        if orphaned(name) {
             Namespace::existing(name).delete();
         }
     }
+    cgroups::remove(orphaned);
     let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else { return };
     for entry in entries.flatten() {
-        if owner(&entry.file_name().to_string_lossy())
-            .is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
-        {
+        if orphaned(&entry.file_name().to_string_lossy()) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
@@ -89,6 +89,7 @@ impl Lab {
     /// process's own. Removes what an earlier lab of that prefix left.
     pub fn build_as(spec: LabSpec, prefix: &str) -> Result<Lab> {
         Lab::remove(prefix)?;
+        evidence::clear(&spec);
         let dir = std::env::temp_dir().join(prefix.trim_end_matches('-'));
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let mut lab = Lab {
@@ -98,8 +99,8 @@ impl Lab {
             underlays: Vec::new(),
             nodes: Vec::new(),
             instances: Vec::new(),
-            keep: Cell::new(false),
-            failed: Cell::new(false),
+            keep: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
         };
         lab.build_underlays()?;
         for (i, node) in lab.spec.nodes.clone().into_iter().enumerate() {
@@ -111,6 +112,7 @@ impl Lab {
     /// Removes the namespaces and files of the labs whose names begin with `prefix`.
     pub fn remove(prefix: &str) -> Result<()> {
         Lab::remove_namespaces(prefix)?;
+        cgroups::remove(|name| name.starts_with(prefix));
         let _ = std::fs::remove_dir_all(std::env::temp_dir().join(prefix.trim_end_matches('-')));
         Ok(())
     }
@@ -165,17 +167,22 @@ impl Lab {
 
     /// Leaves namespaces and files behind when dropped.
     pub fn keep(&self) {
-        self.keep.set(true);
+        self.keep.store(true, Ordering::Relaxed);
     }
 
     /// It was told to.
     pub(crate) fn keeps(&self) -> bool {
-        self.keep.get()
+        self.keep.load(Ordering::Relaxed)
     }
 
     /// Evidence is kept when it is dropped.
     pub(crate) fn set_failed(&self, failed: bool) {
-        self.failed.set(failed);
+        self.failed.store(failed, Ordering::Relaxed);
+    }
+
+    /// Evidence is to be kept.
+    pub(crate) fn failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// With what all its namespaces' names begin.
@@ -272,10 +279,10 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        if self.failed.get() || std::thread::panicking() {
+        if self.failed.load(Ordering::Relaxed) || std::thread::panicking() {
             evidence::keep(self);
         }
-        if self.keep.get() {
+        if self.keep.load(Ordering::Relaxed) {
             for node in &self.nodes {
                 node.leave_running();
             }

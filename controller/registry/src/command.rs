@@ -34,6 +34,15 @@ pub enum Input {
     Switch(NodeId, SwitchInput),
     /// Something of a node's agent.
     Agent(NodeId, AgentInput),
+    /// How far a provider says that it is with what [`Effect::CreateNode`](crate::Effect::CreateNode) asked for.
+    ProviderProgress {
+        /// The operation that the effect named.
+        operation: OperationId,
+        /// 0 to 100 of the provider's own work.
+        percent: u8,
+        /// A sentence for people.
+        detail: String,
+    },
     /// A provider did, or did not, what [`Effect::CreateNode`](crate::Effect::CreateNode) or
     /// [`Effect::DestroyNode`](crate::Effect::DestroyNode) asked for.
     ProviderResult {
