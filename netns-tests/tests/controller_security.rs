@@ -406,7 +406,7 @@ fn a_copied_node_is_reported() -> Result<()> {
         let table = cluster.skippy_text(&["node", "list"])?;
         expect(table.contains("cloned"), || table.clone())?;
         wait_for("the copy to say why", SOON, || {
-            std::fs::read_to_string(c.node(cluster).map(|n| n.log_path()).unwrap_or_default())
+            std::fs::read_to_string(c.node(cluster).map(Node::log_path).unwrap_or_default())
                 .is_ok_and(|log| log.contains("copy"))
         })?;
 
