@@ -8,6 +8,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use controller_registry::Settings;
 use serde::Deserialize;
 
 use crate::provider::ProviderConfig;
@@ -58,6 +59,10 @@ pub struct Limits {
     pub signals_per_second: u32,
     /// Seconds between heartbeats; three silent ones end a session. Default 5.
     pub heartbeat_seconds: u32,
+    /// Learned bindings that one node may have. Default 4096.
+    pub learned_bindings_per_node: usize,
+    /// Seconds that an agent may be away before operations stop waiting for it. Default 30.
+    pub agent_grace_seconds: u32,
 }
 
 impl Default for Limits {
@@ -67,6 +72,8 @@ impl Default for Limits {
             connections: 10_000,
             signals_per_second: 200,
             heartbeat_seconds: 5,
+            learned_bindings_per_node: 4096,
+            agent_grace_seconds: 30,
         }
     }
 }
@@ -75,6 +82,14 @@ impl Limits {
     /// The time between heartbeats.
     pub fn heartbeat(&self) -> Duration {
         Duration::from_secs(self.heartbeat_seconds.into())
+    }
+
+    /// Those that the registry goes by.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            learned_per_node: self.learned_bindings_per_node,
+            agent_grace_ms: u64::from(self.agent_grace_seconds) * 1000,
+        }
     }
 }
 
@@ -248,8 +263,13 @@ impl ConfigFile {
             }
         }
         let limits = &self.limits;
-        let least = limits.enrolments_per_minute.min(limits.signals_per_second).min(limits.heartbeat_seconds);
-        if least == 0 || limits.connections == 0 {
+        let least = [
+            limits.enrolments_per_minute,
+            limits.signals_per_second,
+            limits.heartbeat_seconds,
+            limits.agent_grace_seconds,
+        ];
+        if least.contains(&0) || limits.connections == 0 || limits.learned_bindings_per_node == 0 {
             problems.push("limits: each is at least 1".to_owned());
         }
         problems

@@ -8,17 +8,18 @@ mod keys;
 mod tests;
 mod writer;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use controller_registry::{
     Command, Effect, Input, NodeId, Outcome, PublicKey, Record, Refusal, RefusalKind, Registry, Request,
-    Timestamp,
+    Revision, Settings, Timestamp,
 };
 use tokio::sync::{RwLock, mpsc, oneshot, watch};
 
+use crate::metrics;
 use crate::store::{Store, StoreError};
 pub use events::{EventLog, LoggedEvent, Missed, Subscription};
 use keys::Keys;
@@ -38,6 +39,9 @@ struct Shared {
     keys: Keys,
     /// Counts publications of what nodes see.
     published: watch::Sender<u64>,
+    /// The revision of each of the last publications, and when it was on the disk.
+    publications: Mutex<VecDeque<(Revision, Instant)>>,
+    store: Arc<dyn Store>,
     /// One for each node whose agent has asked.
     agents: Mutex<HashMap<NodeId, watch::Sender<u64>>>,
     /// Why the writer stopped.
@@ -57,8 +61,21 @@ pub struct Counters {
     pub commits: AtomicU64,
     /// Records written or removed in them.
     pub writes: AtomicU64,
-    /// Microseconds spent in them.
-    pub commit_us: AtomicU64,
+    /// How long each took.
+    pub commit_duration: CommitDuration,
+}
+
+/// How long transactions of the store take.
+#[derive(Clone, Debug)]
+pub struct CommitDuration(pub prometheus::Histogram);
+
+impl Default for CommitDuration {
+    fn default() -> CommitDuration {
+        CommitDuration(metrics::histogram(
+            "controller_store_commit_duration_seconds",
+            "How long a transaction of the store took, to the disk.",
+        ))
+    }
 }
 
 /// A started engine, and the effects that its owner has done.
@@ -73,7 +90,16 @@ impl Engine {
     /// Reads the registry from the store and starts the writer. `providers` are the names that
     /// `add_compute_node` may name. Blocks on the store.
     pub fn start(store: Arc<dyn Store>, providers: Vec<String>) -> Result<Started, StartError> {
-        let registry = load(&*store)?;
+        Engine::start_with(store, providers, Settings::default())
+    }
+
+    /// As [`Engine::start`], with an operator's settings.
+    pub fn start_with(
+        store: Arc<dyn Store>,
+        providers: Vec<String>,
+        settings: Settings,
+    ) -> Result<Started, StartError> {
+        let registry = load(&*store)?.with_settings(settings);
         let unfinished = registry.resume();
         let (jobs, inbox) = mpsc::channel(JOBS);
         let (effects, on_effects) = mpsc::unbounded_channel();
@@ -86,6 +112,8 @@ impl Engine {
             registry: RwLock::new(registry),
             events: EventLog::new(now().0),
             published: watch::channel(0).0,
+            publications: Mutex::default(),
+            store: store.clone(),
             agents: Mutex::default(),
             failure: watch::channel(None).0,
             providers,
@@ -132,6 +160,23 @@ impl Engine {
     /// Changes whenever what nodes see has changed.
     pub fn published(&self) -> watch::Receiver<u64> {
         self.shared.published.subscribe()
+    }
+
+    /// When the first change after a revision was on the disk; none if there is none, or if it is long ago.
+    pub fn committed_after(&self, revision: Revision) -> Option<Instant> {
+        let publications = self.shared.publications.lock().unwrap_or_else(PoisonError::into_inner);
+        if publications.front().is_some_and(|(oldest, _)| revision < *oldest)
+            && publications.len() == PUBLICATIONS
+        {
+            return None;
+        }
+        let first = publications.partition_point(|(published, _)| *published <= revision);
+        publications.get(first).map(|(_, at)| *at)
+    }
+
+    /// Bytes that the store takes on the disk, if it is here.
+    pub fn store_bytes(&self) -> Option<u64> {
+        self.shared.store.bytes()
     }
 
     /// Changes whenever what the node's agent shall run may have changed.
@@ -291,5 +336,7 @@ fn count(counter: &AtomicU64, by: u64) {
 
 /// Inputs that may wait; further callers wait to hand theirs in.
 const JOBS: usize = 4096;
+/// Publications whose time is remembered: more than a session that reads can be behind.
+const PUBLICATIONS: usize = 4096;
 const SHORTEST_SLEEP: Duration = Duration::from_millis(10);
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);

@@ -3,14 +3,16 @@
 
 use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
-use controller_registry::{BindingSource, BindingState, NodeState, Registry};
+use controller_registry::{BindingSource, BindingState, NodeRuntime, NodeState, Registry};
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    TextEncoder,
 };
 
 use crate::{
     engine::Engine,
     nodes::{NodeCounters, Nodes},
+    provider::ProviderCalls,
 };
 
 /// The media type of the text.
@@ -18,6 +20,9 @@ pub const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Seconds: a read takes less than the first, a store's transaction a few, a wait for an operation the last.
 const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0];
+
+const FINE_BUCKETS: [f64; 12] =
+    [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
 
 /// The controller's metrics.
 #[derive(Debug)]
@@ -28,6 +33,7 @@ pub struct Metrics {
     durations: HistogramVec,
     refused: IntCounterVec,
     panics: IntCounter,
+    audit_lines: IntCounter,
     audit_errors: IntCounter,
     connections: IntGauge,
     connections_refused: IntCounterVec,
@@ -51,6 +57,7 @@ impl Metrics {
             &["problem"],
         );
         let panics = counter("controller_api_panics_total", "Requests whose handler panicked.");
+        let audit_lines = counter("controller_audit_lines_total", "Entries written to the audit log.");
         let audit_errors =
             counter("controller_audit_errors_total", "Entries that the audit log could not take.");
         let connections =
@@ -65,11 +72,12 @@ impl Metrics {
             "Connections that were too slow or broke TLS.",
             &["step"],
         );
-        let all: [Box<dyn prometheus::core::Collector>; 8] = [
+        let all: [Box<dyn prometheus::core::Collector>; 9] = [
             Box::new(requests.clone()),
             Box::new(durations.clone()),
             Box::new(refused.clone()),
             Box::new(panics.clone()),
+            Box::new(audit_lines.clone()),
             Box::new(audit_errors.clone()),
             Box::new(connections.clone()),
             Box::new(connections_refused.clone()),
@@ -85,11 +93,20 @@ impl Metrics {
             durations,
             refused,
             panics,
+            audit_lines,
             audit_errors,
             connections,
             connections_refused,
             connections_cut,
         }
+    }
+
+    /// Tells of the calls of providers as well.
+    #[must_use]
+    pub fn with_provider_calls(self, calls: &ProviderCalls) -> Metrics {
+        add(&self.own, calls.results.clone());
+        add(&self.own, calls.durations.clone());
+        self
     }
 
     /// A request was answered. `operation` is `none` for a path that is none.
@@ -106,6 +123,11 @@ impl Metrics {
     /// A handler panicked.
     pub fn panicked(&self) {
         self.panics.inc();
+    }
+
+    /// The audit log took an entry.
+    pub fn audited(&self) {
+        self.audit_lines.inc();
     }
 
     /// The audit log could not take an entry.
@@ -156,7 +178,7 @@ impl Metrics {
         let enrolments = counters("controller_enrolments_total", "Nodes that tried to enrol.", &["result"]);
         enrolments.with_label_values(&["accepted"]).inc_by(c.enrolments.get());
         enrolments.with_label_values(&["rate-limited"]).inc_by(c.enrolments_limited.get());
-        for (reason, count) in c.enrolments_refused() {
+        for (reason, count) in c.enrolments_refused.all() {
             enrolments.with_label_values(&[reason]).inc_by(count);
         }
         add(seen, enrolments);
@@ -171,9 +193,16 @@ impl Metrics {
         }
         add(seen, begun);
         let claims = counters("controller_claims_total", "Claims and withdrawals of bindings.", &["result"]);
-        claims.with_label_values(&["accepted"]).inc_by(c.claims.get().saturating_sub(c.claims_refused.get()));
-        claims.with_label_values(&["refused"]).inc_by(c.claims_refused.get());
+        let by_reason = c.claims_refused.all();
+        let refused = by_reason.values().sum();
+        claims.with_label_values(&["accepted"]).inc_by(c.claims.get().saturating_sub(refused));
+        claims.with_label_values(&["refused"]).inc_by(refused);
         add(seen, claims);
+        let refused =
+            counters("controller_claims_refused_total", "Claims and withdrawals refused.", &["reason"]);
+        by_reason.iter().for_each(|(reason, count)| refused.with_label_values(&[*reason]).inc_by(*count));
+        add(seen, refused);
+        add(seen, c.push_latency.0.clone());
         let pushes = counters("controller_pushes_total", "State updates sent to switches.", &["kind"]);
         pushes.with_label_values(&["snapshot"]).inc_by(c.snapshots.get());
         pushes.with_label_values(&["delta"]).inc_by(c.deltas.get());
@@ -213,7 +242,7 @@ fn records(seen: &prometheus::Registry, registry: &Registry) {
         let online = runtime.is_some_and(|runtime| runtime.switch.is_some());
         let state = match node.state {
             NodeState::Removed => continue,
-            _ if runtime.is_some_and(|runtime| !runtime.conditions.is_empty()) => "cloned",
+            _ if runtime.is_some_and(NodeRuntime::is_cloned) => "cloned",
             NodeState::Invited => "pending",
             NodeState::Draining => "draining",
             NodeState::Enrolled if online => "online",
@@ -233,16 +262,16 @@ fn records(seen: &prometheus::Registry, registry: &Registry) {
     add(seen, metric);
 
     let metric = gauges("controller_bindings", "Bindings.", &["source", "state"]);
-    for binding in registry.bindings().values() {
-        let source = match binding.source {
+    for ((source, state), count) in registry.binding_counts() {
+        let source = match source {
             BindingSource::Controller => "controller",
             BindingSource::Learned => "learned",
         };
-        let state = match binding.state {
+        let state = match state {
             BindingState::Prepared => "prepared",
             BindingState::Active => "active",
         };
-        metric.with_label_values(&[source, state]).inc();
+        metric.with_label_values(&[source, state]).set(i64::try_from(*count).unwrap_or(i64::MAX));
     }
     add(seen, metric);
 
@@ -277,11 +306,18 @@ fn store(seen: &prometheus::Registry, engine: &Engine) {
         metric.inc_by(value.load(Ordering::Relaxed));
         add(seen, metric);
     }
-    let seconds =
-        prometheus::Counter::new("controller_store_commit_seconds_total", "Time spent in transactions.");
-    let seconds = seconds.expect(VALID);
-    seconds.inc_by(Duration::from_micros(c.commit_us.load(Ordering::Relaxed)).as_secs_f64());
-    add(seen, seconds);
+    add(seen, c.commit_duration.0.clone());
+    if let Some(bytes) = engine.store_bytes() {
+        let size = IntGauge::new("controller_store_bytes", "Size of the store's file.").expect(VALID);
+        size.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        add(seen, size);
+    }
+}
+
+/// A histogram of times from a quarter of a millisecond on.
+pub(crate) fn histogram(name: &str, help: &str) -> Histogram {
+    let options = HistogramOpts::new(name, help).buckets(FINE_BUCKETS.to_vec());
+    Histogram::with_opts(options).expect(VALID)
 }
 
 fn counter(name: &str, help: &str) -> IntCounter {

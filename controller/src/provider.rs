@@ -1,6 +1,7 @@
 //! Providers make and end the machines that become nodes. `manual` leaves it to a person, who gets the join token
 //! and the command; `exec` runs an external command with a JSON contract (docs/providers.md).
 
+mod calls;
 mod exec;
 mod providers;
 #[cfg(test)]
@@ -9,6 +10,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+pub use calls::ProviderCalls;
 pub use exec::{ExecProvider, ProviderError};
 pub use providers::{Provider, ProviderConfig, Providers, join_command};
 
@@ -73,6 +75,16 @@ pub struct Done {
     pub id: String,
     /// A sentence for people.
     pub detail: String,
+}
+
+impl Action {
+    /// As the contract has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Create => "create",
+            Action::Destroy => "destroy",
+        }
+    }
 }
 
 /// How far a provider is.

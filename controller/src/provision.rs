@@ -4,7 +4,7 @@
 mod tests;
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use controller_registry::{Command, Effect, Input, NodeId, OperationId, ProviderResult, SecretHash};
 use node_session::key::PublicKey;
@@ -14,7 +14,9 @@ use tokio::task::JoinHandle;
 
 use crate::engine::Engine;
 use crate::nodes::Nodes;
-use crate::provider::{Action, Cancel, MachineType, Provider, Providers, Request};
+use crate::provider::{
+    Action, Cancel, Done, ExecProvider, MachineType, Progress, Provider, Providers, Request,
+};
 
 /// What join tokens say of this controller.
 #[derive(Clone, Debug)]
@@ -147,25 +149,22 @@ impl Job {
             join_token: Some(self.joining.token(secret, TOKEN_TTL)),
             id: None,
         };
-        // The registry gets the newest that there is whenever it has taken the one before.
-        let (latest, mut reports) = watch::channel(None);
-        let run = async move {
-            let on_progress = |step: crate::provider::Progress| {
-                tracing::info!(%node, provider, percent = step.percent, "{}", step.detail);
-                latest.send_replace(Some(step));
-            };
-            exec.run(&request, on_progress, cancel).await
+        let (say, mut said) = watch::channel(None);
+        let on_progress = move |step: Progress| {
+            tracing::info!(%node, provider, percent = step.percent, "{}", step.detail);
+            say.send_replace(Some(step));
         };
-        let report = async {
-            while reports.changed().await.is_ok() {
-                let Some(step) = reports.borrow_and_update().clone() else { continue };
-                let result = ProviderResult::Progress { percent: step.percent, detail: step.detail };
-                // Refused if the node was given up meanwhile: cancelled then.
-                let _ = self.engine.execute(Input::ProviderResult { node, result }).await;
+        // The newest word is enough: a talkative provider is not kept waiting by the store.
+        let pass_on = async {
+            while said.changed().await.is_ok() {
+                let Some(Progress { percent, detail }) = said.borrow_and_update().clone() else { continue };
+                let progress = Input::ProviderProgress { operation, percent, detail };
+                // One that comes too late is of no interest.
+                let _ = self.engine.execute(progress).await;
             }
         };
-        let (done, ()) = tokio::join!(run, report);
-        let done = done.map_err(|error| error.to_string())?;
+        let (done, ()) = tokio::join!(self.call(exec, provider, &request, on_progress, cancel), pass_on);
+        let done = done?;
         tracing::info!(%node, provider, id = done.id, "the node was made: {}", done.detail);
         Ok(done.id)
     }
@@ -189,9 +188,24 @@ impl Job {
             join_token: None,
             id: Some(reference).filter(|reference| !reference.is_empty()),
         };
-        let done = exec.run(&request, |_| {}, cancel).await.map_err(|error| error.to_string())?;
+        let done = self.call(exec, provider, &request, |_| {}, cancel).await?;
         tracing::info!(%node, provider, "the node was destroyed: {}", done.detail);
         Ok(())
+    }
+
+    /// `on_progress` is dropped with the end of the call.
+    async fn call(
+        &self,
+        exec: &ExecProvider,
+        provider: &str,
+        request: &Request,
+        on_progress: impl FnMut(Progress) + Send,
+        cancel: Cancel,
+    ) -> Result<Done, String> {
+        let begin = Instant::now();
+        let result = exec.run(request, on_progress, cancel).await;
+        self.providers.calls().ended(provider, request.action, &result, begin.elapsed());
+        result.map_err(|error| error.to_string())
     }
 
     fn provider(&self, name: &str) -> Result<&Provider, String> {

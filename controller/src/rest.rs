@@ -22,6 +22,7 @@ mod operations;
 mod page;
 mod problem;
 mod serve;
+mod stall;
 #[cfg(test)]
 mod tests;
 mod tls;

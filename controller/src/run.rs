@@ -54,11 +54,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         .map_err(anyhow::Error::msg)?;
     let providers = Providers::new(&config.providers);
     let names = providers.names().map(str::to_owned).collect();
-    let path = state_dir.store();
+    let (path, settings) = (state_dir.store(), config.limits.settings());
     let (store, started) =
         tokio::task::spawn_blocking(move || -> anyhow::Result<(Arc<dyn Store>, Started)> {
             let store: Arc<dyn Store> = Arc::new(FileStore::open(&path)?);
-            let started = Engine::start(store.clone(), names)?;
+            let started = Engine::start_with(store.clone(), names, settings)?;
             Ok((store, started))
         })
         .await
@@ -83,7 +83,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let joining =
         Joining { controller: key.public(), addresses: addresses.clone(), cluster: setup.cluster.clone() };
 
-    let metrics = Arc::new(Metrics::new(nodes.clone()));
+    let metrics = Arc::new(Metrics::new(nodes.clone()).with_provider_calls(providers.calls()));
     let api = Arc::new(rest::Api {
         engine: engine.clone(),
         observed: nodes.observed().clone(),

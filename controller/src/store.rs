@@ -35,6 +35,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// All transactions after this call, as far as they concern keys that begin with `prefix`.
     fn watch(&self, prefix: &str) -> Watch;
+
+    /// Bytes that it takes on this machine's disk; none if it is elsewhere.
+    fn bytes(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A value and when it was written.

@@ -71,3 +71,29 @@ async fn session(token: &Token, key: &PrivateKey, epoch: u64, revision: u64) -> 
         }
     }
 }
+
+#[test]
+fn a_call_with_a_key_is_the_same_call_after_a_crash() {
+    let lab = Lab::new("");
+    let admin = lab.ok(&["init", "--name", "lab", "--advertise", &format!("127.0.0.1:{}", lab.nodes_port)]);
+    let keyed = |key: &str, method: &str, path: &str, body: &str| {
+        lab.call_with(method, path, &admin, &format!("Idempotency-Key: {key}\r\n"), body)
+    };
+    let body = r#"{"name":"blue"}"#;
+    let running = lab.run();
+    let made = keyed("make", "POST", "/v1/networks", body);
+    assert_eq!(made.0, 201, "{made:?}");
+    running.kill();
+
+    let running = lab.run();
+    assert_eq!(keyed("make", "POST", "/v1/networks", body), made);
+    assert_eq!(keyed("make", "POST", "/v1/networks", r#"{"name":"red"}"#).0, 422);
+    assert_eq!(keyed("drop", "DELETE", "/v1/networks/blue", "").0, 204);
+    running.kill();
+
+    let _running = lab.run();
+    assert_eq!(keyed("drop", "DELETE", "/v1/networks/blue", "").0, 204);
+    assert_eq!(keyed("again", "DELETE", "/v1/networks/blue", "").0, 404);
+    let (_, networks) = lab.call("GET", "/v1/networks", &admin, "");
+    assert_eq!(networks["items"], serde_json::json!([]));
+}

@@ -2,7 +2,9 @@
 //! instances that the node agents run.
 
 mod ask;
+mod audit;
 mod member;
+mod station;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
 pub use member::Member;
+pub use station::Station;
 
 use crate::daemon::{Daemon, bin};
 use crate::lab::{Lab, LabSpec, Node, NodeSpec, UnderlaySpec, require_root, sweep};
@@ -228,6 +231,7 @@ impl Drop for Cluster {
             evidence::keep_cluster(self);
         }
         self.members.values().for_each(Member::kill_agent);
+        self.machines_agent_status().iter().for_each(member::kill_instances);
         // The provider's machines are not the lab's.
         let _ = Lab::remove_namespaces(&format!("{}{PROVIDED}", self.prefix));
         cgroups::remove(|name| name.starts_with(&self.prefix));

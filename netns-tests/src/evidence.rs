@@ -85,6 +85,7 @@ fn keep_node(node: &Node, dir: &Path) {
     let name = node.name();
     let _ = fs::copy(node.log_path(), dir.join(format!("{name}.log")));
     let _ = fs::copy(node.config_path(), dir.join(format!("{name}.toml")));
+    let _ = fs::copy(node.dir().join("agent.log"), dir.join(format!("{name}.agent.log")));
     let mut text = String::new();
     for args in ["-d -s link show", "addr show", "neigh show", "route show"] {
         section(&mut text, &format!("ip {args}"), node.ns().ip(args));

@@ -4,9 +4,8 @@ mod instance;
 mod node;
 mod spec;
 
-use std::cell::Cell;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use anyhow::{Context, Result, anyhow};
 
@@ -27,8 +26,8 @@ pub struct Lab {
     underlays: Vec<Namespace>,
     nodes: Vec<Node>,
     instances: Vec<Instance>,
-    keep: Cell<bool>,
-    failed: Cell<bool>,
+    keep: AtomicBool,
+    failed: AtomicBool,
 }
 
 /// Builds `spec`, runs `body` in it, and keeps evidence under `target/netns-failures/<name>/` if it fails.
@@ -36,9 +35,9 @@ pub fn lab_test(spec: LabSpec, body: impl FnOnce(&Lab) -> Result<()>) -> Result<
     require_root()?;
     sweep();
     let lab = Lab::build(spec)?;
-    lab.failed.set(true);
+    lab.failed.store(true, Ordering::Relaxed);
     body(&lab)?;
-    lab.failed.set(false);
+    lab.failed.store(false, Ordering::Relaxed);
     Ok(())
 }
 
@@ -100,8 +99,8 @@ impl Lab {
             underlays: Vec::new(),
             nodes: Vec::new(),
             instances: Vec::new(),
-            keep: Cell::new(false),
-            failed: Cell::new(false),
+            keep: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
         };
         lab.build_underlays()?;
         for (i, node) in lab.spec.nodes.clone().into_iter().enumerate() {
@@ -168,22 +167,22 @@ impl Lab {
 
     /// Leaves namespaces and files behind when dropped.
     pub fn keep(&self) {
-        self.keep.set(true);
+        self.keep.store(true, Ordering::Relaxed);
     }
 
     /// It was told to.
     pub(crate) fn keeps(&self) -> bool {
-        self.keep.get()
+        self.keep.load(Ordering::Relaxed)
     }
 
     /// Evidence is kept when it is dropped.
     pub(crate) fn set_failed(&self, failed: bool) {
-        self.failed.set(failed);
+        self.failed.store(failed, Ordering::Relaxed);
     }
 
     /// Evidence is to be kept.
     pub(crate) fn failed(&self) -> bool {
-        self.failed.get()
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// With what all its namespaces' names begin.
@@ -280,10 +279,10 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        if self.failed.get() || std::thread::panicking() {
+        if self.failed.load(Ordering::Relaxed) || std::thread::panicking() {
             evidence::keep(self);
         }
-        if self.keep.get() {
+        if self.keep.load(Ordering::Relaxed) {
             for node in &self.nodes {
                 node.leave_running();
             }

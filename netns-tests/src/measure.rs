@@ -30,7 +30,9 @@ impl Ping {
     }
 }
 
-/// Pings `to` from `ns`: `count` requests, one every `interval`, waiting at most two seconds for the last reply.
+/// Pings `to` from `ns`: `count` requests, one every `interval`. For the last reply it waits two seconds if there was
+/// none before, else only as long as two of the slowest round trips so far, or `interval`: on a busy host that may be
+/// too short, so where every reply counts use [`ping_each`].
 pub fn ping(ns: &Namespace, to: IpAddr, count: u32, interval: Duration) -> Result<Ping> {
     ping_with(ns, to, count, interval, &[])
 }
@@ -51,9 +53,27 @@ pub fn ping_with(
     parse_ping(&done.stdout).ok_or_else(|| anyhow!("ping {to} failed: {}{}", done.stdout, done.stderr))
 }
 
+/// `count` pings one after the other, each of which waits two seconds for its reply.
+pub fn ping_each(ns: &Namespace, to: IpAddr, count: u32, options: &[&str]) -> Result<Ping> {
+    let mut all = Ping { sent: 0, received: 0, rtts: Vec::new() };
+    for _ in 0..count {
+        let Ping { sent, received, rtts } = ping_with(ns, to, 1, Duration::from_millis(20), options)?;
+        all.sent += sent;
+        all.received += received;
+        all.rtts.extend(rtts);
+    }
+    all.rtts.sort_unstable();
+    Ok(all)
+}
+
 /// An error unless every one of three pings is answered. The first may wait for a neighbour to be resolved.
 pub fn ping_ok(ns: &Namespace, to: IpAddr) -> Result<()> {
-    let ping = ping(ns, to, 3, Duration::from_millis(20))?;
+    ping_ok_with(ns, to, &[])
+}
+
+/// [`ping_ok`] with further options.
+pub fn ping_ok_with(ns: &Namespace, to: IpAddr, options: &[&str]) -> Result<()> {
+    let ping = ping_each(ns, to, 3, options)?;
     if ping.received == 3 { Ok(()) } else { bail!("{} of 3 pings to {to} were answered", ping.received) }
 }
 

@@ -7,6 +7,7 @@
 //! remote: UDP -> open, reassemble, coalesce -> Switch::handle_remote -> TAP
 //! ```
 
+mod bindings;
 mod capture;
 mod carry_out;
 mod command;

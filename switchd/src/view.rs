@@ -289,6 +289,9 @@ pub struct NetworkStats {
     pub nd: Vec<CaseCount>,
     /// The bounded tables.
     pub tables: Vec<TableStats>,
+    /// Bindings that the control plane set and that changed nothing: (why, count).
+    #[serde(default)]
+    pub unused_bindings: Vec<(String, u64)>,
 }
 
 /// What came from one side.

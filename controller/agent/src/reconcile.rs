@@ -53,9 +53,10 @@ pub struct Failed {
 /// What becomes of a failed step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureClass {
-    /// Something that comes by itself is not there yet: the bridge. Every second, then every 10 s after a minute.
+    /// Something that comes by itself is not there yet: the bridge, the controller or the other end of a transfer.
+    /// Every second, then every 10 s after a minute.
     Waiting,
-    /// It may work next time: the command ended, the disk was full, a transfer broke, an image was not there. After
+    /// It may work next time: the command ended, the disk was full, an image was not there. After
     /// 1 s, doubled each time up to a minute.
     Transient,
     /// It cannot work with this spec: a command that is not there, a bad value. Only a changed spec helps.
@@ -166,6 +167,6 @@ fn wanted_step(spec: &Spec, there: &Observed) -> Option<Action> {
     }
 }
 
-/// A bridge may be late by so many seconds before its absence is a failure.
+/// What comes by itself may be late by so many seconds before its absence is a failure.
 const WAITING_ATTEMPTS: u32 = 60;
 const LONGEST_DELAY: Duration = Duration::from_secs(60);

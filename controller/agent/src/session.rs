@@ -46,7 +46,7 @@ pub enum SessionError {
     #[error("this node has not joined a controller yet: switchd join TOKEN")]
     NotJoined,
     /// It left, or was made to.
-    #[error("the controller removed this node ({0}); to come back: switchd join TOKEN")]
+    #[error("the controller removed this node ({0})")]
     Removed(String),
     /// `node.json` cannot be read.
     #[error(transparent)]
@@ -78,13 +78,16 @@ impl Session<'_> {
         let mut backoff = Backoff::new();
         let mut said = String::new();
         while !self.wanted.is_closed() {
-            let began = Instant::now();
-            let error = match self.once(boot).await {
+            let mut up = None;
+            let error = match self.once(boot, &mut up).await {
                 Ok(()) => return,
                 Err(error) => error,
             };
             self.channel.send_replace(None);
-            backoff.session_ended(began.elapsed());
+            // The time that dialling took is no session's.
+            if let Some(since) = up {
+                backoff.session_ended(Instant::now() - since);
+            }
             let word = chain(&error);
             // The same reason again and again is said once.
             if word == said {
@@ -105,7 +108,8 @@ impl Session<'_> {
         }
     }
 
-    async fn once(&mut self, boot: u64) -> Result<(), SessionError> {
+    /// One session; `up` gets the time when the controller took it.
+    async fn once(&mut self, boot: u64, up: &mut Option<Instant>) -> Result<(), SessionError> {
         let joined = Joined::load(self.node_state_dir)?.ok_or(SessionError::NotJoined)?;
         if let Some(why) = joined.removed {
             return Err(SessionError::Removed(why));
@@ -137,6 +141,7 @@ impl Session<'_> {
         };
         tracing::info!(node = %registered.node_id, cluster = %registered.cluster, "the controller knows this node");
         self.channel.send_replace(Some(channel));
+        *up = Some(Instant::now());
         let heartbeat = match registered.heartbeat_ms {
             0 => DEFAULT_HEARTBEAT,
             ms => Duration::from_millis(ms.into()).max(SHORTEST_HEARTBEAT),

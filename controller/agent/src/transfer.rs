@@ -10,9 +10,9 @@ use controller_api::node::node_service_client::NodeServiceClient;
 use controller_api::node::{DownloadVolumeRequest, VolumeChunk};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
+use tonic::{Code, Request};
 
 use crate::driver::Volume;
 use crate::failure::{Failure, chain};
@@ -47,7 +47,7 @@ impl ThroughController {
         let channel = connected.ok().and_then(Result::ok).and_then(|channel| (*channel).clone());
         match channel {
             Some(channel) => Ok(NodeServiceClient::new(channel)),
-            None => Err(Failure::transient("the volume waits for the controller, which cannot be reached")),
+            None => Err(Failure::waiting("the volume waits for the controller, which cannot be reached")),
         }
     }
 }
@@ -118,7 +118,10 @@ impl Transfers for ThroughController {
 
 impl From<VolumeError> for Failure {
     fn from(error: VolumeError) -> Failure {
-        Failure::transient(chain(&error))
+        match error {
+            VolumeError::Broken => Failure::waiting(chain(&error)),
+            error => Failure::transient(chain(&error)),
+        }
     }
 }
 
@@ -147,8 +150,20 @@ fn key(transfer: &str) -> Result<MetadataValue<Ascii>, Failure> {
     transfer.parse().map_err(|_| Failure::permanent("the transfer's name cannot stand in a header"))
 }
 
+/// A controller or another end that went away comes back by itself, and the move goes on; a word that it said itself
+/// is a failure.
 fn refused(verb: &str, status: &tonic::Status) -> Failure {
-    Failure::transient(format!("cannot {verb} the volume: {}", status.message()))
+    let detail = format!("cannot {verb} the volume: {}", status.message());
+    match status.code() {
+        // What gRPC itself calls a connection that broke depends on where in the call it broke.
+        Code::Unavailable
+        | Code::Aborted
+        | Code::Cancelled
+        | Code::DeadlineExceeded
+        | Code::Internal
+        | Code::Unknown => Failure::waiting(detail),
+        _ => Failure::transient(detail),
+    }
 }
 
 fn to_wire(chunk: Chunk) -> VolumeChunk {
@@ -162,3 +177,22 @@ fn from_wire(chunk: VolumeChunk) -> Chunk {
 /// Chunks that may wait between the disk and the network.
 const QUEUE: usize = 4;
 const CONNECTED: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconcile::FailureClass;
+
+    #[test]
+    fn a_controller_that_goes_away_is_waited_for_and_its_refusal_is_not() {
+        let class = |code| refused("take", &tonic::Status::new(code, "why")).class;
+        for code in [Code::Unavailable, Code::Aborted, Code::Internal, Code::Unknown, Code::Cancelled] {
+            assert_eq!(class(code), FailureClass::Waiting, "{code:?}");
+        }
+        for code in [Code::NotFound, Code::PermissionDenied, Code::DataLoss, Code::ResourceExhausted] {
+            assert_eq!(class(code), FailureClass::Transient, "{code:?}");
+        }
+        assert_eq!(Failure::from(VolumeError::Broken).class, FailureClass::Waiting);
+        assert_eq!(Failure::from(VolumeError::Digest).class, FailureClass::Transient);
+    }
+}

@@ -90,7 +90,10 @@ fn an_instance_moves_with_its_volume_from_one_agent_to_another() {
         });
         relay.want(at_a, &wire::InstanceSpec { desired: Desired::Absent.into(), ..spec.clone() });
         wait("it left", || match relay.reports.lock().unwrap().get(&at_a.0) {
-            Some(report) if report.is_empty() && !a.home("inst-1").exists() => Ok(()),
+            Some(report) if report.iter().all(|status| status.state() == State::Absent) => {
+                assert!(!report.is_empty() && !a.home("inst-1").exists());
+                Ok(())
+            }
             other => Err(format!("{other:?}")),
         });
         // An old word changes nothing at the new place; a bad one is answered.

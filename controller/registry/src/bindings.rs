@@ -12,8 +12,6 @@ use crate::{
     registry::Registry,
 };
 
-/// Learned bindings of one node: as many stations as a switch keeps of its own bridges.
-pub(crate) const LEARNED_MAX: usize = 4096;
 const IPS_MAX: usize = 64;
 const VLANS_MAX: usize = 2;
 
@@ -78,7 +76,7 @@ impl Registry {
             _ => {}
         }
         let held = self.index.learned_at.get(&node).copied().unwrap_or(0);
-        if held >= LEARNED_MAX && current.is_none_or(|c| c.node != node) {
+        if held >= self.settings.learned_per_node && current.is_none_or(|c| c.node != node) {
             return Err(ClaimRefusalReason::Full);
         }
         self.put_binding(Binding {

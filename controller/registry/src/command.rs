@@ -34,6 +34,15 @@ pub enum Input {
     Switch(NodeId, SwitchInput),
     /// Something of a node's agent.
     Agent(NodeId, AgentInput),
+    /// How far a provider says that it is with what [`Effect::CreateNode`](crate::Effect::CreateNode) asked for.
+    ProviderProgress {
+        /// The operation that the effect named.
+        operation: OperationId,
+        /// 0 to 100 of the provider's own work.
+        percent: u8,
+        /// A sentence for people.
+        detail: String,
+    },
     /// A provider did, or did not, what [`Effect::CreateNode`](crate::Effect::CreateNode) or
     /// [`Effect::DestroyNode`](crate::Effect::DestroyNode) asked for.
     ProviderResult {
@@ -435,16 +444,9 @@ pub enum InstanceState {
     Absent,
 }
 
-/// What came of a provider's work, or how far it is.
+/// What came of a provider's work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProviderResult {
-    /// It is at work on the node.
-    Progress {
-        /// How far with the machine, from 0 to 100.
-        percent: u8,
-        /// A sentence, or empty.
-        detail: String,
-    },
     /// The node was made.
     Created {
         /// What the provider calls it, to destroy it by.

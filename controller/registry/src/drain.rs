@@ -12,6 +12,9 @@ use crate::{
     registry::Registry,
 };
 
+/// Moves of one removal at a time: each takes the bandwidth of the node and of the controller.
+const MOVES_AT_ONCE: usize = 4;
+
 impl Registry {
     pub(crate) fn remove_compute_node(&mut self, reference: &str, force: bool) -> Result<Outcome, Refusal> {
         let mut node = self.live_node(reference)?.clone();
@@ -39,7 +42,7 @@ impl Registry {
 
     /// Every instance has somewhere to go, all of them together.
     fn check_drain(&self, node: NodeId) -> Result<(), Refusal> {
-        let here: Vec<&Instance> = self.residents(node);
+        let here: Vec<&Instance> = self.instances_on(node).collect();
         if here.is_empty() {
             return Ok(());
         }
@@ -80,11 +83,6 @@ impl Registry {
         self.best_node(&need_of(instance), &used).filter(|other| *other != node)
     }
 
-    fn residents(&self, node: NodeId) -> Vec<&Instance> {
-        let known = self.index.instances_at.get(&node).into_iter().flatten();
-        known.filter_map(|id| self.instances.get(id)).filter(|i| i.node == node).collect()
-    }
-
     pub(crate) fn advance_removal(&mut self, id: OperationId) {
         let Some(operation) = self.operations.get(&id).filter(|o| !o.is_finished()).cloned() else { return };
         let Some(Subject::Node(node)) = operation.subjects.first().copied() else { return };
@@ -94,9 +92,10 @@ impl Registry {
         }
         let concerned: Vec<InstanceId> =
             self.index.instances_at.get(&node).into_iter().flatten().copied().collect();
+        let mut moves = self.running_moves(id);
         for instance in concerned {
             if let Some(instance) = self.instances.get(&instance).cloned()
-                && let Err(why) = self.clear_away(&operation, node, instance)
+                && let Err(why) = self.clear_away(&operation, node, instance, &mut moves)
             {
                 self.fail_removal(id, node, OperationState::Failed, &why);
                 return;
@@ -104,12 +103,8 @@ impl Registry {
         }
         let left = self.index.instances_at.get(&node).map_or(0, std::collections::BTreeSet::len);
         if left > 0 {
-            self.progress(
-                id,
-                "drain",
-                operation.percent,
-                &format!("instances that are to leave the node yet: {left}"),
-            );
+            let detail = format!("instances that are to leave the node yet: {left}, on the move: {moves}");
+            self.progress(id, "drain", operation.percent, &detail);
             return;
         }
         self.finish_removal(id, node);
@@ -121,6 +116,7 @@ impl Registry {
         removal: &Operation,
         node: NodeId,
         mut instance: Instance,
+        moves: &mut usize,
     ) -> Result<(), String> {
         let id = instance.id;
         let gone = self.agent_given_up(node);
@@ -156,9 +152,16 @@ impl Registry {
                 && o.subjects.contains(&Subject::Instance(id))
         });
         let failed = tried.map(|o| o.error.clone().unwrap_or_default());
+        if failed.is_none() && *moves >= MOVES_AT_ONCE {
+            // It waits for its turn: by then there may be another best place for it.
+            return Ok(());
+        }
         let other = if failed.is_some() { None } else { self.best_other_node(&instance, node, &self.used()) };
         match (other, removal.force) {
-            (Some(other), _) => _ = self.begin_migration(id, other, Some(removal.id)),
+            (Some(other), _) => {
+                *moves += 1;
+                self.begin_migration(id, other, Some(removal.id));
+            }
             (None, true) => _ = self.begin_deletion(id, Some(removal.id)),
             (None, false) => {
                 return Err(match failed {
@@ -168,6 +171,12 @@ impl Registry {
             }
         }
         Ok(())
+    }
+
+    /// Moves that a removal began and that have not ended.
+    fn running_moves(&self, removal: OperationId) -> usize {
+        let running = self.index.running.iter().filter_map(|id| self.operations.get(id));
+        running.filter(|o| o.parent == Some(removal) && o.kind == OperationKind::Migrate).count()
     }
 
     fn finish_removal(&mut self, id: OperationId, node: NodeId) {

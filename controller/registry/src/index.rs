@@ -9,7 +9,8 @@ use crate::{
     changelog::Entry,
     ids::{Generation, InstanceId, NodeId, OperationId, PublicKey, Vni},
     records::{
-        Binding, BindingKey, BindingSource, Counters, Instance, Network, Node, Operation, RecordKey, Token,
+        Binding, BindingKey, BindingSource, BindingState, Counters, Instance, Network, Node, Operation,
+        RecordKey, Token,
     },
     registry::Registry,
 };
@@ -25,6 +26,8 @@ pub(crate) struct Index {
     pub(crate) bindings_at: BTreeMap<NodeId, BTreeSet<BindingKey>>,
     /// How many of those are learned.
     pub(crate) learned_at: BTreeMap<NodeId, usize>,
+    /// How many bindings there are of each source and state.
+    pub(crate) binding_counts: BTreeMap<(BindingSource, BindingState), usize>,
     /// Addresses that instances have.
     pub(crate) placed_ips: BTreeMap<(Vni, IpAddr), InstanceId>,
     /// Operations that have not ended.
@@ -189,6 +192,7 @@ impl Index {
 
     fn add_binding(&mut self, binding: &Binding) {
         self.bindings_at.entry(binding.node).or_default().insert(binding.key.clone());
+        *self.binding_counts.entry((binding.source, binding.state)).or_default() += 1;
         if binding.source == BindingSource::Learned {
             *self.learned_at.entry(binding.node).or_default() += 1;
         }
@@ -196,6 +200,9 @@ impl Index {
 
     fn remove_binding(&mut self, binding: &Binding) {
         remove_from(&mut self.bindings_at, binding.node, &binding.key);
+        if let Some(count) = self.binding_counts.get_mut(&(binding.source, binding.state)) {
+            *count = count.saturating_sub(1);
+        }
         if binding.source == BindingSource::Learned
             && let Some(count) = self.learned_at.get_mut(&binding.node)
         {

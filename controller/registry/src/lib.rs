@@ -26,10 +26,11 @@ mod refusal;
 mod registry;
 mod reports;
 mod sessions;
+mod strays;
 mod types;
 mod views;
 
-pub use changelog::{Delta, Snapshot};
+pub use changelog::{Delta, Snapshot, Stations, View};
 pub use changes::{Changes, CloseReason, Effect, Event, EventKind, Write};
 pub use command::{
     AgentInput, BindingClaim, BindingWithdrawal, ClaimRefusal, ClaimRefusalReason, Command, IdempotencyClaim,
@@ -47,6 +48,6 @@ pub use records::{
     Role, Stage, Subject, Subnet, Token,
 };
 pub use refusal::{Refusal, RefusalKind};
-pub use registry::{Registry, RestoreError};
+pub use registry::{Registry, RestoreError, Settings};
 pub use sessions::{AgentSession, Condition, NodeRuntime, SwitchSession};
 pub use views::{DesiredInstance, DesiredNic, Peer, TransferEnds};

@@ -1,14 +1,15 @@
 //! Moves. A move goes through these stages:
 //!
 //! ```text
-//! Prepare --no leftover at the destination--> Stop --source reports STOPPED--> Transfer --both have it--> Start --runs--> done
+//! Prepare --no leftover at the destination--> Stop --source reports STOPPED--> Transfer --it has arrived--> Start --runs--> done
 //!    \___________________________________________\_______________________________\ rolled back: runs on at the source
 //!                                                                      commit ^    \ the destination cannot: a new
 //!                                                                                    placement of the source's copy
 //! ```
 //!
 //! The instance lives at the source up to the commit and at the destination from then on; only the node where it lives
-//! is ever told to run it, and during `Stop` and `Transfer` nobody is. What the source says counts only under the
+//! is ever told to run it, and during `Stop` and `Transfer` nobody is. That the volume has arrived is the destination's
+//! word, which has checked it against the source's digest; the source's own may be lost with a controller. What the source says counts only under the
 //! generation that it got with `Stop`: a STOPPED that it said before, about a crash say, is older.
 
 use crate::{
@@ -71,7 +72,7 @@ impl Registry {
         let clear = !instance.leftovers.contains_key(&migration.to);
         match migration.stage {
             Stage::Prepare if clear => self.stop_source(instance.clone()),
-            Stage::Transfer if migration.uploaded && migration.downloaded => self.commit(instance.clone()),
+            Stage::Transfer if migration.downloaded => self.commit(instance.clone()),
             Stage::Start => match (instance.desired, instance.phase) {
                 (DesiredState::Running, Phase::Running) | (DesiredState::Stopped, Phase::Stopped) => {
                     self.finish_migration(instance.clone());
@@ -100,15 +101,25 @@ impl Registry {
     pub(crate) fn source_stopped(&mut self, mut instance: Instance, has_copy: bool) {
         let generation = Generation(self.next_revision().0);
         instance.phase = if has_copy { Phase::Stopped } else { Phase::Lost };
-        let transfer = if has_copy { format!("move-{}-{generation}", instance.id) } else { String::new() };
+        let transfer = if has_copy { transfer_name(instance.id, generation) } else { String::new() };
         self.enter(&mut instance, Stage::Transfer, "its volume goes to the destination", |m| {
             m.generation = generation;
             m.from_has_copy = has_copy;
             m.transfer = transfer;
             // With nothing to send there is nothing to wait for: the destination makes it anew.
-            m.uploaded = !has_copy;
             m.downloaded = !has_copy;
         });
+    }
+
+    /// The destination's agent came back without the volume. The source may have sent all of it to a controller that
+    /// stopped before it had passed it on, and sends it again only to a transfer that it does not know.
+    pub(crate) fn transfer_again(&mut self, mut instance: Instance) {
+        self.end_transfer(&instance);
+        let transfer = transfer_name(instance.id, Generation(self.next_revision().0));
+        if let Some(migration) = &mut instance.migration {
+            migration.transfer = transfer;
+            self.put_instance(instance);
+        }
     }
 
     fn commit(&mut self, mut instance: Instance) {
@@ -212,4 +223,8 @@ impl Registry {
             self.roll_back(id, OperationState::Failed, &why);
         }
     }
+}
+
+fn transfer_name(instance: InstanceId, generation: Generation) -> String {
+    format!("move-{instance}-{generation}")
 }

@@ -6,11 +6,12 @@ use crate::{
     changelog::Entry,
     changes::{CloseReason, Effect, EventKind},
     command::{NewNode, Outcome, ProviderResult},
-    ids::NodeId,
+    ids::{NodeId, OperationId},
     names::{check_name, shown},
     records::{Membership, Node, NodeState, OperationKind, OperationState, Provision, Subject},
     refusal::Refusal,
     registry::Registry,
+    reports::short,
 };
 
 const MANUAL: &str = "manual";
@@ -92,16 +93,35 @@ impl Registry {
         }
     }
 
+    /// The provider's work is the first half of an addition, unless the node has come on before it ended. What a
+    /// finished operation is told comes too late and changes nothing.
+    pub(crate) fn provider_progress(
+        &mut self,
+        operation: OperationId,
+        percent: u8,
+        detail: &str,
+    ) -> Result<Outcome, Refusal> {
+        let late = || Refusal::stale(format!("{operation} does not wait for its provider"));
+        let known = self.operations.get(&operation).filter(|o| !o.is_finished()).ok_or_else(late)?;
+        let creates = self.nodes.values().any(|n| {
+            n.operation == Some(operation)
+                && n.state != NodeState::Removed
+                && n.provision == Provision::Creating
+        });
+        if known.kind != OperationKind::AddComputeNode || !creates {
+            return Err(late());
+        }
+        let (step, so_far) = (known.step.clone(), known.percent);
+        let share = percent.min(100) / 2;
+        let detail = short(&detail.replace(char::is_control, " "));
+        self.progress(operation, &step, share.max(so_far), &detail);
+        Ok(Outcome::Done)
+    }
+
     pub(crate) fn handle_provider(&mut self, id: NodeId, result: ProviderResult) -> Result<Outcome, Refusal> {
         let mut node = self.find_node(&id.to_string())?.clone();
         let operation = node.operation;
         match (result, &node.provision) {
-            (ProviderResult::Progress { percent, detail }, Provision::Creating) => {
-                // Enrolment and connection are the other half.
-                if let Some(operation) = operation.filter(|_| node.state == NodeState::Invited) {
-                    self.progress(operation, "create", percent.min(100) / 2, &shown(&detail));
-                }
-            }
             (ProviderResult::Created { reference }, Provision::Creating) => {
                 node.provision = Provision::Created { reference };
                 self.put_node(node);

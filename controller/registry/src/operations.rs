@@ -10,7 +10,6 @@ use crate::{
     },
     refusal::Refusal,
     registry::Registry,
-    sessions::AGENT_GRACE_MS,
 };
 
 /// Ended operations are kept so long,
@@ -196,7 +195,7 @@ impl Registry {
             return None;
         }
         let since = runtime.and_then(|r| r.agent_away_since).or(self.started)?;
-        Some(since.plus(AGENT_GRACE_MS))
+        Some(since.plus(self.settings.agent_grace_ms))
     }
 
     /// The node's agent is away and has been for so long that operations no longer wait for it.

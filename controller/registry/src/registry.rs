@@ -1,16 +1,19 @@
 //! The registry: all state in memory, one input at a time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use crate::{
     changelog::ChangeLog,
     changes::{Changes, Event, EventKind, Write},
     command::{Command, Input, InstanceStatus, Outcome, Request},
-    ids::{ApiTokenId, InstanceId, NodeId, OperationId, Revision, Timestamp, TokenId, TypeId, Vni},
+    ids::{ApiTokenId, InstanceId, Mac, NodeId, OperationId, Revision, Timestamp, TokenId, TypeId, Vni},
     index::Index,
     records::{
-        ApiToken, Binding, BindingKey, Cluster, Counters, IdempotencyKey, Instance, InstanceType, Network,
-        Node, Operation, Record, RecordKey, Token,
+        ApiToken, Binding, BindingKey, BindingSource, BindingState, Cluster, Counters, IdempotencyKey,
+        Instance, InstanceType, Network, Node, Operation, Record, RecordKey, Token,
     },
     refusal::Refusal,
     sessions::NodeRuntime,
@@ -35,6 +38,7 @@ pub struct Registry {
     pub(crate) idempotency_keys: BTreeMap<(String, String), IdempotencyKey>,
 
     pub(crate) index: Index,
+    pub(crate) settings: Settings,
     pub(crate) runtime: BTreeMap<NodeId, NodeRuntime>,
     pub(crate) observed: BTreeMap<InstanceId, InstanceStatus>,
     pub(crate) log: ChangeLog,
@@ -50,6 +54,22 @@ pub struct Registry {
     pub(crate) touched: BTreeSet<InstanceId>,
     /// When old records are cleared away next.
     pub(crate) next_housekeeping: Timestamp,
+}
+
+/// What an operator may set. Not persisted: the shell gives it to each registry that it makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Learned bindings that one node may have. Default 4096: as many stations as a switch keeps of its own bridges.
+    pub learned_per_node: usize,
+    /// Milliseconds that an agent may be away before operations stop waiting for it. Default 30000: longer than its
+    /// own restart takes.
+    pub agent_grace_ms: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { learned_per_node: 4096, agent_grace_ms: 30_000 }
+    }
 }
 
 /// Records that are not a registry's.
@@ -93,6 +113,12 @@ impl Registry {
         registry.reindex();
         registry.log.start_at(registry.counters.revision);
         Ok(registry)
+    }
+
+    /// Goes by these settings from now on.
+    #[must_use]
+    pub fn with_settings(self, settings: Settings) -> Registry {
+        Registry { settings, ..self }
     }
 
     /// True if there was one under the key.
@@ -214,6 +240,9 @@ impl Registry {
             }
             Input::Switch(node, input) => self.handle_switch(node, input),
             Input::Agent(node, input) => self.handle_agent(node, input),
+            Input::ProviderProgress { operation, percent, detail } => {
+                self.provider_progress(operation, percent, &detail)
+            }
             Input::ProviderResult { node, result } => self.handle_provider(node, result),
         };
         self.settle();
@@ -347,6 +376,12 @@ impl Registry {
         &self.instances
     }
 
+    /// The instances that live on a node. Looks at no others.
+    pub fn instances_on(&self, node: NodeId) -> impl Iterator<Item = &Instance> {
+        let known = self.index.instances_at.get(&node).into_iter().flatten();
+        known.filter_map(|id| self.instances.get(id)).filter(move |instance| instance.node == node)
+    }
+
     /// The last report about an instance by the agent of the node where it lives.
     #[must_use]
     pub fn observed(&self, instance: InstanceId) -> Option<&InstanceStatus> {
@@ -357,6 +392,45 @@ impl Registry {
     #[must_use]
     pub fn bindings(&self) -> &BTreeMap<BindingKey, Binding> {
         &self.bindings
+    }
+
+    /// How many bindings there are of each source and state. Does not look at each.
+    #[must_use]
+    pub fn binding_counts(&self) -> &BTreeMap<(BindingSource, BindingState), usize> {
+        &self.index.binding_counts
+    }
+
+    /// The bindings after a key, in order; only those of a network, only those of a node. Looks at none of the others
+    /// if one of the two is given.
+    pub fn bindings_after<'a>(
+        &'a self,
+        after: Option<&BindingKey>,
+        network: Option<Vni>,
+        node: Option<NodeId>,
+    ) -> Box<dyn Iterator<Item = &'a Binding> + 'a> {
+        let first = |vni| BindingKey { vni, vlans: Vec::new(), mac: Mac::default() };
+        let mut from = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.clone()));
+        if let Some(vni) = network
+            && after.is_none_or(|key| key.vni < vni)
+        {
+            from = Bound::Included(first(vni));
+        }
+        let to = match network {
+            // Past this network: nothing is left of it.
+            Some(vni) if after.is_some_and(|key| key.vni > vni) => return Box::new(std::iter::empty()),
+            Some(vni) => {
+                vni.0.checked_add(1).map_or(Bound::Unbounded, |next| Bound::Excluded(first(Vni(next))))
+            }
+            None => Bound::Unbounded,
+        };
+        match node {
+            Some(node) => {
+                let held = self.index.bindings_at.get(&node).into_iter();
+                let held = held.flat_map(move |keys| keys.range((from.clone(), to.clone())));
+                Box::new(held.filter_map(|key| self.bindings.get(key)))
+            }
+            None => Box::new(self.bindings.range((from, to)).map(|(_, binding)| binding)),
+        }
     }
 
     /// The operations.

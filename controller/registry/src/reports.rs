@@ -22,6 +22,7 @@ impl Registry {
         if full {
             self.find_lost(node, statuses);
         }
+        self.take_strays(node, full, statuses);
     }
 
     fn take_status(&mut self, node: NodeId, status: &InstanceStatus) {
@@ -117,10 +118,6 @@ impl Registry {
                 self.put_instance(instance);
                 self.roll_back(id, OperationState::Failed, &format!("{from} lost its copy"));
             }
-            (Stage::Transfer, InstanceState::Stopped) if status.uploaded && migration.from_has_copy => {
-                migration.uploaded = true;
-                self.put_instance(instance);
-            }
             (Stage::Transfer, InstanceState::Stopped) => self.transfer_progress(&instance, status),
             (Stage::Start, InstanceState::Absent) => {
                 migration.from_has_copy = false;
@@ -194,6 +191,20 @@ impl Registry {
         }
     }
 
+    /// After a report of an agent that has just come: volumes that did not arrive are sent again.
+    pub(crate) fn renew_transfers(&mut self, node: NodeId) {
+        let known = self.index.instances_at.get(&node).into_iter().flatten();
+        let awaited = |i: &&Instance| {
+            let migration = i.migration.as_ref();
+            migration.is_some_and(|m| m.to == node && m.stage == Stage::Transfer && !m.downloaded)
+        };
+        let awaited: Vec<Instance> =
+            known.filter_map(|id| self.instances.get(id)).filter(awaited).cloned().collect();
+        for instance in awaited {
+            self.transfer_again(instance);
+        }
+    }
+
     fn not_named(&self, node: NodeId, statuses: &[InstanceStatus]) -> Vec<Instance> {
         let named: BTreeSet<InstanceId> =
             statuses.iter().filter(|s| s.state != InstanceState::Absent).map(|s| s.id).collect();
@@ -220,7 +231,8 @@ fn phase_word(phase: Phase) -> &'static str {
     }
 }
 
-fn short(text: &str) -> String {
+/// As much of an agent's or a provider's words as is kept.
+pub(crate) fn short(text: &str) -> String {
     let mut text = text.to_owned();
     if text.len() > DETAIL_MAX {
         let end = (0..=DETAIL_MAX).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);

@@ -6,13 +6,11 @@ use crate::{
     changelog::Entry,
     changes::{CloseReason, Effect, EventKind},
     command::{AgentInput, Outcome, SwitchInput},
-    ids::{NodeId, PublicKey, Timestamp},
+    ids::{Generation, InstanceId, NodeId, PublicKey, Timestamp},
     refusal::Refusal,
     registry::Registry,
 };
 
-/// An agent may be away so long before operations stop waiting for it: longer than its own restart takes.
-pub(crate) const AGENT_GRACE_MS: u64 = 30_000;
 /// More addresses than a host has; the rest is not told to peers.
 const ADDRESSES_MAX: usize = 32;
 
@@ -62,6 +60,24 @@ pub enum Condition {
         /// What that machine said of itself; empty if it said nothing.
         machine: String,
     },
+    /// Its agent has an instance, or a newer copy of one, that this registry never made: another controller did, or
+    /// this one before its store was put back from an older backup. Nobody touches it but the operator.
+    Stray {
+        /// The instance.
+        instance: InstanceId,
+        /// The copy's generation.
+        generation: Generation,
+        /// Whether the registry knows the instance, with an older generation.
+        known: bool,
+    },
+}
+
+impl NodeRuntime {
+    /// Two machines have its key.
+    #[must_use]
+    pub fn is_cloned(&self) -> bool {
+        self.conditions.iter().any(|c| matches!(c, Condition::Cloned { .. }))
+    }
 }
 
 impl Registry {
@@ -143,6 +159,7 @@ impl Registry {
                 self.changes.agents.insert(node);
                 self.take_report(node, true, &instances);
                 self.take_absences(node, &instances);
+                self.renew_transfers(node);
                 Ok(Outcome::Node(node))
             }
             AgentInput::Gone { session } => {
@@ -190,7 +207,9 @@ impl Registry {
         let now = self.now;
         if old_boot != boot && old_alive {
             let condition = Condition::Cloned { since: now, machine: machine.to_owned() };
-            self.runtime.entry(node).or_default().conditions = vec![condition];
+            let conditions = &mut self.runtime.entry(node).or_default().conditions;
+            conditions.retain(|c| !matches!(c, Condition::Cloned { .. }));
+            conditions.push(condition);
             let message =
                 "a second machine has its key: remove the copy's key and let it join with a token of its own";
             self.event(EventKind::NodeCloned, node, message);
@@ -201,7 +220,8 @@ impl Registry {
                 ),
             ));
         }
-        self.runtime.entry(node).or_default().conditions.clear();
+        let conditions = &mut self.runtime.entry(node).or_default().conditions;
+        conditions.retain(|c| !matches!(c, Condition::Cloned { .. }));
         self.changes.effects.push(Effect::CloseSession { node, session, reason: CloseReason::Superseded });
         Ok(())
     }

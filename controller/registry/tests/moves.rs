@@ -130,17 +130,41 @@ fn a_stop_that_was_said_before_the_move_began_does_not_count() {
     assert_eq!(desired[0].download_from, world.registry.desired_instances(from)[0].upload_to);
 }
 
+/// The source's word may be lost with a controller; the destination has checked what came against the source's digest.
 #[test]
-fn the_destination_alone_cannot_commit() {
+fn that_the_volume_has_arrived_is_the_destinations_word() {
     let (mut world, instance, from, to) = start();
     migrate(&mut world, instance, to);
     let stopped = status(instance, world.instance(instance).generation, InstanceState::Stopped, false);
     report(&mut world, from, stopped.clone());
     let generation = world.instance(instance).migration.as_ref().unwrap().generation;
-    report(&mut world, to, status(instance, generation, InstanceState::Stopped, false));
-    assert_eq!(stage(&world, instance), Some(Stage::Transfer));
     report(&mut world, from, InstanceStatus { uploaded: true, ..stopped });
+    assert_eq!(stage(&world, instance), Some(Stage::Transfer));
+    report(&mut world, to, status(instance, generation, InstanceState::Stopped, false));
     assert_eq!(stage(&world, instance), Some(Stage::Start));
+}
+
+/// The source sent everything to a controller that stopped before the destination had it all.
+#[test]
+fn a_volume_that_was_sent_and_never_arrived_is_sent_again() {
+    for source_first in [true, false] {
+        let (mut world, instance, from, to) = start();
+        let moved = volume(&world, from, instance);
+        let operation = migrate(&mut world, instance, to);
+        while stage(&world, instance) != Some(Stage::Transfer) || world.deliver_desired(from) {
+            assert!(world.deliver_desired(from) || world.deliver_report(from));
+        }
+        world.deliver_desired(to);
+        let lost = world.instance(instance).migration.as_ref().unwrap().transfer.clone();
+        world.agents.get_mut(&from).unwrap().sent(instance);
+        world.crash();
+        let order = if source_first { [from, to] } else { [to, from] };
+        order.into_iter().for_each(|node| world.agent_up(node));
+        assert_ne!(world.instance(instance).migration.as_ref().unwrap().transfer, lost);
+        world.run();
+        assert_eq!(world.state(operation), OperationState::Succeeded);
+        assert_eq!((volume(&world, from, instance), volume(&world, to, instance)), (None, moved));
+    }
 }
 
 #[test]

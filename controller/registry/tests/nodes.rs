@@ -59,21 +59,6 @@ fn a_provided_node_is_there_once_made_enrolled_and_connected_in_any_order() {
 }
 
 #[test]
-fn a_provider_says_how_far_it_is() {
-    let (mut world, _) = World::with_nodes(0);
-    let (node, operation, _) = add_by_provider(&mut world);
-    let progress = |percent| Input::ProviderResult {
-        node,
-        result: ProviderResult::Progress { percent, detail: "booting".into() },
-    };
-    world.input(progress(40)).unwrap();
-    let shown = &world.registry.operations()[&operation];
-    assert_eq!((shown.step.as_str(), shown.percent, shown.detail.as_str()), ("create", 20, "booting"));
-    world.input(created(node)).unwrap();
-    world.input(progress(90)).unwrap_err();
-}
-
-#[test]
 fn a_provided_node_that_does_not_come_is_destroyed() {
     let failed =
         |node| Input::ProviderResult { node, result: ProviderResult::CreateFailed { error: "no".into() } };
@@ -335,4 +320,132 @@ fn a_session_that_is_too_far_behind_takes_a_snapshot() {
     assert_eq!(world.registry.changes_since(nodes[0], revision), None);
     let future = Revision(world.registry.revision().0 + 1);
     assert_eq!(world.registry.changes_since(nodes[0], future), None, "of a store that was lost");
+}
+
+#[test]
+fn what_a_provider_says_of_its_work_is_shown_and_never_goes_back() {
+    let (mut world, _) = World::with_nodes(0);
+    let (node, operation, _) = add_by_provider(&mut world);
+    let mut say = |percent, detail: &str| {
+        let input = Input::ProviderProgress { operation, percent, detail: detail.into() };
+        world.input(input).map(|_| {
+            let operation = &world.registry.operations()[&operation];
+            (operation.percent, operation.detail.clone())
+        })
+    };
+    assert_eq!(say(40, "copies the image"), Ok((20, "copies the image".to_owned())));
+    assert_eq!(say(10, "again"), Ok((20, "again".to_owned())));
+    assert_eq!(say(255, "\u{1b}[2J"), Ok((50, " [2J".to_owned())));
+    assert!(say(100, &"x".repeat(5000)).unwrap().1.len() <= 512);
+    world.input(created(node)).unwrap();
+    let late = Input::ProviderProgress { operation, percent: 90, detail: String::new() };
+    assert_eq!(world.input(late).unwrap_err().kind, RefusalKind::Stale);
+}
+
+#[test]
+fn a_drain_moves_a_few_instances_at_a_time() {
+    let (mut world, nodes) = World::with_nodes(3);
+    let all: Vec<InstanceId> = (0..7).map(|_| world.allocate(nodes[0])).collect();
+    world.run();
+    let removal = world.operation(Command::RemoveComputeNode { node: nodes[0].to_string(), force: false });
+    let moving = |world: &World| {
+        let operations = world.registry.operations().values();
+        operations.filter(|o| o.parent == Some(removal) && !o.is_finished()).count()
+    };
+    assert_eq!(moving(&world), 4);
+    assert!(world.registry.operations()[&removal].detail.contains("yet: 7, on the move: 4"));
+    let waiting = |i: &&InstanceId| world.instance(**i).operation.is_none();
+    assert_eq!(all.iter().filter(waiting).count(), 3, "they wait, and run meanwhile");
+    let mut most = 0;
+    let mut moved = true;
+    while moved {
+        moved = world.transfer();
+        for node in &nodes {
+            moved |= world.deliver_desired(*node);
+            moved |= world.deliver_report(*node);
+            most = most.max(moving(&world));
+        }
+    }
+    assert_eq!(most, 4);
+    assert_eq!(world.state(removal), OperationState::Succeeded);
+    assert!(all.iter().all(|i| world.instance(*i).node != nodes[0]));
+}
+
+#[test]
+fn what_an_agent_has_and_the_controller_did_not_make_is_said_once_and_left_alone() {
+    let (mut world, nodes) = World::with_nodes(1);
+    let (node, known) = (nodes[0], world.allocate(nodes[0]));
+    world.run();
+    let session = world.registry.agent_session(node).unwrap().session;
+    let here = |id, generation| InstanceStatus {
+        id,
+        generation: Generation(generation),
+        state: InstanceState::Running,
+        ..InstanceStatus::default()
+    };
+    let generation = world.instance(known).generation.0;
+    let all = vec![here(known, generation), here(InstanceId(99), 3)];
+    let report = |full, instances| Input::Agent(node, AgentInput::Report { session, full, instances });
+    let strays = |world: &World| world.registry.runtime(node).unwrap().conditions.clone();
+    let warnings = |world: &World| world.events.iter().filter(|e| e.kind == EventKind::Warning).count();
+
+    let (records, desired) = (world.store.clone(), world.registry.desired_instances(node));
+    for _ in 0..3 {
+        world.input(report(true, all.clone())).unwrap();
+        let unknown = Condition::Stray { instance: InstanceId(99), generation: Generation(3), known: false };
+        assert_eq!(strays(&world), [unknown]);
+        assert_eq!(warnings(&world), 1, "said once");
+    }
+    assert!(!world.registry.runtime(node).unwrap().is_cloned());
+    world.input(report(false, vec![here(known, generation + 50)])).unwrap();
+    assert_eq!((strays(&world).len(), warnings(&world)), (2, 2), "a newer copy of one that is known");
+    assert_eq!(world.store, records, "nothing is changed by it");
+    assert_eq!(world.registry.desired_instances(node), desired, "the agent is not told about it");
+    let gone = InstanceStatus { state: InstanceState::Absent, ..here(InstanceId(99), 3) };
+    world.input(report(false, vec![gone])).unwrap();
+    assert_eq!(strays(&world).len(), 1);
+    world.input(report(true, vec![here(known, generation)])).unwrap();
+    assert!(strays(&world).is_empty());
+}
+
+#[test]
+fn an_operator_sets_limit_and_grace() {
+    let (mut world, nodes) = World::with_nodes(1);
+    let settings = Settings { learned_per_node: 2, agent_grace_ms: 5 * SECOND };
+    world.registry = std::mem::take(&mut world.registry).with_settings(settings);
+    let refused: Vec<_> =
+        (0..3).map(|n| Claims(&mut world, nodes[0]).claim(station(100, n), &[], 0)).collect();
+    assert_eq!(refused, [None, None, Some(ClaimRefusalReason::Full)]);
+    world.agent_down(nodes[0]);
+    world.input(Input::Tick).unwrap();
+    assert_eq!(world.registry.poll_timeout(), Some(world.now.plus(5 * SECOND)));
+}
+
+#[test]
+fn bindings_are_found_by_network_and_node_without_looking_at_all() {
+    let (mut world, nodes) = World::with_nodes(2);
+    for vni in [200, 300] {
+        let new = NewNetwork { name: format!("n{vni}"), vni: Some(Vni(vni)), ..NewNetwork::default() };
+        world.command(Command::CreateNetwork(new)).unwrap();
+    }
+    for (vni, n) in [(100, 1), (200, 1), (200, 2), (200, 3), (300, 1)] {
+        let node = nodes[usize::from(n % 2 == 0)].to_string();
+        let (key, state) = (station(vni, n), BindingState::Active);
+        world.command(Command::SetBinding { key, ips: vec![], node, state, expected: None }).unwrap();
+    }
+    let all: Vec<Binding> = world.registry.bindings().values().cloned().collect();
+    for after in std::iter::once(None).chain(all.iter().map(|b| Some(b.key.clone()))) {
+        for network in [None, Some(Vni(200)), Some(Vni(300)), Some(Vni(7)), Some(Vni(u32::MAX))] {
+            for node in [None, Some(nodes[0]), Some(nodes[1]), Some(NodeId(77))] {
+                let wanted = all.iter().filter(|b| {
+                    after.as_ref().is_none_or(|after| b.key > *after)
+                        && network.is_none_or(|vni| b.key.vni == vni)
+                        && node.is_none_or(|node| b.node == node)
+                });
+                let found = world.registry.bindings_after(after.as_ref(), network, node);
+                assert!(found.eq(wanted), "{after:?} {network:?} {node:?}");
+            }
+        }
+    }
+    assert_eq!(world.registry.binding_counts().values().sum::<usize>(), 5);
 }

@@ -17,6 +17,9 @@ enum Step {
     Delete(usize),
     Migrate(usize, usize),
     AddNode,
+    Provide,
+    Progress(usize, u8),
+    Provided(usize, bool),
     Remove(usize, bool),
     Cancel(usize),
     AgentUp(usize),
@@ -56,6 +59,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => i.clone().prop_map(Delete),
         8 => (i.clone(), n.clone()).prop_map(|(i, n)| Migrate(i, n)),
         1 => Just(AddNode),
+        1 => Just(Provide),
+        3 => (i.clone(), any::<u8>()).prop_map(|(k, percent)| Progress(k, percent)),
+        1 => (n.clone(), any::<bool>()).prop_map(|(k, good)| Provided(k, good)),
         1 => (n.clone(), any::<bool>()).prop_map(|(n, f)| Remove(n, f)),
         2 => i.clone().prop_map(Cancel),
         4 => n.clone().prop_map(AgentUp),
@@ -118,6 +124,41 @@ fn apply(world: &mut World, step: &Step) {
         Step::Remove(n, force) => {
             let node = node(world, n).to_string();
             _ = world.command(Command::RemoveComputeNode { node, force });
+        }
+        Step::Provide => {
+            let (provider, secret_hash, ttl_ms) = ("cloud".into(), world.secret(), 10 * SECOND);
+            let new = NewNode { provider, secret_hash, ttl_ms, ..NewNode::default() };
+            world.command(Command::AddComputeNode(new)).unwrap();
+        }
+        Step::Progress(k, percent) => {
+            // Of any operation, also of one that has ended or is no provider's.
+            let Some(before) = pick(world.registry.operations().values().cloned(), k) else { return };
+            let input =
+                Input::ProviderProgress { operation: before.id, percent, detail: "it comes\n".into() };
+            let taken = world.input(input).is_ok();
+            let after = &world.registry.operations()[&before.id];
+            if taken {
+                assert!(!before.is_finished() && before.kind == OperationKind::AddComputeNode, "{before:?}");
+                let (was, is) = (before.percent, after.percent);
+                assert!(was <= is && is <= was.max(50) && after.detail == "it comes ", "{after:?}");
+                let shown = Operation { percent: is, detail: after.detail.clone(), ..before };
+                assert_eq!(*after, shown, "nothing else changes");
+            } else {
+                assert_eq!(*after, before);
+            }
+        }
+        Step::Provided(k, good) => {
+            let asked = world.registry.nodes().values().filter(|n| n.provider == "cloud").map(|n| n.id);
+            if let Some(node) = pick(asked, k) {
+                let destroys = world.registry.nodes()[&node].state == NodeState::Removed;
+                let result = match (destroys, good) {
+                    (false, true) => ProviderResult::Created { reference: "vm".into() },
+                    (false, false) => ProviderResult::CreateFailed { error: "no room".into() },
+                    (true, true) => ProviderResult::Destroyed,
+                    (true, false) => ProviderResult::DestroyFailed { error: "not there".into() },
+                };
+                _ = world.input(Input::ProviderResult { node, result });
+            }
         }
         Step::Cancel(k) => {
             let running = world.registry.operations().values().filter(|o| !o.is_finished()).map(|o| o.id);

@@ -36,6 +36,15 @@ pub fn replace(from: &Path, to: &Path) -> io::Result<()> {
     sync_directory(directory_of(to))
 }
 
+/// Gives a file that root made to the owner of its directory.
+pub fn hand_over(file: &File, directory: &Path) -> io::Result<()> {
+    let (owner, own) = (std::fs::metadata(directory)?, file.metadata()?);
+    if own.uid() == 0 && owner.uid() != 0 {
+        std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    Ok(())
+}
+
 /// Writes a new file, mode 0600, with its directory's owner if root writes it.
 pub(crate) fn create_private(path: &Path, content: &[u8]) -> io::Result<()> {
     let directory = directory_of(path);
@@ -51,10 +60,7 @@ fn write_new(path: &Path, directory: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     // The umask can only take bits away, but a default ACL can add some.
     file.set_permissions(Permissions::from_mode(0o600))?;
-    let (owner, own) = (std::fs::metadata(directory)?, file.metadata()?);
-    if own.uid() == 0 && owner.uid() != 0 {
-        std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
-    }
+    hand_over(&file, directory)?;
     file.write_all(content)?;
     file.sync_all()
 }

@@ -292,6 +292,17 @@ mod tests {
         }
     }
 
+    /// The test vector of docs/wire-format.md.
+    #[test]
+    fn the_text_is_the_documented_one() {
+        assert_eq!(
+            token().to_string(),
+            "skj1.AAAAAGVT8QADAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDA6WlpaWlpaWlpaWlpaWlpaW\
+             lpaWlpaWlpaWlpaWlpaWlA2xhYhBjdGwuZXhhbXBsZTo3NDQzElsyMDAxOmRiODo6MV06NzQ0M8Tx4Ig\
+             "
+        );
+    }
+
     #[test]
     fn the_secret_is_hashed_and_never_shown() {
         let token = token();

@@ -175,7 +175,7 @@ fn idempotency_key(text: &str) -> Result<String, String> {
 
 const EXAMPLES: &str = "\
 Examples:
-  skippy config set-context lab --url https://10.0.0.1:7443 --fingerprint sha256:... --token-from admin.token
+  skippy config set-context lab --url https://10.0.0.1:4843 --fingerprint sha256:... --token-from admin.token
   skippy add-compute-node --provider manual --name rack1-a    prints what to run on the machine
   skippy network add blue --subnet-v4 10.0.0.0/24
   skippy add-type small --cores 0.5 --memory 256MiB

@@ -5,7 +5,7 @@ use std::path::Path;
 use controller_registry::{NewNetwork, NewNode, SecretHash};
 
 use super::*;
-use crate::store::{FileStore, Listing, Record as Stored, Revision, Transaction, Watch};
+use crate::store::{FileStore, Listing, Record as Stored, Revision as StoreRevision, Transaction, Watch};
 
 fn start(path: &Path) -> Started {
     let store: Arc<dyn Store> = Arc::new(match path.exists() {
@@ -117,7 +117,7 @@ impl Store for Full {
         self.0.list(prefix)
     }
 
-    fn commit(&self, _: Transaction) -> Result<Revision, StoreError> {
+    fn commit(&self, _: Transaction) -> Result<StoreRevision, StoreError> {
         Err(StoreError::Full(self.0.path().to_owned()))
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use controller_registry::{Changes, Effect, Input, Outcome, Record, Refusal, Write};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Shared, count, now};
+use super::{PUBLICATIONS, Shared, count, now};
 use crate::store::{Store, StoreError, Transaction};
 
 /// An input and who waits for the answer.
@@ -61,7 +61,16 @@ impl Writer {
             std::mem::forget(registry);
             return Err(error);
         }
+        let stored = Instant::now();
+        let revision = registry.revision();
         drop(registry);
+        if changes.revision_changed {
+            let mut publications = self.shared.publications.lock().unwrap_or_else(PoisonError::into_inner);
+            if publications.len() == PUBLICATIONS {
+                publications.pop_front();
+            }
+            publications.push_back((revision, stored));
+        }
         self.publish(changes);
         for (waiting, answer) in answers {
             // Whoever no longer waits has its input carried out all the same.
@@ -79,7 +88,7 @@ impl Writer {
         let counters = &self.shared.counters;
         count(&counters.commits, 1);
         count(&counters.writes, writes.len() as u64);
-        count(&counters.commit_us, u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
+        counters.commit_duration.0.observe(start.elapsed().as_secs_f64());
         Ok(())
     }
 

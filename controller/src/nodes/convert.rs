@@ -74,6 +74,17 @@ pub(super) fn binding(binding: &Binding) -> proto::Binding {
     }
 }
 
+/// The reason as metrics have it.
+pub(super) fn reason_word(reason: ClaimRefusalReason) -> &'static str {
+    match reason {
+        ClaimRefusalReason::Stale => "stale",
+        ClaimRefusalReason::BoundElsewhere => "bound-elsewhere",
+        ClaimRefusalReason::Network => "network",
+        ClaimRefusalReason::Address => "address",
+        ClaimRefusalReason::Full => "full",
+    }
+}
+
 pub(super) fn refusal(refusal: &ClaimRefusal) -> proto::BindingRefusal {
     let reason = match refusal.reason {
         ClaimRefusalReason::Stale => proto::BindingRefusalReason::Stale,

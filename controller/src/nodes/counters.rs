@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use crate::metrics;
+
 /// Counters of the server for nodes. They only rise.
 #[derive(Debug, Default)]
 pub struct NodeCounters {
@@ -12,7 +14,7 @@ pub struct NodeCounters {
     /// Enrolments that came too often from one address.
     pub enrolments_limited: Counter,
     /// Refused enrolments, by the reason's word.
-    enrolments_refused: Mutex<BTreeMap<&'static str, u64>>,
+    pub enrolments_refused: ByReason,
     /// Sessions that registered, of switches and agents.
     pub sessions: Counter,
     /// Sessions of keys that are no node's.
@@ -29,8 +31,10 @@ pub struct NodeCounters {
     pub messages: Counter,
     /// Claims and withdrawals of bindings.
     pub claims: Counter,
-    /// Those of them that were refused.
-    pub claims_refused: Counter,
+    /// Those of them that were refused, by the reason's word.
+    pub claims_refused: ByReason,
+    /// How long what nodes see was on its way to them.
+    pub push_latency: PushLatency,
     /// Snapshots sent.
     pub snapshots: Counter,
     /// Deltas sent.
@@ -47,14 +51,31 @@ pub struct NodeCounters {
     pub volume_bytes: Counter,
 }
 
-impl NodeCounters {
-    /// Refused enrolments, by the reason's word.
-    pub fn enrolments_refused(&self) -> BTreeMap<&'static str, u64> {
-        self.enrolments_refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+/// How long deltas were on their way.
+#[derive(Clone, Debug)]
+pub struct PushLatency(pub prometheus::Histogram);
+
+impl Default for PushLatency {
+    fn default() -> PushLatency {
+        PushLatency(metrics::histogram(
+            "controller_push_latency_seconds",
+            "From the commit of the oldest change in a delta to a switch's session having sent it.",
+        ))
+    }
+}
+
+/// Numbers that rise, by a word.
+#[derive(Debug, Default)]
+pub struct ByReason(Mutex<BTreeMap<&'static str, u64>>);
+
+impl ByReason {
+    /// All that are not 0.
+    pub fn all(&self) -> BTreeMap<&'static str, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn refuse_enrolment(&self, code: &'static str) {
-        *self.enrolments_refused.lock().unwrap_or_else(PoisonError::into_inner).entry(code).or_default() += 1;
+    pub(super) fn count(&self, reason: &'static str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
     }
 }
 

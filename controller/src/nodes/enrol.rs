@@ -35,7 +35,7 @@ pub(super) async fn enrol(
             Err(Status::internal("the enrolment failed: see the controller's log"))
         }
         Err(refusal) => {
-            shared.counters.refuse_enrolment(refusal.code);
+            shared.counters.enrolments_refused.count(refusal.code);
             tracing::warn!(remote = %caller.remote, code = refusal.code, "enrolment refused: {refusal}");
             Err(status(refusal))
         }

@@ -66,7 +66,9 @@ impl<M: Outgoing> Session<M> {
                         return;
                     }
                 }
-                due = false;
+                state.sent();
+                // What waits goes in between.
+                due = state.is_behind();
             }
             let message = tokio::select! {
                 biased;
@@ -79,6 +81,7 @@ impl<M: Outgoing> Session<M> {
                     due = true;
                     continue;
                 }
+                () = std::future::ready(()), if due => continue,
             };
             let Some(message) = message else { return };
             if let Err(Closed) = self.outbox.send(message).await {
@@ -98,6 +101,14 @@ impl<M: Outgoing> Session<M> {
 pub(super) trait State<M>: Send {
     /// The messages that bring the node from what was made last to now; none if nothing is new.
     fn next(&mut self) -> impl Future<Output = Vec<M>> + Send;
+
+    /// What was made last is on its way.
+    fn sent(&mut self) {}
+
+    /// What was made last is not all.
+    fn is_behind(&self) -> bool {
+        false
+    }
 }
 
 /// Takes a node's messages.

@@ -33,12 +33,15 @@ impl ExecProvider {
     pub async fn run(
         &self,
         request: &Request,
-        on_progress: impl FnMut(Progress) + Send,
+        mut on_progress: impl FnMut(Progress) + Send,
         cancel: Cancel,
     ) -> Result<Done, ProviderError> {
         let secret = request.join_token.clone().unwrap_or_default();
         let mut group = self.start()?;
         let outcome = {
+            let on_progress = |step: Progress| {
+                on_progress(Progress { percent: step.percent, detail: redact(&step.detail, &secret) });
+            };
             let talk = talk(&mut group.child, request, on_progress);
             tokio::select! {
                 outcome = tokio::time::timeout(self.timeout, talk) => outcome.unwrap_or(Err(Failure::TimedOut)),
@@ -168,6 +171,18 @@ pub enum ProviderError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl ProviderError {
+    /// How the call ended, as metrics have it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            ProviderError::TimedOut { .. } => "timed-out",
+            ProviderError::Cancelled { .. } => "cancelled",
+            ProviderError::Refused { .. } => "refused",
+            _ => "broken",
+        }
+    }
 }
 
 enum Failure {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::ExecProvider;
+use super::{ExecProvider, ProviderCalls};
 
 /// A provider as the configuration names it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,6 +29,7 @@ pub enum Provider {
 #[derive(Clone, Debug)]
 pub struct Providers {
     by_name: BTreeMap<String, Provider>,
+    calls: ProviderCalls,
 }
 
 impl Providers {
@@ -39,12 +40,17 @@ impl Providers {
             let exec = ExecProvider::new(&config.name, config.command.clone(), config.timeout);
             by_name.insert(config.name.clone(), Provider::Exec(exec));
         }
-        Providers { by_name }
+        Providers { by_name, calls: ProviderCalls::default() }
     }
 
     /// The provider of that name.
     pub fn get(&self, name: &str) -> Option<&Provider> {
         self.by_name.get(name)
+    }
+
+    /// What is counted of them.
+    pub fn calls(&self) -> &ProviderCalls {
+        &self.calls
     }
 
     /// All names, in order.

@@ -144,3 +144,12 @@ async fn a_dropped_request_kills_its_group() {
     task.abort();
     until("the group ends", || pids(&file).iter().all(|pid| gone(pid))).await;
 }
+
+#[tokio::test]
+async fn progress_does_not_tell_the_token() {
+    let script = format!(r#"echo '{{"progress":5,"detail":"with {TOKEN}"}}'; echo '{{"ok":true,"id":"x"}}'"#);
+    let mut said = Vec::new();
+    let run = shell(&script, Duration::from_secs(20));
+    run.run(&request(), |step| said.push(step.detail), watch::channel(false).1).await.unwrap();
+    assert_eq!(said, ["with <join token>"]);
+}

@@ -9,11 +9,12 @@ use node_session::key::PrivateKey;
 use super::*;
 use crate::config::Limits;
 use crate::engine::Started;
-use crate::provider::ProviderConfig;
+use crate::provider::{ProviderCalls, ProviderConfig};
 use crate::store::FileStore;
 
 struct Lab {
     engine: Engine,
+    calls: ProviderCalls,
     dir: tempfile::TempDir,
 }
 
@@ -21,12 +22,13 @@ impl Lab {
     /// Each request is kept in a file named by its action; then the script decides.
     async fn start(script: &str) -> Lab {
         let dir = tempfile::tempdir().unwrap();
-        let lab = Lab { engine: Lab::engine(dir.path(), script), dir };
+        let (engine, calls) = Lab::engine(dir.path(), script);
+        let lab = Lab { engine, calls, dir };
         lab.engine.command(Command::InitCluster { name: "lab".to_owned(), epoch: 1 }).await.unwrap();
         lab
     }
 
-    fn engine(dir: &Path, script: &str) -> Engine {
+    fn engine(dir: &Path, script: &str) -> (Engine, ProviderCalls) {
         let path = dir.join("store");
         let store = if path.exists() { FileStore::open(&path) } else { FileStore::create(&path) };
         let names = vec!["manual".to_owned(), "test".to_owned()];
@@ -46,8 +48,10 @@ impl Lab {
             cluster: "lab".to_owned(),
         };
         let nodes = Nodes::new(engine.clone(), Limits::default());
-        tokio::spawn(carry_out(engine.clone(), nodes, Providers::new(&[config]), joining, effects));
-        engine
+        let providers = Providers::new(&[config]);
+        let calls = providers.calls().clone();
+        tokio::spawn(carry_out(engine.clone(), nodes, providers, joining, effects));
+        (engine, calls)
     }
 
     async fn add(&self) -> (NodeId, OperationId) {
@@ -143,4 +147,25 @@ async fn a_cancelled_creation_is_ended_before_the_machine_is_destroyed() {
     lab.engine.command(Command::CancelOperation { operation }).await.unwrap();
     lab.request("destroy").await;
     assert_eq!(lab.ended(operation).await.0, OperationState::Cancelled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_far_a_provider_is_reaches_the_operation_and_its_calls_are_counted() {
+    let lab = Lab::start(r#"echo '{"progress":40,"detail":"copies the image"}'; exec sleep 30"#).await;
+    let (_, operation) = lab.add().await;
+    until("the progress is shown", async || {
+        let shown = |registry: &controller_registry::Registry| {
+            let operation = &registry.operations()[&operation];
+            (operation.percent, operation.detail.clone())
+        };
+        lab.engine.read(shown).await == (20, "copies the image".to_owned())
+    })
+    .await;
+    lab.engine.command(Command::CancelOperation { operation }).await.unwrap();
+    until("the call is counted", async || {
+        lab.calls.results.with_label_values(&["test", "create", "cancelled"]).get() == 1
+    })
+    .await;
+    let taken = lab.calls.durations.with_label_values(&["test", "create"]).get_sample_count();
+    assert_eq!(taken, 1);
 }

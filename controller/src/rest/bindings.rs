@@ -27,6 +27,11 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Api>> {
     ))
 }
 
+/// Bindings that are looked at while the writer waits,
+const EFFORT: usize = 2000;
+/// and how many of these one that is shown counts for.
+const EFFORT_OF_ONE: usize = 7;
+
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -63,28 +68,50 @@ async fn list_bindings(
 ) -> Result<Json<Page<Binding>>, ApiError> {
     let part = Part::<KeyText>::new(query.limit, query.cursor.as_deref())?;
     let mac = query.mac.as_deref().map(mac).transpose()?;
-    let page = api
+    let (node, network) = api
         .engine
         .read(|registry| {
             let node = query.compute_node.as_deref().map(|node| registry.find_node(node)).transpose()?;
             let network =
                 query.network.as_deref().map(|network| registry.find_network(network)).transpose()?;
-            let wanted = |binding: &&registry::Binding| {
-                network.is_none_or(|network| binding.key.vni == network.vni)
-                    && node.is_none_or(|node| binding.node == node.id)
-                    && mac.is_none_or(|mac| binding.key.mac == mac)
-                    && query.ip.is_none_or(|ip| binding.ips.contains(&ip))
-                    && query.source.is_none_or(|source| convert::binding_source(binding.source) == source)
-                    && query.state.is_none_or(|state| convert::binding_state(binding.state) == state)
-            };
-            let bindings = registry.bindings().values().filter(wanted);
-            Ok::<_, ApiError>(part.of(
-                bindings,
-                |binding| KeyText(binding.key.clone()),
-                |binding| convert::binding(registry, binding),
-            ))
+            Ok::<_, ApiError>((node.map(|node| node.id), network.map(|network| network.vni)))
         })
         .await?;
+    let wanted = |binding: &registry::Binding| {
+        mac.is_none_or(|mac| binding.key.mac == mac)
+            && query.ip.is_none_or(|ip| binding.ips.contains(&ip))
+            && query.source.is_none_or(|source| convert::binding_source(binding.source) == source)
+            && query.state.is_none_or(|state| convert::binding_state(binding.state) == state)
+    };
+    let mut found = Vec::new();
+    let mut after = part.after().map(|key| key.0.clone());
+    // A little at a time: whatever the filter, the writer does not wait for long. What comes or goes meanwhile may be
+    // in the answer or not, as between two parts.
+    let mut more = true;
+    while more {
+        more = api
+            .engine
+            .read(|registry| {
+                let mut effort = 0;
+                for binding in registry.bindings_after(after.as_ref(), network, node) {
+                    if effort >= EFFORT {
+                        return true;
+                    }
+                    effort += 1;
+                    after = Some(binding.key.clone());
+                    if wanted(binding) {
+                        effort += EFFORT_OF_ONE;
+                        found.push((KeyText(binding.key.clone()), convert::binding(registry, binding)));
+                        if part.is_filled_by(found.len()) {
+                            return false;
+                        }
+                    }
+                }
+                false
+            })
+            .await;
+    }
+    let page = part.found(found);
     Ok(Json(page))
 }
 

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::engine;
 
-/// The header with a caller's own name for a POST.
+/// The header with a caller's own name for a POST or a DELETE.
 pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// The header that tells a repeated answer.
 const REPLAYED: &str = "idempotency-replayed";
@@ -71,14 +71,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Call {
     }
 }
 
-/// The claim of a request's idempotency key, if it has one. Only a POST can: the other methods are idempotent.
+/// The claim of a request's idempotency key, if it has one. A POST and a DELETE can, so that a repetition after a broken
+/// connection is told what the first one did; PUT and PATCH say the same when they come twice.
 pub(crate) fn claim(
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<Option<IdempotencyClaim>, ApiError> {
-    let Some(key) = headers.get(IDEMPOTENCY_KEY).filter(|_| method == Method::POST) else { return Ok(None) };
+    let Some(key) = headers.get(IDEMPOTENCY_KEY).filter(|_| matches!(*method, Method::POST | Method::DELETE))
+    else {
+        return Ok(None);
+    };
     let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= KEY_MAX).ok_or_else(|| {
         ApiError::invalid(
             "Idempotency-Key",

@@ -44,7 +44,7 @@ pub(crate) fn compute_node_state(registry: &Registry, node: &registry::Node) -> 
     let runtime = registry.runtime(node.id);
     match node.state {
         registry::NodeState::Removed => rest::ComputeNodeState::Removed,
-        _ if runtime.is_some_and(|runtime| !runtime.conditions.is_empty()) => rest::ComputeNodeState::Cloned,
+        _ if runtime.is_some_and(registry::NodeRuntime::is_cloned) => rest::ComputeNodeState::Cloned,
         registry::NodeState::Draining => rest::ComputeNodeState::Draining,
         registry::NodeState::Invited => rest::ComputeNodeState::Pending,
         registry::NodeState::Enrolled if runtime.is_some_and(|runtime| runtime.switch.is_some()) => {
@@ -61,7 +61,7 @@ pub(crate) fn compute_node(
 ) -> rest::ComputeNode {
     let runtime = registry.runtime(node.id);
     let (switch, agent) = (runtime.and_then(|r| r.switch.as_ref()), runtime.and_then(|r| r.agent.as_ref()));
-    let here = || registry.instances().values().filter(|instance| instance.node == node.id);
+    let here = || registry.instances_on(node.id);
     let reports = observed.node(node.id);
     let mut problems: Vec<String> = runtime.into_iter().flat_map(|r| &r.conditions).map(condition).collect();
     problems.extend(reports.into_iter().flat_map(|reports| reports.problems));
@@ -107,6 +107,14 @@ fn condition(condition: &registry::Condition) -> String {
             "another machine ({machine}) came with this node's key at {}: give one of the two a new key with \
              `switchd join`",
             time(*since)
+        ),
+        registry::Condition::Stray { instance, generation, known: true } => format!(
+            "its agent has a copy of {instance} that is newer (generation {generation}) than what the controller \
+             knows, as after an older backup was restored: it is left alone; look at both, and remove one by hand"
+        ),
+        registry::Condition::Stray { instance, known: false, .. } => format!(
+            "its agent has {instance}, which the controller does not know, as after an older backup was restored: it \
+             is left alone; remove it by hand if nobody needs it"
         ),
     }
 }

@@ -101,12 +101,15 @@ pub(crate) async fn observe(State(shared): State<Shared>, request: Request, next
             idempotency_key: key,
             request_id: id,
         };
-        if let Err(error) = api.audit.write(&entry) {
-            api.metrics.audit_failed();
-            warn!(
-                "{error}: {}",
-                std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default()
-            );
+        match api.audit.write(&entry) {
+            Ok(()) => api.metrics.audited(),
+            Err(error) => {
+                api.metrics.audit_failed();
+                warn!(
+                    "{error}: {}",
+                    std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default()
+                );
+            }
         }
     }
     response

@@ -23,7 +23,7 @@ pub(crate) const PATH: &str = "/openapi.json";
         description = "Compute nodes, types, networks, instances and bindings of a cluster.\n\nEvery call needs a token \
                        of the controller: `Authorization: Bearer skt_...`. Roles: reader (every GET but tokens), operator \
                        (all but tokens), admin.\n\nCalls that take long answer 202 with an operation: watch it with \
-                       `get_operation` and `wait`, or with the events. A POST with an `Idempotency-Key` may be repeated: \
+                       `get_operation` and `wait`, or with the events. A POST or DELETE with an `Idempotency-Key` may be repeated: \
                        the same request of the same caller within 24 hours gets the first one's answer, without secrets. \
                        Errors are problem documents (RFC 9457).",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
@@ -99,7 +99,7 @@ fn complete(path: &str, method: &str, operation: &mut Value) {
     if path == super::events::PATH {
         statuses.push("429");
     }
-    if method == "post" {
+    if matches!(method, "post" | "delete") {
         let parameter = json!({
             "name": "Idempotency-Key",
             "in": "header",

@@ -31,6 +31,23 @@ impl<K: Ord + Display + FromStr> Part<K> {
         Ok(Part { after, limit: limit as usize })
     }
 
+    /// The key after which the part begins.
+    pub(crate) fn after(&self) -> Option<&K> {
+        self.after.as_ref()
+    }
+
+    /// Whether so many entries tell the part, and whether there are more after it.
+    pub(crate) fn is_filled_by(&self, entries: usize) -> bool {
+        entries > self.limit
+    }
+
+    /// The part of entries that were found after [`Part::after`], in the order of their keys.
+    pub(crate) fn found<U>(&self, found: Vec<(K, U)>) -> Page<U> {
+        let last = found.get(self.limit).and(found.get(self.limit - 1));
+        let next_cursor = last.map(|(key, _)| BASE64_URL_SAFE_NO_PAD.encode(key.to_string()));
+        Page { items: found.into_iter().take(self.limit).map(|(_, entry)| entry).collect(), next_cursor }
+    }
+
     /// Takes the part out of entries in the order of their keys.
     pub(crate) fn of<T, U>(
         &self,

@@ -5,15 +5,25 @@ use std::{
     convert::Infallible,
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use axum::{Router, body::Body, http::Request, response::Response};
-use hyper::{body::Incoming, service::service_fn};
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    http::Request,
+    response::Response,
+};
+use hyper::{
+    body::{Frame, Incoming, SizeHint},
+    service::service_fn,
+};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -24,7 +34,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
-use super::observe::RemoteAddress;
+use super::{observe::RemoteAddress, stall::Stall};
 use crate::{engine::Engine, metrics::Metrics};
 
 /// Bounds against too many and too slow clients.
@@ -38,6 +48,9 @@ pub struct ServeLimits {
     pub header_time: Duration,
     /// How long a connection may be without a request. Default 60 s.
     pub idle_time: Duration,
+    /// How long an answer may wait for the client to read more of it; longer than the event stream is ever silent.
+    /// Default 30 s.
+    pub write_time: Duration,
     /// How long answers may take to end once the server stops. Default 2 s.
     pub stop_time: Duration,
 }
@@ -49,6 +62,7 @@ impl Default for ServeLimits {
             per_address: 256,
             header_time: Duration::from_secs(10),
             idle_time: Duration::from_secs(60),
+            write_time: Duration::from_secs(30),
             stop_time: Duration::from_secs(2),
         }
     }
@@ -147,6 +161,7 @@ pub async fn serve_metrics(
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(limits.header_time);
             // The scraper's fault, if any.
+            let stream = Stall::new(stream, limits.write_time);
             let _ = http.serve_connection(TokioIo::new(stream), service).await;
         });
     }
@@ -169,7 +184,7 @@ impl Connection {
     async fn run(self, stream: TcpStream) {
         // Small answers are not kept back.
         let _ = stream.set_nodelay(true);
-        let handshake = self.acceptor.accept(stream);
+        let handshake = self.acceptor.accept(Stall::new(stream, self.limits.write_time));
         let stream = match tokio::time::timeout(self.limits.header_time, handshake).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
@@ -181,7 +196,7 @@ impl Connection {
         self.http(stream).await;
     }
 
-    async fn http(self, stream: TlsStream<TcpStream>) {
+    async fn http(self, stream: TlsStream<Stall<TcpStream>>) {
         let Connection { router, metrics, limits, remote, mut shutdown, .. } = self;
         let activity = Arc::new(Activity::new());
         let service = {
@@ -203,7 +218,7 @@ impl Connection {
             let connection = http.serve_connection(io, service);
             let mut connection = std::pin::pin!(connection);
             tokio::select! {
-                result = connection.as_mut() => result,
+                result = connection.as_mut() => result.map_err(|error| error.to_string()),
                 () = activity.idle(&limits, &mut shutdown) => {
                     connection.as_mut().graceful_shutdown();
                     linger(connection, &activity, &limits).await
@@ -217,7 +232,7 @@ impl Connection {
             let connection = http.serve_connection(io, service);
             let mut connection = std::pin::pin!(connection);
             tokio::select! {
-                result = connection.as_mut() => result,
+                result = connection.as_mut() => result.map_err(|error| error.to_string()),
                 () = activity.idle(&limits, &mut shutdown) => {
                     connection.as_mut().graceful_shutdown();
                     linger(connection, &activity, &limits).await
@@ -231,16 +246,26 @@ impl Connection {
     }
 }
 
-/// After a graceful end: streams in use may go on, a client that never asked for anything may not.
+/// After a graceful end: streams in use may go on as long as somebody reads them, a client that never asked for
+/// anything may not.
 async fn linger<F: Future<Output = hyper::Result<()>>>(
-    connection: std::pin::Pin<&mut F>,
+    mut connection: std::pin::Pin<&mut F>,
     activity: &Activity,
     limits: &ServeLimits,
-) -> hyper::Result<()> {
-    if activity.requests.load(Ordering::Relaxed) > 0 {
-        return connection.await;
+) -> Result<(), String> {
+    if activity.requests.load(Ordering::Relaxed) == 0 {
+        let ended = tokio::time::timeout(limits.stop_time, connection).await;
+        return ended.unwrap_or(Ok(())).map_err(|error| error.to_string());
     }
-    tokio::time::timeout(limits.stop_time, connection).await.unwrap_or(Ok(()))
+    loop {
+        let quiet = activity.quiet();
+        if quiet >= limits.write_time {
+            return Err("the client does not read".to_owned());
+        }
+        if let Ok(ended) = tokio::time::timeout(limits.write_time - quiet, connection.as_mut()).await {
+            return ended.map_err(|error| error.to_string());
+        }
+    }
 }
 
 async fn answer(
@@ -252,7 +277,35 @@ async fn answer(
     let _running = activity.begin();
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(RemoteAddress(remote));
-    router.oneshot(request).await
+    let response = router.oneshot(request).await?;
+    Ok(response.map(|body| Body::new(Watched { body, activity })))
+}
+
+/// The body of an answer. That more of it is asked for shows that the client reads.
+struct Watched {
+    body: Body,
+    activity: Arc<Activity>,
+}
+
+impl hyper::body::Body for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.activity.touch();
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// Whether a connection is used.
@@ -260,6 +313,7 @@ struct Activity {
     requests: AtomicUsize,
     running: AtomicUsize,
     last: Mutex<Instant>,
+    read: Mutex<Instant>,
 }
 
 struct Running(Arc<Activity>);
@@ -270,7 +324,22 @@ impl Activity {
             requests: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
             last: Mutex::new(Instant::now()),
+            read: Mutex::new(Instant::now()),
         }
+    }
+
+    fn touch(&self) {
+        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// For how long nobody has read an answer. An answer that is still made keeps nobody waiting.
+    fn quiet(&self) -> Duration {
+        if self.running.load(Ordering::Relaxed) > 0 {
+            return Duration::ZERO;
+        }
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = *self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        last.max(read).elapsed()
     }
 
     fn begin(self: &Arc<Self>) -> Running {

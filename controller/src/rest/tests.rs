@@ -50,10 +50,14 @@ struct Answered {
 
 impl Lab {
     async fn new() -> Lab {
+        Lab::with(registry::Settings::default()).await
+    }
+
+    async fn with(settings: registry::Settings) -> Lab {
         let directory = tempfile::tempdir().unwrap();
         let store = Arc::new(FileStore::create(&directory.path().join("store")).unwrap());
         let Started { engine, effects } =
-            Engine::start(store, vec!["manual".to_owned(), "exec".to_owned()]).unwrap();
+            Engine::start_with(store, vec!["manual".to_owned(), "exec".to_owned()], settings).unwrap();
         engine.command(Command::InitCluster { name: "lab".to_owned(), epoch: 7 }).await.unwrap();
         let mut secrets = Vec::new();
         for (name, role) in [
@@ -185,7 +189,11 @@ impl Lab {
 
     /// A type, a network and two nodes.
     async fn furnished() -> (Lab, String, String) {
-        let lab = Lab::new().await;
+        Lab::furnished_with(registry::Settings::default()).await
+    }
+
+    async fn furnished_with(settings: registry::Settings) -> (Lab, String, String) {
+        let lab = Lab::with(settings).await;
         lab.ok(Method::POST, "/v1/types", json!({"name": "small", "cores": 0.5, "memory_mib": 64})).await;
         lab.ok(Method::POST, "/v1/networks", json!({"name": "blue", "subnet_v4": "10.0.0.0/24"})).await;
         let (a, b) = (lab.node("a").await, lab.node("b").await);

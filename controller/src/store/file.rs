@@ -26,7 +26,7 @@ pub struct FileStore {
 }
 
 impl FileStore {
-    /// Makes a new store, mode 0600. The directory must be there.
+    /// Makes a new store, mode 0600, its directory's owner's if root makes it. The directory must be there.
     pub fn create(path: &Path) -> Result<FileStore, StoreError> {
         let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         let file = made.map_err(|source| match source.kind() {
@@ -35,7 +35,11 @@ impl FileStore {
             _ => StoreError::Io { step: "create", path: path.to_owned(), source },
         })?;
         // A default ACL can add bits to what the mode says.
-        let private = file.set_permissions(std::fs::Permissions::from_mode(0o600));
+        let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // Made by root, it is the service's, as the rest of its directory.
+        let private = file
+            .set_permissions(std::fs::Permissions::from_mode(0o600))
+            .and_then(|()| node_session::file::hand_over(&file, directory));
         private.map_err(|source| StoreError::Io { step: "protect", path: path.to_owned(), source })?;
         let store = FileStore::open_database(path)?;
         store.with_transaction("create", |transaction| {
@@ -125,6 +129,10 @@ impl FileStore {
 }
 
 impl Store for FileStore {
+    fn bytes(&self) -> Option<u64> {
+        std::fs::metadata(&self.path).ok().map(|file| file.len())
+    }
+
     fn get(&self, key: &str) -> Result<Option<Record>, StoreError> {
         let read = || -> Result<Option<Record>, redb::Error> {
             let table = self.database.begin_read()?.open_table(RECORDS)?;

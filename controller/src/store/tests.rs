@@ -56,6 +56,18 @@ async fn watches_see_their_prefix_and_say_when_they_lost_something() {
 }
 
 #[test]
+fn what_root_makes_belongs_to_the_owner_of_the_directory() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    let dir = tempfile::tempdir().unwrap();
+    // Only root can give a directory away; another user's file is that user's anyway.
+    let _ = chown(dir.path(), Some(65534), None);
+    let path = dir.path().join("store");
+    drop(FileStore::create(&path).unwrap());
+    let (owner, made) = (std::fs::metadata(dir.path()).unwrap(), std::fs::metadata(&path).unwrap());
+    assert_eq!((made.uid(), made.permissions().mode() & 0o7777), (owner.uid(), 0o600));
+}
+
+#[test]
 fn one_store_serves_one_controller() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store");

@@ -128,6 +128,18 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
 impl Lab {
     /// One call of the REST API over TLS, with the cluster's certificate alone trusted: status and body.
     pub(crate) fn call(&self, method: &str, path: &str, token: &str, body: &str) -> (u16, serde_json::Value) {
+        self.call_with(method, path, token, "", body)
+    }
+
+    /// The same with further headers, each line with its end.
+    pub(crate) fn call_with(
+        &self,
+        method: &str,
+        path: &str,
+        token: &str,
+        headers: &str,
+        body: &str,
+    ) -> (u16, serde_json::Value) {
         use rustls::pki_types::pem::PemObject;
         use std::io::{Read, Write};
         let mut roots = rustls::RootCertStore::empty();
@@ -147,7 +159,7 @@ impl Lab {
         let mut stream = rustls::StreamOwned::new(client, socket);
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+             {headers}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
         stream.write_all(request.as_bytes()).unwrap();

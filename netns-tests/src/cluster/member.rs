@@ -150,6 +150,32 @@ impl Member {
         }
     }
 
+    /// Where its switchd keeps what the controller said.
+    pub fn switch_state_dir(&self, cluster: &Cluster) -> Result<PathBuf> {
+        Ok(state_dir(self.node(cluster)?))
+    }
+
+    /// Makes it a node that never joined: daemons ended, key and state gone. Its instances must be gone already.
+    pub fn forget(&self, cluster: &Cluster) -> Result<()> {
+        self.kill_agent();
+        let node = self.node(cluster)?;
+        node.kill9();
+        let _ = std::fs::remove_file(node.dir().join(KEY_FILE));
+        for dir in [state_dir(node), agent_state_dir(node)] {
+            let _ = std::fs::remove_dir_all(dir);
+        }
+        Ok(())
+    }
+
+    /// A machine's power cut: SIGKILL to switchd, the agent and every instance.
+    pub fn cut_power(&self, cluster: &Cluster) -> Result<()> {
+        let status = self.agent_status(cluster)?;
+        self.kill_agent();
+        self.node(cluster)?.kill9();
+        kill_instances(&status);
+        Ok(())
+    }
+
     fn write_config(&self, node: &Node) -> Result<()> {
         let (key, socket) = (node.dir().join(KEY_FILE), node.dir().join(SOCKET_FILE));
         node.write_config(&switchd_toml(&key, &socket, &state_dir(node)))
@@ -160,8 +186,20 @@ impl Member {
     }
 }
 
+/// SIGKILL to the first process of each instance; the others of its namespace go with it.
+pub(super) fn kill_instances(status: &Value) {
+    let pids = status.as_array().into_iter().flatten().filter_map(|row| row["pid"].as_u64());
+    for pid in pids.filter_map(|pid| i32::try_from(pid).ok()) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
 fn state_dir(node: &Node) -> PathBuf {
     node.dir().join("switchd-state")
+}
+
+fn agent_state_dir(node: &Node) -> PathBuf {
+    node.dir().join("agent-state")
 }
 
 fn agent_config_path(node: &Node) -> PathBuf {

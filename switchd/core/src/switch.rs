@@ -73,6 +73,8 @@ pub struct Switch {
     events: Events,
     counters: Counters,
     next_sweep: Option<Time>,
+    /// Peers whose links came up a moment ago, and when they are asked once more.
+    anew: VecDeque<(Time, PeerId)>,
 }
 
 impl Switch {
@@ -96,6 +98,7 @@ impl Switch {
             events: Events::default(),
             counters: Counters::new(),
             next_sweep: None,
+            anew: VecDeque::new(),
         }
     }
 
@@ -142,15 +145,17 @@ impl Switch {
 
     /// Ages the tables and asks again for what is held. Costs a bounded part of a table scan.
     pub fn handle_timeout(&mut self, now: Time) {
+        self.ask_anew(now);
         if self.next_sweep.is_some_and(|at| at <= now) {
             self.next_sweep = None;
             self.sweep(now);
         }
     }
 
-    /// When to call [`Switch::handle_timeout`]; `None` while there is nothing to age.
+    /// When to call [`Switch::handle_timeout`]; `None` while there is nothing to age
+    /// and nobody to ask.
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.next_sweep
+        self.anew.front().map(|(at, _)| *at).into_iter().chain(self.next_sweep).min()
     }
 
     /// The next frame that the calls before made or released.
@@ -170,9 +175,12 @@ impl Switch {
         self.tables.take_overflow()
     }
 
-    /// Says that a peer is a member of the network and its link is up, or that one of the two has ended.
-    pub fn handle_link(&mut self, peer: PeerId, up: bool) {
-        self.links.set(peer, up);
+    /// Says that a peer is a member of the network and its link is up, or that one of the two has ended. A peer
+    /// that was not up before is asked for what instances here wait for, and gets what was held for it.
+    pub fn handle_link(&mut self, peer: PeerId, up: bool, now: Time) {
+        if self.links.set(peer, up) && up {
+            self.came_up(peer, now);
+        }
     }
 
     /// The peers whose links are up: where [`Verdict::Flood`] goes.

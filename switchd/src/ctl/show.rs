@@ -56,7 +56,7 @@ fn controller(session: &Controller) -> String {
     let error = session.last_error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
     match (&session.removed, session.since) {
         (Some(why), _) => {
-            format!("controller: REMOVED from cluster {cluster} ({why}); switchd join --force TOKEN")
+            format!("controller: REMOVED from cluster {cluster} ({why})")
         }
         (None, Some(since)) => format!(
             "controller: cluster {cluster}, {node_id}, connected for {}, revision {revision}",

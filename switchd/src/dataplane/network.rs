@@ -11,6 +11,7 @@ use switch_core::vnet::{Gso, PartialCsum, VNET_HDR_LEN, VnetHdr};
 use tokio::sync::mpsc;
 
 use super::NetworkConfig;
+use super::bindings::UnusedBindings;
 use super::core::Core;
 use super::drops::Seen;
 use super::outbound::Outbound;
@@ -30,6 +31,7 @@ pub(super) struct Network {
     pub(super) local: SideCounters,
     pub(super) remote: SideCounters,
     pub(super) stations: ChangedStations,
+    pub(super) unused_bindings: UnusedBindings,
     scratch: Vec<u8>,
 }
 
@@ -74,6 +76,7 @@ impl Network {
             local: SideCounters::new(),
             remote: SideCounters::new(),
             stations: ChangedStations::default(),
+            unused_bindings: UnusedBindings::default(),
             scratch: Vec::new(),
         }
     }

@@ -118,6 +118,7 @@ fn network_stats(network: &Network) -> NetworkStats {
             table("macs", macs, limits.max_macs, counters.mac_table_full),
             table("ips", ips, limits.max_ips, counters.ip_table_full),
         ],
+        unused_bindings: network.unused_bindings.view(),
     }
 }
 

@@ -66,6 +66,10 @@ impl Collector for ViewCollector {
             TABLE_ENTRIES.gauge(tables().map(|(labels, table)| (labels, table.entries as f64))),
             TABLE_LIMIT.gauge(tables().map(|(labels, table)| (labels, table.limit as f64))),
             TABLE_FULL.counter(tables().map(|(labels, table)| (labels, table.full))),
+            UNUSED_BINDINGS.counter(stats.networks.iter().flat_map(|network| {
+                let reasons = network.unused_bindings.iter();
+                reasons.map(|(reason, count)| ([network.network.as_str(), reason.as_str()], *count))
+            })),
         ]);
         families.extend(link_families(&links));
         families.extend(status.controller.iter().flat_map(controller_families));
@@ -306,6 +310,11 @@ static TABLE_FULL: Family<2> = Family {
     help: "Times that an entry was refused or another evicted because the table was full.",
     labels: ["network", "table"],
 };
+static UNUSED_BINDINGS: Family<2> = Family {
+    name: "switchd_unused_bindings_total",
+    help: "Bindings of the controller or the file that changed nothing, by reason: all but refused are ordinary.",
+    labels: ["network", "reason"],
+};
 static LINK_UP: Family<1> =
     Family { name: "switchd_link_up", help: "1 if the link with the peer is up.", labels: ["peer"] };
 static LINK_PATH: Family<2> = Family {
@@ -397,6 +406,7 @@ static FAMILIES: &[&dyn Describe] = &[
     &TABLE_ENTRIES,
     &TABLE_LIMIT,
     &TABLE_FULL,
+    &UNUSED_BINDINGS,
     &LINK_UP,
     &LINK_PATH,
     &LINK_RTT,

@@ -74,7 +74,13 @@ impl Claims {
                 self.to_claim.insert(at);
             }
         }
-        report.gone.into_iter().for_each(|key| self.gone((vni, key)));
+        for key in report.gone {
+            let at = (vni, key);
+            // A switch that has just started has not seen it yet: no word of its having gone.
+            if self.stations.get(&at).is_none_or(|station| !station.restored) {
+                self.gone(at);
+            }
+        }
     }
 
     /// Takes a step of the state, after the mirror: what was refused may be claimed again once the binding that
@@ -88,16 +94,33 @@ impl Claims {
             match change {
                 Change::Binding(vni, key, binding) => {
                     let at = (*vni, *key);
-                    if is_own_learned(binding) && !self.stations.contains_key(&at) {
-                        self.to_withdraw.insert(at);
+                    match self.stations.get(&at) {
+                        None if is_own_learned(binding) => drop(self.to_withdraw.insert(at)),
+                        // The station changed while its claim was under way.
+                        Some(station)
+                            if is_own_learned(binding) && !station.restored && !says(binding, station) =>
+                        {
+                            self.to_claim.insert(at);
+                        }
+                        // Silent since the start, and seen by another node meanwhile.
+                        Some(station) if station.restored && binding.node.is_some() => {
+                            self.stations.remove(&at);
+                            self.to_claim.remove(&at);
+                        }
+                        _ => {}
                     }
                 }
                 Change::RemoveBinding(vni, key) => {
                     let at = (*vni, *key);
                     self.to_withdraw.remove(&at);
-                    if self.stations.contains_key(&at) {
-                        self.refused.remove(&at);
-                        self.to_claim.insert(at);
+                    match self.stations.get(&at) {
+                        // Nothing but the binding spoke for it.
+                        Some(station) if station.restored => drop(self.stations.remove(&at)),
+                        Some(_) => {
+                            self.refused.remove(&at);
+                            self.to_claim.insert(at);
+                        }
+                        None => {}
                     }
                 }
                 // Only now may its stations be claimed.
@@ -155,8 +178,13 @@ impl Claims {
             let Some(station) = self.stations.get(&at) else { continue };
             let known = mirror.binding(at.0, at.1).is_some_and(|binding| says(binding, station));
             let claimable = mirror.state().networks.contains_key(&at.0);
-            if claimable && !known && !self.refused.contains_key(&at) {
-                claims.push(claim(at, station, mirror));
+            if !claimable || known {
+                continue;
+            }
+            let claim = claim(at, station, mirror);
+            // What was refused is refused again, unless the binding that refused it has come since.
+            if self.refused.get(&at).is_none_or(|by| *by == Some(Generation(claim.seen_generation))) {
+                claims.push(claim);
             }
         }
         let mut withdrawals = Vec::new();

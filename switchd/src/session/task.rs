@@ -627,8 +627,7 @@ fn store_failed(error: &std::io::Error) {
     tracing::error!(%error, "the state was not stored: after a restart with the controller down it is missing");
 }
 
-const REJOIN: &str =
-    "to make it one again, run switchd join --force with a new token; to forget, switchd leave";
+const REJOIN: &str = "to make it one again, switchd leave --key, then switchd join with a new token";
 const NO_SESSION: &str =
     "there is no session with the controller: try again when `switchctl status` shows it connected";
 /// Changes of stations within it go in one report.

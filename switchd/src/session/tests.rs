@@ -374,7 +374,7 @@ async fn a_controller_with_another_key_and_an_unknown_node_key_are_told() {
     node.session.stop().await;
     let node = TestNode::of(&controller);
     controller.known.lock().unwrap().clear();
-    let told = |state: &State| state.last_error.as_ref().is_some_and(|e| e.contains("switchd join --force"));
+    let told = |state: &State| state.last_error.as_ref().is_some_and(|e| e.contains("switchd leave --key"));
     node.state(told).await;
     node.session.stop().await;
 }

@@ -137,6 +137,7 @@ impl View for FakeView {
                 arp: vec![case("local_to_remote", "answered", 5)],
                 nd: vec![case("solicitation", "answered", 6)],
                 tables: vec![TableStats { table: "macs".into(), entries: 3, limit: 65_536, full: 0 }],
+                unused_bindings: vec![("stale".into(), 7)],
             }],
             datagram_drops: vec![("bad_tag".into(), 1)],
             batches_to_peer: histogram.clone(),

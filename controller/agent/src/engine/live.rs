@@ -157,7 +157,8 @@ impl Live {
         }
         if let Some(failure) = &self.failure {
             if failure.is_waiting() {
-                return (State::Starting, failure.detail.clone());
+                let sends = self.record.spec.upload_to.is_some();
+                return (if sends { State::Stopped } else { State::Starting }, failure.detail.clone());
             }
             let again = failure.delay().map(|delay| {
                 let left = (failure.at + delay).saturating_sub(now).as_secs() + 1;

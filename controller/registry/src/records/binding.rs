@@ -50,7 +50,7 @@ impl fmt::Display for BindingKey {
 }
 
 /// Who says where a station lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BindingSource {
     /// A placement, or the operator. Beats a learned one.
@@ -60,7 +60,7 @@ pub enum BindingSource {
 }
 
 /// Whether a binding attracts traffic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BindingState {
     /// The station is to run there and does not yet: no traffic.

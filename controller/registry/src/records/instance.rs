@@ -143,8 +143,6 @@ pub struct Migration {
     pub generation: Generation,
     /// What the two agents call the transfer of the volume; empty once there is nothing to transfer.
     pub transfer: String,
-    /// The source said that it has sent everything.
-    pub uploaded: bool,
     /// The destination said that it has everything.
     pub downloaded: bool,
     /// How far it is.

@@ -51,7 +51,8 @@ impl ModelAgent {
                 download_from: None,
             });
             copy.generation = spec.generation;
-            if newer && spec.download_from.is_some() {
+            let again = copy.download_from.is_some() && spec.download_from.is_some();
+            if (newer || again) && spec.download_from.is_some() {
                 copy.download_from.clone_from(&spec.download_from);
                 copy.state = InstanceState::Starting;
                 copy.uploaded = false;

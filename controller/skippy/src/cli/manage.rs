@@ -232,7 +232,7 @@ pub(crate) enum ConfigCommand {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  skippy config set-context lab --url https://10.0.0.1:7443 --fingerprint sha256:... --token-from admin.token
+  skippy config set-context lab --url https://10.0.0.1:4843 --fingerprint sha256:... --token-from admin.token
   skippy config set-context lab --token-file /run/secrets/skippy-token")]
 pub(crate) struct SetContext {
     /// Its name

@@ -193,3 +193,47 @@ async fn a_long_list_comes_in_parts() {
     assert!(vnis.is_sorted());
     assert_eq!(lab.get("/v1/networks").await.body["items"].as_array().unwrap().len(), 100);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_makes_a_delete_tell_the_same_twice() {
+    let (lab, a, _) = Lab::furnished().await;
+    let allocated = lab.ok(Method::POST, "/v1/instances", json!({"type": "small", "name": "web"})).await;
+    lab.runs(allocated["compute_node"].as_str().unwrap_or(&a), "inst-1").await;
+    lab.ok(Method::POST, "/v1/tokens", json!({"name": "ci", "role": "reader"})).await;
+    lab.ok(Method::POST, "/v1/networks", json!({"name": "red"})).await;
+    for (n, path) in
+        ["/v1/types/small", "/v1/tokens/ci", "/v1/networks/red", "/v1/instances/web", "/v1/compute-nodes/b"]
+            .into_iter()
+            .enumerate()
+    {
+        let send = |path: &str, key: String| {
+            let mut request = request(Method::DELETE, path, &lab.admin, Value::Null);
+            request.headers_mut().insert("idempotency-key", key.parse().unwrap());
+            lab.send(request)
+        };
+        let first = send(path, format!("k{n}")).await;
+        let second = send(path, format!("k{n}")).await;
+        assert!(first.status.is_success(), "{path}: {} {}", first.status, first.body);
+        assert_eq!((first.status, &first.body), (second.status, &second.body), "{path}");
+        assert_eq!(second.headers["idempotency-replayed"], "true", "{path}");
+        let other = send("/v1/types/other", format!("k{n}")).await;
+        assert_eq!(other.body["type"], "/problems/key-reused", "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_nobody_knows_is_a_problem_of_its_node() {
+    let (lab, a, _) = Lab::furnished().await;
+    let node: NodeId = a.parse().unwrap();
+    let status = registry::InstanceStatus {
+        id: "inst-77".parse().unwrap(),
+        generation: registry::Generation(9),
+        state: registry::InstanceState::Running,
+        ..registry::InstanceStatus::default()
+    };
+    let report = AgentInput::Report { session: node.0 * 10 + 1, full: true, instances: vec![status] };
+    lab.engine.execute(Input::Agent(node, report)).await.unwrap();
+    let shown = lab.get(&format!("/v1/compute-nodes/{a}")).await.body;
+    assert!(shown["problems"][0].as_str().is_some_and(|p| p.contains("inst-77")), "{shown}");
+    assert_eq!(shown["state"], "online");
+}

@@ -129,7 +129,7 @@ fn ping_both(cluster: &Cluster, from: &Namespace, to: &str) -> Result<String> {
     let instance = cluster.skippy(&["instance", "show", to])?;
     let mut medians = Vec::new();
     for ip in ips(&instance)? {
-        let ping = measure::ping(from, ip.parse()?, 5, Duration::from_millis(20))?;
+        let ping = measure::ping_each(from, ip.parse()?, 5, &[])?;
         ensure!(
             ping.received == ping.sent,
             "{} of {} pings to {to} ({ip}) came back",

@@ -67,7 +67,7 @@ impl Script {
         };
         let mut switch = Switch::new(config);
         for peer in PEERS {
-            switch.handle_link(peer, true);
+            switch.handle_link(peer, true, Time::ZERO);
         }
         Script { switch, mode, now: Time::ZERO, local: 0, remote: 0 }
     }
@@ -95,7 +95,7 @@ impl Script {
                 self.now = self.now + Duration::from_millis(100 << (op >> 3 & 15));
                 self.switch.handle_timeout(self.now);
             }
-            5 => self.switch.handle_link(peer, op & 0x20 != 0),
+            5 => self.switch.handle_link(peer, op & 0x20 != 0, self.now),
             _ => self.bind(op, peer, block),
         }
         self.check(&vnet);

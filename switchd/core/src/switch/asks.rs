@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ahash::RandomState;
 
 use super::config::Limits;
+use super::hold::Sender;
 use crate::frame::Tags;
 use crate::ids::{Mac, PeerId};
 use crate::time::Time;
@@ -25,6 +26,8 @@ struct Ask {
     /// When a request for the target last went to the peers.
     asked: Option<Time>,
     used: Time,
+    /// The latest instance here that wants the target, and when it said so.
+    wanted: Option<(Sender, Time)>,
     askers: Vec<Asker>,
 }
 
@@ -63,6 +66,22 @@ impl Asks {
         }
         ask.asked = Some(now);
         Permit::Ask
+    }
+
+    /// Notes that an instance here wants `target`, for a peer whose link comes up soon.
+    pub(super) fn want(&mut self, tags: Tags, target: IpAddr, sender: Sender, now: Time) {
+        if let Some(ask) = self.entry(tags, target, now) {
+            ask.wanted = Some((sender, now));
+        }
+    }
+
+    /// What instances here wanted lately.
+    pub(super) fn wanted(&self, now: Time) -> impl Iterator<Item = (Tags, IpAddr, Sender)> {
+        let age = self.limits.hold_time;
+        self.table.iter().filter_map(move |((tags, target), ask)| {
+            let (sender, at) = ask.wanted?;
+            (now.since(at) < age).then_some((*tags, *target, sender))
+        })
     }
 
     /// Notes a remote request that went to the bridge, so that its reply finds the way back.
@@ -118,7 +137,8 @@ impl Asks {
                 return None;
             }
         }
-        let ask = self.table.entry(key).or_insert(Ask { asked: None, used: now, askers: Vec::new() });
+        let ask =
+            self.table.entry(key).or_insert(Ask { asked: None, used: now, wanted: None, askers: Vec::new() });
         ask.used = now;
         Some(ask)
     }

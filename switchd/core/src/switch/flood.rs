@@ -10,14 +10,16 @@ pub(super) struct Links {
 }
 
 impl Links {
-    pub(super) fn set(&mut self, peer: PeerId, up: bool) {
+    /// `true` if it was not so before.
+    pub(super) fn set(&mut self, peer: PeerId, up: bool) -> bool {
         match (self.up.binary_search(&peer), up) {
             (Err(at), true) => self.up.insert(at, peer),
             (Ok(at), false) => {
                 self.up.remove(at);
             }
-            _ => {}
+            _ => return false,
         }
+        true
     }
 
     pub(super) fn is_up(&self, peer: PeerId) -> bool {
@@ -106,11 +108,11 @@ mod tests {
     #[test]
     fn links_are_a_sorted_set() {
         let mut l = Links::default();
-        for p in [3, 1, 2, 3] {
-            l.set(PeerId(p), true);
+        for (p, news) in [(3, true), (1, true), (2, true), (3, false)] {
+            assert_eq!(l.set(PeerId(p), true), news);
         }
-        l.set(PeerId(2), false);
-        l.set(PeerId(9), false);
+        assert!(l.set(PeerId(2), false));
+        assert!(!l.set(PeerId(9), false));
         assert_eq!(l.all_up(), [PeerId(1), PeerId(3)]);
         assert!(l.is_up(PeerId(3)) && !l.is_up(PeerId(2)));
     }

@@ -1,6 +1,7 @@
 //! The way of a frame through the switch.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::asks::Permit;
 use super::binding::{BindingKey, Place};
@@ -279,6 +280,48 @@ impl Switch {
         }
     }
 
+    /// Tells a peer whose link came up what instances here wait for, since nobody has asked it yet. Once more soon:
+    /// the peer's answer may go by a session that this node has left.
+    pub(super) fn came_up(&mut self, peer: PeerId, now: Time) {
+        self.ask_peer(peer, now);
+        self.anew.retain(|(_, other)| *other != peer);
+        self.anew.push_back((now + ASK_ANEW, peer));
+    }
+
+    /// The second asking of peers whose links came up.
+    pub(super) fn ask_anew(&mut self, now: Time) {
+        while let Some((_, peer)) = self.anew.pop_front_if(|(at, _)| *at <= now) {
+            if self.links.is_up(peer) {
+                self.ask_peer(peer, now);
+            }
+        }
+    }
+
+    /// Sends on what is held for instances behind a peer, and asks it for those that nobody is known to have.
+    fn ask_peer(&mut self, peer: PeerId, now: Time) {
+        self.drop_departed(now);
+        let mut targets: Vec<_> = self.hold.waiting().collect();
+        let held = targets.len();
+        targets.extend(self.asks.wanted(now));
+        for (n, (tags, target, sender)) in targets.into_iter().enumerate() {
+            if n < held {
+                self.release(tags, target, now);
+            }
+            let known = self.tables.owner(tags, target, now).is_some();
+            let left = matches!(self.tables.place(&key(tags, sender.mac), now), Some(Place::Peer(_)));
+            let nameless = target.is_ipv6() && sender.ip.is_none();
+            if known || left || nameless {
+                continue;
+            }
+            if !self.bucket.take(Share::Control, now) {
+                return;
+            }
+            self.neighbour_counters(target).own_requests += 1;
+            let request = message::request(tags, target, sender.mac, sender.ip);
+            self.transmit(Destination::Peer(peer), VnetHdr::default(), request);
+        }
+    }
+
     /// Sends on what was held for an IP that is known now.
     pub(super) fn release(&mut self, tags: Tags, ip: IpAddr, now: Time) {
         let Some((owner, at)) = self.tables.owner(tags, ip, now).map(|(_, s, a)| (s.key, a.at)) else {
@@ -355,3 +398,6 @@ fn read_eth(frame: &[u8]) -> Result<Eth, DropReason> {
     }
     Ok(eth)
 }
+
+/// From a link's coming up to the second asking.
+const ASK_ANEW: Duration = Duration::from_millis(100);

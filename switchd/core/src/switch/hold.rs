@@ -114,9 +114,12 @@ impl Hold {
             !target.frames.is_empty()
         });
         self.frames -= frames;
-        let waiting = self.table.iter();
-        let waiting = waiting.filter_map(|((tags, ip), t)| Some((*tags, *ip, t.frames.front()?.sender)));
-        (frames, waiting.collect())
+        (frames, self.waiting().collect())
+    }
+
+    /// What frames are held for, and of whom the oldest one is.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (Tags, IpAddr, Sender)> {
+        self.table.iter().filter_map(|((tags, ip), t)| Some((*tags, *ip, t.frames.front()?.sender)))
     }
 
     /// Drops what is held of senders that left this bridge, and says how many frames that were.

@@ -17,6 +17,7 @@ use super::binding::{BindingKey, Place, Source};
 use super::config::{AntiSpoof, Mode};
 use super::counters::NeighbourCounters;
 use super::flood::Share;
+use super::hold::Sender;
 use super::message::{self, Audience, Format, Kind, Message};
 use super::tables::{StationIndex, key};
 use super::verdict::{Destination, DropReason, Verdict};
@@ -238,6 +239,11 @@ impl Switch {
     }
 
     fn ask_peers(&mut self, eth: &Eth, message: &Message, now: Time) -> Result<Verdict, DropReason> {
+        // Not a probe, which is one of several and answered by silence.
+        if let Some(ip) = message.asker.filter(super::admit::bindable) {
+            let sender = Sender { mac: eth.src, ip: Some(ip) };
+            self.asks.want(eth.tags, message.target, sender, now);
+        }
         if self.links.all_up().is_empty() {
             return Err(DropReason::NoPeers);
         }

@@ -59,8 +59,13 @@ impl Node {
     }
 
     fn refuse(&mut self) {
-        let refusal =
-            wire::BindingRefusal { key: Some(convert::key_to_wire(vni(), key())), ..Default::default() };
+        self.refuse_by(None);
+    }
+
+    fn refuse_by(&mut self, generation: Option<u64>) {
+        let current = generation.map(|generation| wire::Binding { generation, ..Default::default() });
+        let key = Some(convert::key_to_wire(vni(), key()));
+        let refusal = wire::BindingRefusal { key, current, ..Default::default() };
         self.claims.refused(&wire::BindingAnswer { refusals: vec![refusal] });
     }
 
@@ -132,6 +137,61 @@ fn stored_stations_are_claimed_until_they_are_known_to_be_gone() {
     node.claims.stations(station(5));
     node.claims.expire();
     assert_eq!(node.changes(), (vec![], vec![]));
+}
+
+#[test]
+fn a_restarted_switch_that_is_told_of_its_silent_stations_does_not_withdraw_them() {
+    let restarted = || {
+        let mut node = Node::new();
+        node.bind("own", 5);
+        node.claims = Claims::default();
+        node.claims.restore(&node.mirror);
+        node.claims.stations(gone());
+        assert_eq!(node.changes(), (vec![], vec![]));
+        node
+    };
+    let mut node = restarted();
+    node.claims.expire();
+    assert_eq!(node.changes(), (vec![], vec![5]));
+    // Another node sees it in the meantime: its business from now on.
+    let mut node = restarted();
+    node.bind("node-2", 6);
+    node.unbind();
+    node.claims.expire();
+    assert_eq!(node.changes(), (vec![], vec![]));
+    assert!(node.claims.full(&node.mirror).claims.is_empty());
+    // The controller lets go of it.
+    let mut node = restarted();
+    node.unbind();
+    assert_eq!(node.changes(), (vec![], vec![]));
+    assert!(node.claims.full(&node.mirror).claims.is_empty());
+}
+
+#[test]
+fn a_station_that_changes_while_its_claim_is_under_way_is_claimed_anew_with_the_answer() {
+    // The refusal of the second claim, made before the first was answered, may come before the binding, after it,
+    // and after the third claim.
+    for refused in 0..3 {
+        let mut node = Node::new();
+        node.claims.stations(station(0));
+        assert_eq!(node.changes(), (vec![0], vec![]));
+        let mut more = station(0);
+        more.present[0].ips.push("10.0.0.2".parse().unwrap());
+        node.claims.stations(more);
+        assert_eq!(node.changes(), (vec![0], vec![]));
+        if refused == 0 {
+            node.refuse_by(Some(5));
+        }
+        node.bind("own", 5);
+        if refused == 1 {
+            node.refuse_by(Some(5));
+        }
+        assert_eq!(node.changes(), (vec![5], vec![]), "{refused}");
+        if refused == 2 {
+            node.refuse_by(Some(5));
+        }
+        assert_eq!(node.changes(), (vec![], vec![]));
+    }
 }
 
 #[test]

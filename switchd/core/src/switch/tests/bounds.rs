@@ -193,12 +193,12 @@ fn links_decide_where_floods_go() {
     let mut sw = Switch::new(config(Mode::Rewrite));
     let f = other(Mac::BROADCAST, mac(1), 0x88b5);
     assert_eq!(local(&mut sw, &f, at(0)).0, Verdict::Drop(DropReason::NoPeers));
-    sw.handle_link(PeerId(7), true);
-    sw.handle_link(PeerId(3), true);
-    sw.handle_link(PeerId(3), true);
+    sw.handle_link(PeerId(7), true, at(0));
+    sw.handle_link(PeerId(3), true, at(0));
+    sw.handle_link(PeerId(3), true, at(0));
     assert_eq!(sw.flood_peers(), [PeerId(3), PeerId(7)]);
     assert_eq!(local(&mut sw, &f, at(0)).0, Verdict::Flood);
-    sw.handle_link(PeerId(7), false);
+    sw.handle_link(PeerId(7), false, at(0));
     assert_eq!(sw.flood_peers(), [PeerId(3)]);
 }
 

@@ -26,7 +26,7 @@ fn world(mode: Mode, known: Known) -> Switch {
         Known::Remote => hello(&mut sw, 2, Place::Peer(P1), at(0)),
         Known::Cut => {
             hello(&mut sw, 2, Place::Peer(P1), at(0));
-            sw.handle_link(P1, false);
+            sw.handle_link(P1, false, at(0));
         }
         Known::Prepared => {
             let b = Binding { state: State::Prepared, ..binding(2, Place::Peer(P1), 3) };

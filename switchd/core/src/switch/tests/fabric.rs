@@ -73,8 +73,9 @@ impl Fabric {
             .collect();
         for a in 0..nodes.len() {
             for b in (0..nodes.len()).filter(|b| *b != a) {
-                nodes[a].switch.handle_link(PeerId(b as u32), true);
+                nodes[a].switch.handle_link(PeerId(b as u32), true, at(1000));
             }
+            nodes[a].switch.handle_timeout(at(1100));
             // As the daemon does: the endpoint's second address stands behind its port.
             nodes[a].fdb.insert(ENDPOINT, Port::Endpoint);
         }
@@ -450,8 +451,8 @@ fn an_unannounced_move_heals_with_the_instances_first_frame() {
 /// As [`Fabric::migrate`], but nothing gets from the new node to node `deaf` meanwhile: lost, or the link is down.
 fn migrate_unheard(f: &mut Fabric, n: u8, to: usize, deaf: usize, link_down: bool) {
     let links = |f: &mut Fabric, up| {
-        f.nodes[to].switch.handle_link(PeerId(deaf as u32), up);
-        f.nodes[deaf].switch.handle_link(PeerId(to as u32), up);
+        f.nodes[to].switch.handle_link(PeerId(deaf as u32), up, f.now);
+        f.nodes[deaf].switch.handle_link(PeerId(to as u32), up, f.now);
     };
     if link_down {
         links(f, false);

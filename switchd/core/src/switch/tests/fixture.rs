@@ -44,8 +44,10 @@ pub(super) fn switch(mode: Mode) -> Switch {
 
 pub(super) fn with(config: SwitchConfig) -> Switch {
     let mut sw = Switch::new(config);
-    sw.handle_link(P1, true);
-    sw.handle_link(P2, true);
+    sw.handle_link(P1, true, at(0));
+    sw.handle_link(P2, true, at(0));
+    // Nobody waits for anything yet: the second asking is over.
+    sw.handle_timeout(at(100));
     sw
 }
 

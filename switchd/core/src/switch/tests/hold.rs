@@ -269,12 +269,104 @@ fn not_held() {
     }
     let mut preserve = switch(Mode::Preserve);
     assert_eq!(local(&mut preserve, &data(Family::V4, 1, 2, ENDPOINT), at(0)).0, refused);
-    sw.handle_link(P1, false);
-    sw.handle_link(P2, false);
+    sw.handle_link(P1, false, at(0));
+    sw.handle_link(P2, false, at(0));
     let alone = local(&mut sw, &data(Family::V4, 1, 2, ENDPOINT), at(0)).0;
     assert_eq!(alone, Verdict::Held, "its owner may be on the bridge");
     drain(&mut sw);
     hello(&mut sw, 2, Place::Peer(P1), at(0));
     let cut = local(&mut sw, &data(Family::V4, 1, 2, ENDPOINT), at(0)).0;
     assert_eq!(cut, Verdict::Drop(DropReason::LinkDown));
+}
+
+/// Both peers' links are down, and instance 1 is known here.
+fn alone() -> Switch {
+    let mut sw = switch(Mode::Rewrite);
+    sw.handle_link(P1, false, at(0));
+    sw.handle_link(P2, false, at(0));
+    hello(&mut sw, 1, Place::Local, at(0));
+    sw
+}
+
+#[test]
+fn a_peer_whose_link_comes_up_is_asked_for_what_is_held() {
+    for family in FAMILIES {
+        let mut sw = alone();
+        assert_eq!(local(&mut sw, &data(family, 1, 2, ENDPOINT), at(1)).0, Verdict::Held);
+        assert!(drain(&mut sw).iter().all(|t| t.to == Destination::Bridge), "there is nobody to ask");
+        sw.handle_link(P1, true, at(500));
+        let ask = one(drain(&mut sw));
+        assert_eq!((ask.to, eth(&ask.frame).src), (Destination::Peer(P1), mac(1)));
+        sw.handle_link(P1, true, at(510));
+        assert!(drain(&mut sw).is_empty(), "it was up");
+        sw.handle_link(P2, true, at(550));
+        assert_eq!(one(drain(&mut sw)).to, Destination::Peer(P2), "whoever was asked before");
+        assert_eq!(sw.poll_timeout(), Some(at(600)));
+        sw.handle_timeout(at(600));
+        assert_eq!(one(drain(&mut sw)).to, Destination::Peer(P1), "and once more soon");
+        remote(&mut sw, &reply(family, 2, 1, mac(1)), P1, at(610));
+        assert_eq!(one(drain(&mut sw)).to, Destination::Peer(P1), "released");
+        sw.handle_timeout(at(650));
+        assert!(drain(&mut sw).is_empty(), "it is known by now");
+    }
+}
+
+#[test]
+fn a_peer_whose_link_comes_up_is_asked_for_what_was_asked_for_lately() {
+    for (mode, family) in MODES.into_iter().flat_map(|m| FAMILIES.into_iter().map(move |f| (m, f))) {
+        let mut sw = switch(mode);
+        hello(&mut sw, 1, Place::Local, at(0));
+        sw.handle_link(P1, false, at(0));
+        assert_eq!(local(&mut sw, &request(family, 1, 2), at(1)).0, Verdict::Flood, "P2 does not know");
+        local(&mut sw, &probe(family, 1, 3), at(2));
+        drain(&mut sw);
+        sw.handle_link(P1, true, at(500));
+        let ask = one(drain(&mut sw));
+        assert_eq!((ask.to, eth(&ask.frame).src), (Destination::Peer(P1), mac(1)));
+        // Its first answer makes the second asking needless.
+        remote(&mut sw, &reply(family, 2, 1, mac(1)), P1, at(510));
+        sw.handle_timeout(at(600));
+        assert!(drain(&mut sw).is_empty());
+        // What was wanted long ago is wanted no more.
+        local(&mut sw, &request(family, 1, 4), at(1000));
+        drain(&mut sw);
+        sw.handle_link(P2, false, at(4001));
+        sw.handle_link(P2, true, at(4001));
+        assert!(drain(&mut sw).is_empty());
+    }
+}
+
+#[test]
+fn what_is_held_for_a_binding_behind_a_link_that_is_down_goes_when_it_comes_up() {
+    let mut sw = alone();
+    let f = data(Family::V4, 1, 2, ENDPOINT);
+    assert_eq!(local(&mut sw, &f, at(1)).0, Verdict::Held);
+    sw.set_binding(announced(2, Place::Peer(P1), 1), at(2)).unwrap();
+    drain(&mut sw);
+    assert_eq!(sw.held().0, 1);
+    sw.handle_link(P2, true, at(3));
+    assert!(drain(&mut sw).is_empty(), "P2 has nothing to do with it");
+    sw.handle_link(P1, true, at(4));
+    let t = one(drain(&mut sw));
+    assert_eq!((t.to, eth(&t.frame).dst, sw.held().0), (Destination::Peer(P1), mac(2), 0));
+}
+
+#[test]
+fn no_peer_is_asked_for_an_instance_that_left_or_beyond_the_rate() {
+    let mut sw = alone();
+    assert_eq!(local(&mut sw, &data(Family::V4, 1, 2, ENDPOINT), at(1)).0, Verdict::Held);
+    remote(&mut sw, &gratuitous(Family::V4, 1), P2, at(2));
+    drain(&mut sw);
+    sw.handle_link(P1, true, at(3));
+    assert!(drain(&mut sw).is_empty());
+    let policy = Policy { broadcast_rate: 1, broadcast_burst: 3, ..Policy::default() };
+    let mut sw = with(SwitchConfig { policy, ..config(Mode::Rewrite) });
+    sw.handle_link(P1, false, at(0));
+    sw.handle_link(P2, false, at(0));
+    for n in 10..20 {
+        local(&mut sw, &data(Family::V4, 1, n, ENDPOINT), at(0));
+    }
+    drain(&mut sw);
+    sw.handle_link(P1, true, at(0));
+    assert_eq!(drain(&mut sw).len(), 3);
 }

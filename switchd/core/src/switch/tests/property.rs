@@ -106,7 +106,7 @@ proptest! {
                     now += ms;
                     sw.handle_timeout(at(now));
                 }
-                Input::Link(p, up) => sw.handle_link(PeerId(p), up),
+                Input::Link(p, up) => sw.handle_link(PeerId(p), up, at(now)),
                 Input::Bind(n, p, g, active) => {
                     let place = if p == 0 { Place::Local } else { Place::Peer(PeerId(p)) };
                     let state = if active { State::Active } else { State::Prepared };
