@@ -172,8 +172,7 @@ impl<'a> Crash<'a> {
             operation(cluster)?;
             let takes = began.elapsed();
             cluster.wait_consistent(RECOVERED_WITHIN)?;
-            self.kinds
-                .insert(name, Kind { takes, kills: 0, inside: 0, recovered: 0, worst: Duration::ZERO });
+            self.kinds.insert(name, Kind { takes, kills: 0, inside: 0, recovered: 0, worst: Duration::ZERO });
             return Ok(());
         };
         let after = kind.takes.mul_f64(0.05 + 0.85 * share);

@@ -25,8 +25,7 @@ fn three(cluster: &Cluster) -> Result<[Guest; 3]> {
     cluster.skippy(&["add-type", "tiny", "--cores", "0.1", "--memory", "16MiB"])?;
     let guest = |node: &str| {
         let name = &node[5..];
-        cluster
-            .skippy(&["allocate", "tiny", "--node", node, "--name", name, "--", "sleep", "infinity"])?;
+        cluster.skippy(&["allocate", "tiny", "--node", node, "--name", name, "--", "sleep", "infinity"])?;
         let shown = cluster.skippy(&["instance", "show", name])?;
         let ip = shown["nics"][0]["ips"][0].as_str().context("an instance has an address")?.parse()?;
         Ok(Guest { id: text(&shown, "id")?, ns: cluster.instance_ns(name)?, ip })
@@ -38,10 +37,7 @@ fn three(cluster: &Cluster) -> Result<[Guest; 3]> {
     Ok(guests)
 }
 
-fn round_robin(
-    guests: &[Guest; 3],
-    run: impl Fn(&Namespace, IpAddr) -> Result<()> + Sync,
-) -> Result<()> {
+fn round_robin(guests: &[Guest; 3], run: impl Fn(&Namespace, IpAddr) -> Result<()> + Sync) -> Result<()> {
     std::thread::scope(|scope| {
         let run = &run;
         let each = (0..3).map(|i| scope.spawn(move || run(&guests[i].ns, guests[(i + 1) % 3].ip)));

@@ -101,8 +101,7 @@ impl Registry {
     pub(crate) fn source_stopped(&mut self, mut instance: Instance, has_copy: bool) {
         let generation = Generation(self.next_revision().0);
         instance.phase = if has_copy { Phase::Stopped } else { Phase::Lost };
-        let transfer =
-            if has_copy { transfer_name(instance.id, generation) } else { String::new() };
+        let transfer = if has_copy { transfer_name(instance.id, generation) } else { String::new() };
         self.enter(&mut instance, Stage::Transfer, "its volume goes to the destination", |m| {
             m.generation = generation;
             m.from_has_copy = has_copy;

@@ -30,7 +30,8 @@ fn a_provider_that_is_asked_again_may_make_the_machine_anew() {
     for anew in [false, true] {
         let (mut world, _) = World::with_nodes(0);
         let (node, operation, secret_hash) = add_by_provider(&mut world);
-        let enrol = |secret_hash, n| Input::Enrol { secret_hash, public_key: key(n), name_hint: String::new() };
+        let enrol =
+            |secret_hash, n| Input::Enrol { secret_hash, public_key: key(n), name_hint: String::new() };
         world.input(enrol(secret_hash, 1)).unwrap();
         world.crash();
         let secret_hash = world.secret();
