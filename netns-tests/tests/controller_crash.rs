@@ -39,11 +39,15 @@ fn all_rounds(crash: &mut Crash<'_>) -> Result<()> {
     for i in 0..9 {
         enrolment(crash).with_context(|| format!("enrolment {i}"))?;
     }
-    let station = Station::create(crash.cluster, 1)?;
-    for i in 0..13 {
-        claim(crash, &station, i).with_context(|| format!("claim {i}"))?;
+    // A station that moves more often is held where it is.
+    for number in 1..=4 {
+        let station = Station::create(crash.cluster, number)?;
+        for i in 0..3 {
+            claim(crash, &station, i).with_context(|| format!("claim {i} of station {number}"))?;
+        }
+        station.unplug(crash.cluster, crash.cluster.member("node-a")?)?;
     }
-    for i in 0..10 {
+    for i in 0..12 {
         network(crash, &format!("n{i}")).with_context(|| format!("network {i}"))?;
     }
     Ok(())
