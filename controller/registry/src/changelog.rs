@@ -38,7 +38,8 @@ pub(crate) enum Entry {
 
 impl ChangeLog {
     pub(crate) fn start_at(&mut self, revision: Revision) {
-        *self = ChangeLog { floor: revision, last_peer: revision, last_other: revision, ..ChangeLog::default() };
+        *self =
+            ChangeLog { floor: revision, last_peer: revision, last_other: revision, ..ChangeLog::default() };
     }
 
     fn push(&mut self, revision: Revision, entry: Entry) {

@@ -97,8 +97,7 @@ struct SwitchSession(Nodes);
 impl StreamingService<proto::SwitchMessage> for SwitchSession {
     type Response = ToSwitch;
     type ResponseStream = super::Outgoing<ToSwitch>;
-    type Future =
-        Pin<Box<dyn Future<Output = Result<Response<Self::ResponseStream>, Status>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Self::ResponseStream>, Status>> + Send>>;
 
     fn call(&mut self, request: Request<Streaming<proto::SwitchMessage>>) -> Self::Future {
         let nodes = self.0.clone();
@@ -131,8 +130,9 @@ impl Encoder for ToSwitchEncoder {
 
     fn encode(&mut self, item: ToSwitch, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
         match item {
-            ToSwitch::Message(message) => prost::Message::encode(&message, out)
-                .map_err(|error| Status::internal(error.to_string())),
+            ToSwitch::Message(message) => {
+                prost::Message::encode(&message, out).map_err(|error| Status::internal(error.to_string()))
+            }
             ToSwitch::Encoded(bytes) => {
                 out.put(bytes);
                 Ok(())

@@ -61,7 +61,9 @@ impl Shared {
     pub(super) async fn delta(&self, engine: &Engine, node: NodeId, known: Revision) -> Option<Told> {
         let mut after = known;
         loop {
-            let look = |registry: &Registry| (epoch(registry), registry.revision(), self.look(registry, node, after));
+            let look = |registry: &Registry| {
+                (epoch(registry), registry.revision(), self.look(registry, node, after))
+            };
             let (epoch, newest, news) = engine.read(look).await;
             let (revision, parts) = match news? {
                 News::Nothing => (after, Vec::new()),
@@ -108,7 +110,8 @@ impl Shared {
             (Some(encoded), _) => encoded,
             (None, view) => {
                 // Of a node that is none any more there is nothing.
-                let whole = whole.unwrap_or_else(|| Stations { revision: own.revision, ..Stations::default() });
+                let whole =
+                    whole.unwrap_or_else(|| Stations { revision: own.revision, ..Stations::default() });
                 let parts = state::whole_stations(epoch, &whole).into();
                 let encoded = Encoded { revision: whole.revision, parts };
                 // Few views are in use at a time, if not this one alone.

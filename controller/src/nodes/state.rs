@@ -211,8 +211,7 @@ mod tests {
             ..Snapshot::default()
         };
         for count in [0, 10_000] {
-            let shared =
-                Stations { revision: Revision(5), bindings: bindings(count), removed: Vec::new() };
+            let shared = Stations { revision: Revision(5), bindings: bindings(count), removed: Vec::new() };
             let mut parts = surroundings(1, &own);
             parts.extend(whole_stations(1, &shared));
             let parts = decoded(parts);

@@ -51,14 +51,9 @@ pub(crate) struct State {
 impl State {
     /// Counts anew.
     pub(crate) fn restart(&self) {
-        for counter in [
-            &self.bindings,
-            &self.bytes,
-            &self.snapshots,
-            &self.deltas,
-            &self.refusals,
-            &self.broken,
-        ] {
+        for counter in
+            [&self.bindings, &self.bytes, &self.snapshots, &self.deltas, &self.refusals, &self.broken]
+        {
             counter.store(0, Ordering::Relaxed);
         }
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -162,7 +157,9 @@ impl Node {
         let update = <wire::Update as prost::Message>::decode(bytes.clone())?;
         let part = (update.revision, update.snapshot);
         let fits = match pending {
-            None => update.snapshot == update.first && update.revision >= state.revision.load(Ordering::Relaxed),
+            None => {
+                update.snapshot == update.first && update.revision >= state.revision.load(Ordering::Relaxed)
+            }
             Some(pending) => *pending == part && !update.first,
         };
         ensure!(fits, "a part that does not fit: {part:?} after {pending:?}");

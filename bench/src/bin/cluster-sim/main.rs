@@ -238,7 +238,12 @@ async fn changes(options: &Options, bench: &mut Bench, sessions: &[Session]) -> 
 }
 
 /// Kills the controller and starts it again; all nodes come back at once, knowing what they knew or nothing.
-async fn restart(options: &Options, bench: &mut Bench, sessions: &mut Vec<Session>, full: bool) -> Result<()> {
+async fn restart(
+    options: &Options,
+    bench: &mut Bench,
+    sessions: &mut Vec<Session>,
+    full: bool,
+) -> Result<()> {
     bench.server.kill()?;
     let nodes: Vec<Arc<Node>> = sessions.drain(..).map(|session| session.node.clone()).collect();
     let ready = bench.server.start()?;

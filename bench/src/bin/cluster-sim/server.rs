@@ -29,8 +29,7 @@ impl Server {
             "{} is not there: build it by `cargo build --release -p controller`, or name another by --controller",
             program.display()
         );
-        let free =
-            || -> Result<u16> { Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port()) };
+        let free = || -> Result<u16> { Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port()) };
         let mut server = Server {
             program: program.to_owned(),
             dir: tempfile::tempdir()?,

@@ -11,7 +11,8 @@ use nix::time::{ClockId, clock_gettime};
 use switch_core::frame::Tags;
 use switch_core::ids::{Generation, Mac, PeerId, Vni};
 use switch_core::switch::{
-    AntiSpoof, Binding, BindingKey, DhcpPolicy, Limits, Mode, Place, Policy, Source, State, Switch, SwitchConfig,
+    AntiSpoof, Binding, BindingKey, DhcpPolicy, Limits, Mode, Place, Policy, Source, State, Switch,
+    SwitchConfig,
 };
 use switch_core::time::Time;
 
@@ -88,7 +89,8 @@ impl Tables {
         for key in &part.removed_bindings {
             let (vni, key) = binding_key(Some(key))?;
             self.session.remove(&(vni, key));
-            if let (Some(old), Some(switch)) = (self.daemon.remove(&(vni, key)), self.switches.get_mut(&vni)) {
+            if let (Some(old), Some(switch)) = (self.daemon.remove(&(vni, key)), self.switches.get_mut(&vni))
+            {
                 switch.remove_binding(key, old.generation, NOW)?;
             }
         }

@@ -52,9 +52,8 @@ pub(crate) async fn session(
 ) -> Result<Streaming<ToSwitch>, tonic::Status> {
     let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE);
     grpc.ready().await.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
-    let path = tonic::codegen::http::uri::PathAndQuery::from_static(
-        "/switchd.node.v1.NodeService/SwitchSession",
-    );
+    let path =
+        tonic::codegen::http::uri::PathAndQuery::from_static("/switchd.node.v1.NodeService/SwitchSession");
     let codec = tonic_prost::ProstCodec::<proto::SwitchMessage, ToSwitch>::default();
     grpc.streaming(tonic::Request::new(messages), path, codec).await.map(tonic::Response::into_inner)
 }
