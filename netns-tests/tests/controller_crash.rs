@@ -96,7 +96,7 @@ fn enrolment(crash: &mut Crash<'_>) -> Result<()> {
 
 /// A station that no instance is appears on one node and then on the other.
 fn claim(crash: &mut Crash<'_>, station: &Station, i: usize) -> Result<()> {
-    let (to, from) = if i % 2 == 0 { ("node-a", "node-b") } else { ("node-b", "node-a") };
+    let (to, from) = if i.is_multiple_of(2) { ("node-a", "node-b") } else { ("node-b", "node-a") };
     crash.round("claim", |cluster| {
         if i > 0 {
             station.unplug(cluster, cluster.member(from)?)?;
