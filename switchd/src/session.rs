@@ -2,8 +2,8 @@
 //! what the daemon sees becomes reports for it.
 //!
 //! One task keeps one session at a time, from the join until the stop of the daemon, over reconnects. The state that
-//! came last is stored, so that a node starts and forwards with the controller down. [`mirror`], [`claims`],
-//! [`reports`] and [`conversation`] are pure and decide; [`task`] carries messages between them, the network and the
+//! came last is stored, so that a node starts and forwards with the controller down. `mirror`, `claims`,
+//! `reports` and `conversation` are pure and decide; `task` carries messages between them, the network and the
 //! daemon.
 
 mod addresses;
