@@ -49,7 +49,8 @@ fn a_provided_node_is_there_once_made_enrolled_and_connected_in_any_order() {
         }
         assert_eq!(world.state(operation), OperationState::Succeeded, "{order:?}");
         assert_eq!(world.registry.nodes()[&node].name, "vm");
-        let removal = world.operation(Command::RemoveComputeNode { node: "vm".into(), force: false });
+        let removal =
+            world.operation(Command::RemoveComputeNode { node: "vm".into(), force: false, now: false });
         assert_eq!(world.state(removal), OperationState::Running);
         assert_eq!(destroys(&world), 1);
         assert_eq!(world.registry.resume().len(), 1);
@@ -142,7 +143,8 @@ fn a_node_is_drained_and_then_gone() {
     for node in &nodes {
         world.sync_switch(*node);
     }
-    let operation = world.operation(Command::RemoveComputeNode { node: nodes[0].to_string(), force: false });
+    let operation =
+        world.operation(Command::RemoveComputeNode { node: nodes[0].to_string(), force: false, now: false });
     assert_eq!(world.registry.nodes()[&nodes[0]].state, NodeState::Draining);
     world.run();
     assert_eq!(world.state(operation), OperationState::Succeeded);
@@ -174,7 +176,7 @@ fn a_node_whose_instances_can_go_nowhere_is_removed_only_by_force() {
         world.command(Command::Allocate(new(*node))).unwrap();
     }
     world.run();
-    let remove = |force| Command::RemoveComputeNode { node: "host1".into(), force };
+    let remove = |force| Command::RemoveComputeNode { node: "host1".into(), force, now: false };
     let refusal = world.command(remove(false)).unwrap_err();
     assert_eq!(refusal.kind, RefusalKind::Conflict);
     assert!(refusal.message.contains("inst-1"), "{refusal}");
@@ -190,7 +192,7 @@ fn a_node_that_is_away_is_removed_only_by_force_and_with_its_instances() {
     let (mut world, nodes) = World::with_nodes(2);
     let instance = world.allocate(nodes[0]);
     world.agent_down(nodes[0]);
-    let remove = |force| Command::RemoveComputeNode { node: "host1".into(), force };
+    let remove = |force| Command::RemoveComputeNode { node: "host1".into(), force, now: false };
     assert_eq!(world.command(remove(false)).unwrap_err().kind, RefusalKind::NotReady);
     world.wait(31 * SECOND);
     let operation = world.operation(remove(true));
@@ -203,7 +205,8 @@ fn a_node_that_is_away_is_removed_only_by_force_and_with_its_instances() {
 fn a_removal_that_is_cancelled_leaves_the_node_as_it_was() {
     let (mut world, nodes) = World::with_nodes(2);
     let instance = world.allocate(nodes[0]);
-    let operation = world.operation(Command::RemoveComputeNode { node: "host1".into(), force: false });
+    let operation =
+        world.operation(Command::RemoveComputeNode { node: "host1".into(), force: false, now: false });
     world.command(Command::CancelOperation { operation }).unwrap();
     world.run();
     assert_eq!(world.state(operation), OperationState::Cancelled);
@@ -347,7 +350,8 @@ fn a_drain_moves_a_few_instances_at_a_time() {
     let (mut world, nodes) = World::with_nodes(3);
     let all: Vec<InstanceId> = (0..7).map(|_| world.allocate(nodes[0])).collect();
     world.run();
-    let removal = world.operation(Command::RemoveComputeNode { node: nodes[0].to_string(), force: false });
+    let removal =
+        world.operation(Command::RemoveComputeNode { node: nodes[0].to_string(), force: false, now: false });
     let moving = |world: &World| {
         let operations = world.registry.operations().values();
         operations.filter(|o| o.parent == Some(removal) && !o.is_finished()).count()
