@@ -77,28 +77,39 @@ fn what_moved_runs_on_where_it_is_and_nowhere_else() {
 
 #[test]
 fn a_stopped_copy_that_a_move_left_is_not_started() {
-    // The source has stopped it and the destination runs it; the source is away before it removes its copy.
-    let (mut world, id, nodes) = restored(|world, id, nodes| {
-        migrate(world, id, nodes[1]);
-        while world.instance(id).migration.as_ref().unwrap().stage < Stage::Start {
-            assert!(
-                nodes.iter().any(|n| world.deliver_report(*n) || world.deliver_desired(*n))
-                    || world.transfer()
-            );
+    // The source has stopped it and the destination runs it; the source is away before it removes its copy. The backup
+    // is from before the move, or from a stage of it.
+    for backup in [None, Some(Stage::Stop), Some(Stage::Transfer)] {
+        let (mut world, nodes) = World::with_nodes(3);
+        let id = world.allocate(nodes[0]);
+        world.backup = world.store.clone();
+        migrate(&mut world, id, nodes[1]);
+        loop {
+            let stage = world.instance(id).migration.as_ref().unwrap().stage;
+            if Some(stage) == backup {
+                world.backup = world.store.clone();
+            }
+            if stage == Stage::Start {
+                break;
+            }
+            let moved = nodes.iter().any(|n| world.deliver_report(*n) || world.deliver_desired(*n));
+            assert!(moved || world.transfer());
         }
         world.agent_down(nodes[0]);
         world.run();
-    });
-    let old = world.agents[&nodes[0]].copies[&id].clone();
-    assert_eq!((old.state, world.running(id)), (InstanceState::Stopped, vec![nodes[1]]));
-    agents_up(&mut world, &nodes[..1]);
-    assert!(world.running(id) == [nodes[1]] && world.instance(id).unconfirmed.is_some());
-    assert!(world.instance(id).detail.contains("may be older"), "{}", world.instance(id).detail);
-    agents_up(&mut world, &nodes[1..]);
-    assert_eq!((world.running(id), world.instance(id).node), (vec![nodes[1]], nodes[1]));
-    world.agent_up(nodes[0]);
-    world.run();
-    assert!(!world.agents[&nodes[0]].copies.contains_key(&id), "the old copy has gone");
+        let old = world.agents[&nodes[0]].copies[&id].state;
+        assert_eq!((old, world.running(id)), (InstanceState::Stopped, vec![nodes[1]]));
+        world.restore(&world.backup.clone());
+
+        agents_up(&mut world, &nodes[..1]);
+        assert!(world.running(id) == [nodes[1]] && world.instance(id).unconfirmed.is_some(), "{backup:?}");
+        assert!(world.instance(id).detail.contains("may be older"), "{}", world.instance(id).detail);
+        agents_up(&mut world, &nodes[1..]);
+        assert_eq!((world.running(id), world.instance(id).node), (vec![nodes[1]], nodes[1]));
+        world.agent_up(nodes[0]);
+        world.run();
+        assert!(!world.agents[&nodes[0]].copies.contains_key(&id), "the old copy has gone");
+    }
 }
 
 #[test]
@@ -193,6 +204,8 @@ enum Step {
     Allocate(usize),
     StartStop(usize, bool),
     Migrate(usize, usize),
+    /// A move whose source goes away before it removes its copy.
+    LeaveCopy(usize, usize),
     Cancel(usize),
     AgentUp(usize),
     AgentDown(usize),
@@ -212,6 +225,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => n.clone().prop_map(Allocate),
         2 => (n.clone(), any::<bool>()).prop_map(|(i, on)| StartStop(i, on)),
         6 => (n.clone(), n.clone()).prop_map(|(i, n)| Migrate(i, n)),
+        2 => (n.clone(), n.clone()).prop_map(|(i, n)| LeaveCopy(i, n)),
         1 => n.clone().prop_map(Cancel),
         6 => n.clone().prop_map(AgentUp),
         2 => n.clone().prop_map(AgentDown),
@@ -247,6 +261,20 @@ fn apply(world: &mut World, nodes: &[NodeId], step: &Step) {
         Step::Migrate(i, n) => {
             let instance = instance(world, i).to_string();
             _ = world.command(Command::Migrate { instance, node: nodes[n].to_string() });
+        }
+        Step::LeaveCopy(i, n) => {
+            let id = instance(world, i);
+            let to = nodes[n].to_string();
+            if world.command(Command::Migrate { instance: id.to_string(), node: to }).is_ok() {
+                let from = world.instance(id).node;
+                let left = |w: &World| w.instance(id).node != from;
+                while !left(world)
+                    && (nodes.iter().any(|n| world.deliver_report(*n) || world.deliver_desired(*n))
+                        || world.transfer())
+                {}
+                world.agent_down(from);
+                world.run();
+            }
         }
         Step::Cancel(i) => {
             if let Some(operation) =
