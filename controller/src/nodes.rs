@@ -7,8 +7,10 @@ mod enrol;
 mod limits;
 mod observed;
 mod outbox;
+mod served;
 mod session;
 mod sessions;
+mod shared;
 mod state;
 mod switch;
 #[cfg(test)]
@@ -18,9 +20,7 @@ mod volumes;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use controller_api::node::{
-    self as proto, node_service_server::NodeService, node_service_server::NodeServiceServer,
-};
+use controller_api::node::{self as proto, node_service_server::NodeService};
 use controller_registry::{CloseReason, Effect, KeyStatus, NodeId, PublicKey};
 use node_session::key::PrivateKey;
 use node_session::server::ConnectInfo;
@@ -48,7 +48,8 @@ struct Shared {
     engine: Engine,
     limits: Limits,
     enrolments: limits::PerAddress,
-    switches: Sessions<proto::ControllerToSwitch>,
+    pushes: shared::Shared,
+    switches: Sessions<served::ToSwitch>,
     agents: Sessions<proto::ControllerToAgent>,
     volumes: Volumes,
     observed: Arc<Observed>,
@@ -64,6 +65,7 @@ impl Nodes {
                 engine,
                 limits,
                 enrolments: limits::PerAddress::new(limits.enrolments_per_minute),
+                pushes: shared::Shared::default(),
                 switches: Sessions::default(),
                 agents: Sessions::default(),
                 volumes: Volumes::new(counters.clone()),
@@ -88,14 +90,11 @@ impl Nodes {
         let engine = self.shared.engine.clone();
         let known = move |key: &node_session::key::PublicKey| engine.is_member_key(&PublicKey(key.0));
         let incoming = node_session::server::incoming(listener, tls, limits, known);
-        let service = NodeServiceServer::new(self.clone())
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE);
         let (close, on_close) = tokio::sync::oneshot::channel::<()>();
         let server = node_session::server::builder()
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
-            .add_service(service)
+            .add_service(served::Served::new(self.clone()))
             .serve_with_incoming_shutdown(incoming, async { drop(on_close.await) });
         tokio::pin!(server);
         tokio::select! {
@@ -139,6 +138,24 @@ impl Nodes {
             Effect::EndTransfer { transfer } => self.shared.volumes.end(transfer),
             Effect::CreateNode { .. } | Effect::DestroyNode { .. } => {}
         }
+    }
+
+    /// The session of a switch.
+    async fn open_switch_session(
+        &self,
+        request: Request<Streaming<proto::SwitchMessage>>,
+    ) -> Result<Response<Outgoing<served::ToSwitch>>, Status> {
+        let caller = caller(&request)?;
+        let (out, stream) = tokio::sync::mpsc::channel(OUT_MESSAGES);
+        match self.shared.standing(&caller.key).await {
+            Standing::Node(node) => {
+                tokio::spawn(switch::run(self.shared.clone(), node, caller, request.into_inner(), out));
+            }
+            Standing::Removed(node) => refuse_removed(&self.shared, node, &out),
+            Standing::Replaced(node) => return Err(refuse_replaced(&self.shared, node)),
+            Standing::Unknown => return Err(refuse_unknown(&self.shared)),
+        }
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
     /// What switches reported of links and networks.
@@ -256,21 +273,12 @@ impl NodeService for Nodes {
         enrol::enrol(&self.shared, caller, request.into_inner()).await.map(Response::new)
     }
 
+    /// [`served`] serves this path, so that sessions can share what they send.
     async fn switch_session(
         &self,
-        request: Request<Streaming<proto::SwitchMessage>>,
+        _: Request<Streaming<proto::SwitchMessage>>,
     ) -> Result<Response<Self::SwitchSessionStream>, Status> {
-        let caller = caller(&request)?;
-        let (out, stream) = tokio::sync::mpsc::channel(OUT_MESSAGES);
-        match self.shared.standing(&caller.key).await {
-            Standing::Node(node) => {
-                tokio::spawn(switch::run(self.shared.clone(), node, caller, request.into_inner(), out));
-            }
-            Standing::Removed(node) => refuse_removed(&self.shared, node, &out),
-            Standing::Replaced(node) => return Err(refuse_replaced(&self.shared, node)),
-            Standing::Unknown => return Err(refuse_unknown(&self.shared)),
-        }
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        Err(Status::unimplemented("the sessions of switches are served elsewhere"))
     }
 
     async fn agent_session(

@@ -1,7 +1,7 @@
 //! The management API: REST over TLS, under `/v1`.
 //!
 //! [`router`] is the whole of it and needs no network; [`serve`] offers it on a listener. Every request passes
-//! [`observe`] (its id, problems, metrics, audit) and [`admit`] (token, role, size and time), then a handler, which
+//! `observe` (its id, problems, metrics, audit) and `admit` (token, role, size and time), then a handler, which
 //! asks the [`Engine`] and renders what it finds. A handler's name is its operation id in the OpenAPI document.
 
 mod access;

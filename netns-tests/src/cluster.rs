@@ -1,6 +1,7 @@
 //! A lab whose nodes are joined by a controller: the controller in a namespace of its own, nodes that enrol by token,
 //! instances that the node agents run.
 
+mod ask;
 mod audit;
 mod member;
 mod station;
@@ -16,11 +17,11 @@ use serde_json::Value;
 pub use member::Member;
 pub use station::Station;
 
-use crate::cmd;
 use crate::daemon::{Daemon, bin};
 use crate::lab::{Lab, LabSpec, Node, NodeSpec, UnderlaySpec, require_root, sweep};
 use crate::ns::Namespace;
 use crate::wait::wait_ok;
+use crate::{cgroups, cmd, evidence};
 
 /// A running controller and the nodes of its lab. Dropping it ends the daemons and removes namespaces and files.
 #[derive(Debug)]
@@ -123,7 +124,8 @@ impl Cluster {
         let node = self.controller()?;
         let (bin, config) =
             (bin("controller")?.display().to_string(), node.config_path().display().to_string());
-        let daemon = Daemon::start(node.ns(), &[&bin, "run", "--config", &config], &node.log_path())?;
+        let daemon =
+            Daemon::start_with_host_mounts(node.ns(), &[&bin, "run", "--config", &config], &node.log_path())?;
         *self.slot() = Some(daemon);
         Ok(())
     }
@@ -188,9 +190,12 @@ impl Cluster {
             self.members().find(|m| m.name() == node).ok_or_else(|| anyhow!("{name} is on {node}"))?;
         let pid = member.instance_pid(self, &id)?;
         let alias = format!("{}i{pid}-{name}", self.prefix);
-        cmd::run(&["ip", "netns", "attach", &alias, &pid.to_string()])?;
         let ns = Namespace::existing(&alias);
-        self.attached.lock().unwrap_or_else(PoisonError::into_inner).push(ns.clone());
+        let mut attached = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        if attached.iter().all(|known| known.name() != alias) {
+            cmd::run(&["ip", "netns", "attach", &alias, &pid.to_string()])?;
+            attached.push(ns.clone());
+        }
         Ok(ns)
     }
 
@@ -222,12 +227,14 @@ impl Drop for Cluster {
         for ns in self.attached.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             let _ = cmd::run(&["ip", "netns", "del", ns.name()]);
         }
-        for member in self.members.values() {
-            member.end_instances(self);
+        if self.lab.failed() || std::thread::panicking() {
+            evidence::keep_cluster(self);
         }
+        self.members.values().for_each(Member::kill_agent);
         self.machines_agent_status().iter().for_each(member::kill_instances);
         // The provider's machines are not the lab's.
         let _ = Lab::remove_namespaces(&format!("{}{PROVIDED}", self.prefix));
+        cgroups::remove(|name| name.starts_with(&self.prefix));
     }
 }
 
@@ -262,13 +269,19 @@ fn controller_config(lab: &Lab, node: &Node, provider: &Path) -> Result<String> 
 fn provider_config(lab: &Lab) -> Result<String> {
     let binaries = bin("switchd")?;
     let binaries = binaries.parent().context("a program lies in a folder")?;
+    // Filled in by the provider.
+    let dir = |name: &str| Path::new("{dir}").join(name);
+    let group = format!("{}{PROVIDED}{{name}}", lab.prefix());
     Ok(format!(
         "underlay_namespace = {:?}\nunderlay_bridge = \"br0\"\naddresses = \"10.99.0.0/24\"\nfirst_address = 100\n\
-         prefix = {:?}\nbinaries = {:?}\nstate_dir = {:?}\n",
+         prefix = {:?}\nbinaries = {:?}\nstate_dir = {:?}\n\n\
+         [files]\n\"switchd.toml\" = '''\n{}'''\n\"agent.toml\" = '''\n{}'''\n",
         lab.underlay(0).name(),
         format!("{}{PROVIDED}", lab.prefix()),
         binaries.display().to_string(),
         lab.dir().join("provider").display().to_string(),
+        member::switchd_toml(&dir("switchd/private.key"), &dir("switchd.sock"), &dir("switchd")),
+        member::agent_toml(&dir("agent"), &dir("switchd"), &dir("switchd/private.key"), &group),
     ))
 }
 

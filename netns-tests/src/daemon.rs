@@ -24,7 +24,16 @@ impl Daemon {
     /// Runs `args` (program first) in `ns`, its output appended to `log`.
     pub(crate) fn start(ns: &Namespace, args: &[&str], log: &Path) -> Result<Daemon> {
         let log = OpenOptions::new().create(true).append(true).open(log)?;
-        let child = ns.spawn(args, &log)?;
+        Daemon::of(ns.spawn(args, &log)?, args)
+    }
+
+    /// The same with the host's mounts: `ip netns exec` hides the control groups.
+    pub(crate) fn start_with_host_mounts(ns: &Namespace, args: &[&str], log: &Path) -> Result<Daemon> {
+        let log = OpenOptions::new().create(true).append(true).open(log)?;
+        Daemon::of(ns.spawn_with_host_mounts(args, &log)?, args)
+    }
+
+    fn of(child: Child, args: &[&str]) -> Result<Daemon> {
         let name = Path::new(args[0]).file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Daemon { name, child, keep: false })
     }

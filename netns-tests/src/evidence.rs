@@ -4,16 +4,17 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::lab::{Instance, Lab, Node, target_dir};
+use crate::cluster::{Cluster, Member};
+use crate::lab::{Instance, Lab, LabSpec, Node, target_dir};
+
+/// Removes what was kept of an earlier run.
+pub(crate) fn clear(spec: &LabSpec) {
+    let _ = fs::remove_dir_all(dir(spec));
+}
 
 /// Writes the state of every node and instance, and their daemons' logs, under `target/netns-failures/<lab>/`.
 pub(crate) fn keep(lab: &Lab) {
-    let dir = target_dir().join("netns-failures").join(&lab.spec().name);
-    let _ = fs::remove_dir_all(&dir);
-    if let Err(error) = fs::create_dir_all(&dir) {
-        eprintln!("cannot keep evidence in {}: {error}", dir.display());
-        return;
-    }
+    let Some(dir) = made(lab.spec()) else { return };
     for node in lab.nodes() {
         keep_node(node, &dir);
     }
@@ -22,6 +23,62 @@ pub(crate) fn keep(lab: &Lab) {
     }
     keep_captures(lab.dir(), &dir);
     eprintln!("evidence kept in {}", dir.display());
+}
+
+/// Writes what the controller and the agents know, and the logs that are not those of the lab's nodes, to the same place.
+pub(crate) fn keep_cluster(cluster: &Cluster) {
+    let Some(dir) = made(cluster.lab().spec()) else { return };
+    let mut text = String::new();
+    for command in
+        ["status", "node list -w", "instance list -w", "binding list -w", "link list -w", "network list -w"]
+    {
+        section(&mut text, command, cluster.skippy_text(&command.split(' ').collect::<Vec<_>>()));
+    }
+    for command in ["operation", "event"] {
+        section(&mut text, command, cluster.skippy_text(&[command, "list"]));
+    }
+    let _ = fs::write(dir.join("skippy.txt"), text);
+    for member in cluster.members() {
+        keep_agent(cluster, member, &dir);
+    }
+    keep_provided(&cluster.lab().dir().join("provider"), &dir);
+}
+
+fn keep_agent(cluster: &Cluster, member: &Member, dir: &Path) {
+    let name = member.name();
+    if let Ok(log) = member.agent_log(cluster) {
+        let _ = fs::copy(log, dir.join(format!("{name}-agent.log")));
+    }
+    let mut text = String::new();
+    section(&mut text, "node-agent status", member.agent_status_text(cluster, &[]));
+    section(&mut text, "node-agent status --json", member.agent_status_text(cluster, &["--json"]));
+    let _ = fs::write(dir.join(format!("{name}-agent.txt")), text);
+}
+
+/// The logs of the provider's machines, each in a folder by its name.
+fn keep_provided(from: &Path, to: &Path) {
+    for machine in fs::read_dir(from).into_iter().flatten().flatten() {
+        let logs = fs::read_dir(machine.path()).into_iter().flatten().flatten().map(|entry| entry.path());
+        for log in logs.filter(|path| path.extension().is_some_and(|e| e == "log")) {
+            let name = log.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let _ = fs::copy(&log, to.join(format!("{}-{name}", machine.file_name().to_string_lossy())));
+        }
+    }
+}
+
+fn made(spec: &LabSpec) -> Option<PathBuf> {
+    let dir = dir(spec);
+    match fs::create_dir_all(&dir) {
+        Ok(()) => Some(dir),
+        Err(error) => {
+            eprintln!("cannot keep evidence in {}: {error}", dir.display());
+            None
+        }
+    }
+}
+
+fn dir(spec: &LabSpec) -> PathBuf {
+    target_dir().join("netns-failures").join(&spec.name)
 }
 
 fn keep_node(node: &Node, dir: &Path) {

@@ -15,7 +15,7 @@ pub(crate) use node::{KEY_FILE, PORT, SOCKET_FILE};
 pub use spec::{BridgeSpec, InstanceSpec, LabSpec, NodeSpec, UnderlaySpec};
 
 use crate::ns::Namespace;
-use crate::{SwitchdConfig, cmd, evidence};
+use crate::{SwitchdConfig, cgroups, cmd, evidence};
 
 /// A running lab. Dropping it ends its daemons and removes its namespaces and files.
 #[derive(Debug)]
@@ -50,19 +50,20 @@ pub fn require_root() -> Result<()> {
     }
 }
 
-/// Removes what labs of processes that no longer live have left.
+/// Removes what labs of processes that no longer live have left: namespaces with what runs in them, instances, files.
 pub fn sweep() {
+    let orphaned = |name: &str| owner(name).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+    // Agents first, which would start their instances again.
     let Ok(list) = cmd::run(&["ip", "netns", "list"]) else { return };
     for name in list.lines().filter_map(|line| line.split_whitespace().next()) {
-        if owner(name).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+        if orphaned(name) {
             Namespace::existing(name).delete();
         }
     }
+    cgroups::remove(orphaned);
     let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else { return };
     for entry in entries.flatten() {
-        if owner(&entry.file_name().to_string_lossy())
-            .is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
-        {
+        if orphaned(&entry.file_name().to_string_lossy()) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
@@ -88,6 +89,7 @@ impl Lab {
     /// process's own. Removes what an earlier lab of that prefix left.
     pub fn build_as(spec: LabSpec, prefix: &str) -> Result<Lab> {
         Lab::remove(prefix)?;
+        evidence::clear(&spec);
         let dir = std::env::temp_dir().join(prefix.trim_end_matches('-'));
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let mut lab = Lab {
@@ -110,6 +112,7 @@ impl Lab {
     /// Removes the namespaces and files of the labs whose names begin with `prefix`.
     pub fn remove(prefix: &str) -> Result<()> {
         Lab::remove_namespaces(prefix)?;
+        cgroups::remove(|name| name.starts_with(prefix));
         let _ = std::fs::remove_dir_all(std::env::temp_dir().join(prefix.trim_end_matches('-')));
         Ok(())
     }
@@ -175,6 +178,11 @@ impl Lab {
     /// Evidence is kept when it is dropped.
     pub(crate) fn set_failed(&self, failed: bool) {
         self.failed.store(failed, Ordering::Relaxed);
+    }
+
+    /// Evidence is to be kept.
+    pub(crate) fn failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// With what all its namespaces' names begin.

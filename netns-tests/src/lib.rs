@@ -7,6 +7,7 @@
 //!
 //! Everything needs root. Nothing outside the namespaces of the lab is touched.
 
+mod cgroups;
 pub mod cluster;
 pub mod cmd;
 pub mod config;

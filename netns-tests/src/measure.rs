@@ -1,7 +1,10 @@
 //! iperf3, ping and /proc, read as numbers.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Child;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -72,6 +75,57 @@ pub fn ping_ok(ns: &Namespace, to: IpAddr) -> Result<()> {
 pub fn ping_ok_with(ns: &Namespace, to: IpAddr, options: &[&str]) -> Result<()> {
     let ping = ping_each(ns, to, 3, options)?;
     if ping.received == 3 { Ok(()) } else { bail!("{} of 3 pings to {to} were answered", ping.received) }
+}
+
+/// A ping every 10 ms that goes on while something else is done; what it missed is told at its end.
+#[derive(Debug)]
+pub struct Watch {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Watch {
+    /// Begins, and waits for the first answer. The answers go to `log`.
+    pub fn start(ns: &Namespace, to: IpAddr, log: PathBuf) -> Result<Watch> {
+        let to = to.to_string();
+        let args = ["ping", "-n", "-D", "-i", "0.01", &to];
+        let child = ns.spawn(&args, &File::create(&log)?)?;
+        let watch = Watch { child, log };
+        wait_for(&format!("the first answer of {to}"), Duration::from_secs(3), || {
+            watch.answers().is_ok_and(|answers| !answers.is_empty())
+        })?;
+        Ok(watch)
+    }
+
+    /// Waits until `count` more answers have come.
+    pub fn more(&self, count: usize) -> Result<()> {
+        let before = self.answers()?.len();
+        wait_for("more answers to ping", Duration::from_secs(5), || {
+            self.answers().is_ok_and(|answers| answers.len() >= before + count)
+        })
+        .map(drop)
+    }
+
+    /// The longest time between two answers so far.
+    pub fn longest_gap(&self) -> Result<Duration> {
+        let answers = self.answers()?;
+        let gap = answers.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
+        Ok(Duration::from_secs_f64(gap))
+    }
+
+    /// When answers came, in seconds since 1970.
+    fn answers(&self) -> Result<Vec<f64>> {
+        let text = std::fs::read_to_string(&self.log).context("reading what ping said")?;
+        let answers = text.lines().filter(|line| line.contains("time="));
+        Ok(answers.filter_map(|line| line.strip_prefix('[')?.split_once(']')?.0.parse().ok()).collect())
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// One TCP flow of `seconds` from `client` to `ip` in `server`, by iperf3. Returns bits per second as received.

@@ -90,12 +90,23 @@ impl Namespace {
     /// Starts a command in the namespace, its output to `log`. `ip netns exec` becomes the command itself, so the
     /// child's pid is the command's.
     pub fn spawn<S: AsRef<str>>(&self, args: &[S], log: &File) -> Result<Child> {
-        cmd::command(&self.wrap(args))?
+        self.start(&self.wrap(args), log)
+    }
+
+    /// The same, but only the network namespace is entered: `ip netns exec` mounts a /sys of its own.
+    pub fn spawn_with_host_mounts<S: AsRef<str>>(&self, args: &[S], log: &File) -> Result<Child> {
+        let mut full = vec!["nsenter".to_owned(), format!("--net=/run/netns/{}", self.name)];
+        full.extend(args.iter().map(|a| a.as_ref().to_owned()));
+        self.start(&full, log)
+    }
+
+    fn start(&self, args: &[String], log: &File) -> Result<Child> {
+        cmd::command(args)?
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log.try_clone()?)
             .spawn()
-            .with_context(|| format!("cannot start {} in {}", args[0].as_ref(), self.name))
+            .with_context(|| format!("cannot start `{}` in {}", args.join(" "), self.name))
     }
 
     /// Runs `body` on a thread inside the namespace. Sockets made there stay in the namespace when they leave it.

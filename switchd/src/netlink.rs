@@ -112,16 +112,22 @@ impl Netlink {
         if !create {
             return Ok(None);
         }
-        let message = LinkBridge::new(name).mtu(mtu).build();
+        let message = LinkBridge::new(name).mtu(mtu).down().build();
         step(&format!("create the bridge {name}"), self.handle.link().add(message).execute()).await?;
         let vanished = || NetlinkError::Vanished { name: name.to_owned() };
         let link = self.link_by_name(name).await?.ok_or_else(vanished)?;
+        // The host is no station of the network unless someone gives the bridge an address: its stack neither speaks
+        // there nor answers. Said before it is up, or it has its address already. A kernel without IPv6 refuses, and is
+        // as wanted.
+        if let Err(error) = self.no_ipv6_autoconf(link.index).await {
+            tracing::debug!(%error, "the bridge {name} may have an IPv6 address of its own");
+        }
         // A MAC that someone set is pinned: the bridge no longer takes its ports' (br_stp_recalculate_bridge_id).
         // The kernel's random choice serves; only saying it again is missing. The alias is not taken on creation.
         let mac = link.mac.unwrap_or_default().0.to_vec();
-        let marks = LinkUnspec::new_with_index(link.index).address(mac).alias(CREATED_ALIAS).build();
-        self.change(&format!("pin the MAC of the bridge {name}"), marks).await?;
-        Ok(Some(Ensured { created: true, link: Link { created_by_us: true, ..link } }))
+        let marks = LinkUnspec::new_with_index(link.index).address(mac).alias(CREATED_ALIAS).up().build();
+        self.change(&format!("pin the MAC of the bridge {name} and bring it up"), marks).await?;
+        Ok(Some(Ensured { created: true, link: Link { created_by_us: true, up: true, ..link } }))
     }
 
     /// Makes the device `port` a port of `bridge`.

@@ -10,9 +10,9 @@ use controller_api::node::node_service_client::NodeServiceClient;
 use controller_api::node::{DownloadVolumeRequest, VolumeChunk};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
+use tonic::{Code, Request};
 
 use crate::driver::Volume;
 use crate::failure::{Failure, chain};
@@ -155,8 +155,10 @@ fn key(transfer: &str) -> Result<MetadataValue<Ascii>, Failure> {
 fn refused(verb: &str, status: &tonic::Status) -> Failure {
     let detail = format!("cannot {verb} the volume: {}", status.message());
     match status.code() {
-        // What gRPC itself calls a connection that broke depends on where in the call it broke.
+        // What gRPC itself calls a connection that broke depends on where in the call it broke. A transfer that is not
+        // known has been replaced: what shall be in its place is on its way.
         Code::Unavailable
+        | Code::NotFound
         | Code::Aborted
         | Code::Cancelled
         | Code::DeadlineExceeded
@@ -186,10 +188,12 @@ mod tests {
     #[test]
     fn a_controller_that_goes_away_is_waited_for_and_its_refusal_is_not() {
         let class = |code| refused("take", &tonic::Status::new(code, "why")).class;
-        for code in [Code::Unavailable, Code::Aborted, Code::Internal, Code::Unknown, Code::Cancelled] {
+        for code in
+            [Code::Unavailable, Code::NotFound, Code::Aborted, Code::Internal, Code::Unknown, Code::Cancelled]
+        {
             assert_eq!(class(code), FailureClass::Waiting, "{code:?}");
         }
-        for code in [Code::NotFound, Code::PermissionDenied, Code::DataLoss, Code::ResourceExhausted] {
+        for code in [Code::PermissionDenied, Code::DataLoss, Code::ResourceExhausted] {
             assert_eq!(class(code), FailureClass::Transient, "{code:?}");
         }
         assert_eq!(Failure::from(VolumeError::Broken).class, FailureClass::Waiting);

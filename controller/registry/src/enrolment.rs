@@ -5,7 +5,7 @@ use crate::{
     changes::EventKind,
     command::{KeyStatus, Outcome},
     ids::{NodeId, PublicKey, SecretHash, TokenId},
-    records::{NodeState, OperationState, RecordKey, Token},
+    records::{NodeState, OperationState, Provision, RecordKey, Token},
     refusal::Refusal,
     registry::Registry,
 };
@@ -68,7 +68,9 @@ impl Registry {
     ) -> Result<Outcome, Refusal> {
         let node = self.live_node(reference)?;
         let id = node.id;
-        if node.state != NodeState::Invited {
+        // A provider whose answer was lost makes the machine anew, with a key of its own.
+        let made_anew = node.state == NodeState::Enrolled && node.provision == Provision::Creating;
+        if node.state != NodeState::Invited && !made_anew {
             return Err(Refusal::conflict(format!(
                 "{id} has enrolled already; add another node for another machine"
             )));
@@ -126,7 +128,7 @@ impl Registry {
         if node.name == id.to_string() && self.check_node_name(name_hint).is_ok() {
             name_hint.clone_into(&mut node.name);
         }
-        node.public_key = Some(public_key);
+        node.previous_keys.extend(node.public_key.replace(public_key));
         node.state = NodeState::Enrolled;
         node.enrolled_at = Some(self.now);
         self.put_node(node);

@@ -31,7 +31,7 @@ mod strays;
 mod types;
 mod views;
 
-pub use changelog::{Delta, Snapshot};
+pub use changelog::{Delta, Snapshot, Stations, View};
 pub use changes::{Changes, CloseReason, Effect, Event, EventKind, Write};
 pub use command::{
     AgentInput, BindingClaim, BindingWithdrawal, ClaimRefusal, ClaimRefusalReason, Command, IdempotencyClaim,

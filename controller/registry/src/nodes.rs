@@ -124,7 +124,11 @@ impl Registry {
         match (result, &node.provision) {
             (ProviderResult::Created { reference }, Provision::Creating) => {
                 node.provision = Provision::Created { reference };
+                let enrolled = node.state != NodeState::Invited;
                 self.put_node(node);
+                if enrolled {
+                    self.spend_tokens(id);
+                }
                 self.advance_addition(id);
             }
             // It was given up while it was made.

@@ -24,6 +24,33 @@ fn destroys(world: &World) -> usize {
     world.effects.iter().filter(|e| matches!(e, Effect::DestroyNode { .. })).count()
 }
 
+/// The controller stopped while the provider was at it: it is asked again, and what was half made may be made anew.
+#[test]
+fn a_provider_that_is_asked_again_may_make_the_machine_anew() {
+    for anew in [false, true] {
+        let (mut world, _) = World::with_nodes(0);
+        let (node, operation, secret_hash) = add_by_provider(&mut world);
+        let enrol =
+            |secret_hash, n| Input::Enrol { secret_hash, public_key: key(n), name_hint: String::new() };
+        world.input(enrol(secret_hash, 1)).unwrap();
+        world.crash();
+        let secret_hash = world.secret();
+        let renew = Command::RenewToken { node: node.to_string(), secret_hash, ttl_ms: 60 * SECOND };
+        world.command(renew.clone()).unwrap();
+        if anew {
+            world.input(enrol(secret_hash, 2)).unwrap();
+            assert_eq!(world.registry.key_status(&key(1)), KeyStatus::Revoked(node));
+        }
+        world.switch_up(node);
+        assert_eq!(world.state(operation), OperationState::Running);
+        world.input(created(node)).unwrap();
+        assert_eq!(world.state(operation), OperationState::Succeeded);
+        let late = world.input(enrol(secret_hash, 3)).unwrap_err();
+        assert_eq!(late.code, "token-used");
+        assert!(world.command(renew).is_err(), "it is made: its key is its own");
+    }
+}
+
 #[test]
 fn a_provided_node_is_there_once_made_enrolled_and_connected_in_any_order() {
     for order in [[0, 1, 2], [1, 0, 2], [1, 2, 0]] {

@@ -14,26 +14,6 @@ pub(super) trait Outgoing: Send + 'static {
     fn goodbye(reason: Reason, detail: String) -> Self;
 }
 
-impl Outgoing for proto::ControllerToSwitch {
-    fn registered(registered: proto::Registered) -> Self {
-        proto::ControllerToSwitch {
-            message: Some(proto::controller_to_switch::Message::Registered(registered)),
-        }
-    }
-
-    fn heartbeat(sequence: u64, answer: bool) -> Self {
-        let heartbeat = proto::Heartbeat { sequence, answer };
-        proto::ControllerToSwitch {
-            message: Some(proto::controller_to_switch::Message::Heartbeat(heartbeat)),
-        }
-    }
-
-    fn goodbye(reason: Reason, detail: String) -> Self {
-        let goodbye = proto::Goodbye { reason: reason.into(), detail };
-        proto::ControllerToSwitch { message: Some(proto::controller_to_switch::Message::Goodbye(goodbye)) }
-    }
-}
-
 impl Outgoing for proto::ControllerToAgent {
     fn registered(registered: proto::Registered) -> Self {
         proto::ControllerToAgent {

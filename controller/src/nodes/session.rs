@@ -67,7 +67,8 @@ impl<M: Outgoing> Session<M> {
                     }
                 }
                 state.sent();
-                due = false;
+                // What waits goes in between.
+                due = state.is_behind();
             }
             let message = tokio::select! {
                 biased;
@@ -80,6 +81,7 @@ impl<M: Outgoing> Session<M> {
                     due = true;
                     continue;
                 }
+                () = std::future::ready(()), if due => continue,
             };
             let Some(message) = message else { return };
             if let Err(Closed) = self.outbox.send(message).await {
@@ -102,6 +104,11 @@ pub(super) trait State<M>: Send {
 
     /// What was made last is on its way.
     fn sent(&mut self) {}
+
+    /// What was made last is not all.
+    fn is_behind(&self) -> bool {
+        false
+    }
 }
 
 /// Takes a node's messages.

@@ -1,28 +1,45 @@
-//! What a switch shall have, as messages of bounded size.
+//! What a switch shall have, as encoded messages of bounded size.
 
+use bytes::Bytes;
 use controller_api::node as proto;
-use controller_registry::{Delta, Snapshot};
+use controller_registry::{Delta, Snapshot, Stations};
 use prost::Message;
 
 use super::convert;
 
 /// Everything, as a snapshot.
-pub(super) fn snapshot(epoch: u64, snapshot: &Snapshot) -> Vec<proto::StateUpdate> {
+pub(super) fn snapshot(epoch: u64, snapshot: &Snapshot) -> Vec<Bytes> {
     let mut parts = Parts::new(epoch, snapshot.revision.0, true);
-    snapshot
-        .networks
-        .iter()
-        .for_each(|network| parts.add(convert::network(network), |part| &mut part.networks));
-    snapshot.peers.iter().for_each(|peer| parts.add(convert::peer(peer), |part| &mut part.peers));
+    parts.surroundings(snapshot);
     snapshot
         .bindings
         .iter()
         .for_each(|binding| parts.add(convert::binding(binding), |part| &mut part.bindings));
-    parts.finish()
+    parts.finish(false)
+}
+
+/// The beginning of a snapshot: its networks and peers. [`whole_stations`] of the same revision go after it.
+pub(super) fn surroundings(epoch: u64, snapshot: &Snapshot) -> Vec<Bytes> {
+    let mut parts = Parts::new(epoch, snapshot.revision.0, true);
+    parts.surroundings(snapshot);
+    parts.finish(true)
+}
+
+/// The end of a snapshot: its bindings.
+pub(super) fn whole_stations(epoch: u64, stations: &Stations) -> Vec<Bytes> {
+    let mut parts = Parts::new(epoch, stations.revision.0, true);
+    parts.part.first = false;
+    parts.stations(stations);
+    parts.finish(false)
 }
 
 /// What is new; nothing for nothing.
-pub(super) fn delta(epoch: u64, delta: &Delta) -> Vec<proto::StateUpdate> {
+pub(super) fn delta(epoch: u64, delta: &Delta) -> Vec<Bytes> {
+    own(epoch, delta, false)
+}
+
+/// What is new and a node's own. With `more`, the [`stations`] of the same revision go after it.
+pub(super) fn own(epoch: u64, delta: &Delta, more: bool) -> Vec<Bytes> {
     if delta.is_empty() {
         return Vec::new();
     }
@@ -37,7 +54,17 @@ pub(super) fn delta(epoch: u64, delta: &Delta) -> Vec<proto::StateUpdate> {
         .removed_bindings
         .iter()
         .for_each(|key| parts.add(convert::key(key), |part| &mut part.removed_bindings));
-    parts.finish()
+    parts.finish(more)
+}
+
+/// What is new of bindings; nothing for nothing.
+pub(super) fn stations(epoch: u64, stations: &Stations) -> Vec<Bytes> {
+    if stations.bindings.is_empty() && stations.removed.is_empty() {
+        return Vec::new();
+    }
+    let mut parts = Parts::new(epoch, stations.revision.0, false);
+    parts.stations(stations);
+    parts.finish(false)
 }
 
 struct Parts {
@@ -50,6 +77,24 @@ impl Parts {
     fn new(epoch: u64, revision: u64, snapshot: bool) -> Parts {
         let part = proto::StateUpdate { epoch, revision, snapshot, first: snapshot, ..Default::default() };
         Parts { done: Vec::new(), part, size: 0 }
+    }
+
+    fn surroundings(&mut self, snapshot: &Snapshot) {
+        for network in &snapshot.networks {
+            self.add(convert::network(network), |part| &mut part.networks);
+        }
+        for peer in &snapshot.peers {
+            self.add(convert::peer(peer), |part| &mut part.peers);
+        }
+    }
+
+    fn stations(&mut self, stations: &Stations) {
+        for binding in &stations.bindings {
+            self.add(convert::binding(binding), |part| &mut part.bindings);
+        }
+        for key in &stations.removed {
+            self.add(convert::key(key), |part| &mut part.removed_bindings);
+        }
     }
 
     fn add<M: Message>(&mut self, item: M, list: impl Fn(&mut proto::StateUpdate) -> &mut Vec<M>) {
@@ -70,16 +115,23 @@ impl Parts {
         list(&mut self.part).push(item);
     }
 
-    fn finish(mut self) -> Vec<proto::StateUpdate> {
+    /// With `more`, further messages of this revision follow.
+    fn finish(mut self, more: bool) -> Vec<Bytes> {
+        self.part.more = more;
         self.done.push(self.part);
-        self.done
+        self.done.into_iter().map(encode).collect()
     }
+}
+
+fn encode(update: proto::StateUpdate) -> Bytes {
+    let message = Some(proto::controller_to_switch::Message::Update(update));
+    proto::ControllerToSwitch { message }.encode_to_vec().into()
 }
 
 /// The tag and the length in front of an item.
 const ITEM_OVERHEAD: usize = 6;
-/// Well below what a receiver takes.
-const PART_BYTES: usize = 1 << 20;
+/// What one session has under way is a few of these: small, since there may be a thousand sessions.
+const PART_BYTES: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -87,6 +139,14 @@ mod tests {
     use controller_registry::{
         Binding, BindingKey, BindingSource, BindingState, Generation, Mac, Network, NodeId, Revision, Vni,
     };
+
+    fn decoded(parts: Vec<Bytes>) -> Vec<proto::StateUpdate> {
+        let decode = |part: Bytes| match proto::ControllerToSwitch::decode(part).unwrap().message {
+            Some(proto::controller_to_switch::Message::Update(update)) => update,
+            other => panic!("{other:?} is no update"),
+        };
+        parts.into_iter().map(decode).collect()
+    }
 
     fn bindings(count: u32) -> Vec<Binding> {
         let one = |i: u32| Binding {
@@ -120,7 +180,7 @@ mod tests {
             peers: vec![],
             bindings: bindings(100_000),
         };
-        let parts = snapshot(1, &all);
+        let parts = decoded(snapshot(1, &all));
         assert!(parts.len() > 2);
         assert!(
             parts
@@ -135,11 +195,31 @@ mod tests {
 
     #[test]
     fn an_empty_snapshot_is_one_part_and_an_empty_delta_none() {
-        let parts = snapshot(1, &Snapshot::default());
+        let parts = decoded(snapshot(1, &Snapshot::default()));
         assert!(parts.len() == 1 && parts[0].first && !parts[0].more);
         assert!(delta(1, &Delta { revision: Revision(4), ..Delta::default() }).is_empty());
         let gone = Delta { removed_networks: vec![Vni(7)], ..Delta::default() };
-        let parts = delta(1, &gone);
+        let parts = decoded(delta(1, &gone));
         assert!(parts.len() == 1 && !parts[0].snapshot && !parts[0].first && parts[0].removed_vnis == [7]);
+    }
+
+    #[test]
+    fn a_snapshot_in_two_halves_is_one() {
+        let own = Snapshot {
+            revision: Revision(5),
+            networks: vec![Network { vni: Vni(7), ..Network::default() }],
+            ..Snapshot::default()
+        };
+        for count in [0, 10_000] {
+            let shared = Stations { revision: Revision(5), bindings: bindings(count), removed: Vec::new() };
+            let mut parts = surroundings(1, &own);
+            parts.extend(whole_stations(1, &shared));
+            let parts = decoded(parts);
+            assert!(parts[0].first && parts[1..].iter().all(|part| !part.first));
+            let (last, others) = parts.split_last().unwrap();
+            assert!(others.iter().all(|part| part.more) && !last.more);
+            assert!(parts.iter().all(|part| part.snapshot && part.revision == 5));
+            assert_eq!(parts.iter().map(|part| part.bindings.len()).sum::<usize>(), count as usize);
+        }
     }
 }

@@ -12,11 +12,12 @@ use tonic::{Status, Streaming};
 
 use super::limits::Bucket;
 use super::outbox::Closing;
+use super::served::ToSwitch;
 use super::session::{self, Session, State, Take, protocol};
-use super::{Caller, Shared, convert, state};
+use super::{Caller, Shared, convert};
 use crate::engine::now;
 
-type Message = proto::ControllerToSwitch;
+type Message = ToSwitch;
 
 /// Runs until either side ends it.
 pub(super) async fn run(
@@ -36,7 +37,7 @@ pub(super) async fn run(
     };
     session.welcome(&shared, node).await;
     let mut reader = Reader::new(shared.clone(), node, caller, &session);
-    let mut sender = StateSender { shared: shared.clone(), node, known, oldest: None };
+    let mut sender = StateSender { shared: shared.clone(), node, known, oldest: None, behind: false };
     let mut changed = shared.engine.published();
     let end = tokio::select! {
         () = session.pump(&mut changed, &mut sender) => None,
@@ -94,42 +95,34 @@ struct StateSender {
     known: Option<Revision>,
     /// When the oldest change in what was made last was on the disk.
     oldest: Option<Instant>,
+    behind: bool,
 }
 
 impl State<Message> for StateSender {
     async fn next(&mut self) -> Vec<Message> {
-        let (node, known) = (self.node, self.known);
-        let oldest = known.and_then(|known| self.shared.engine.committed_after(known));
-        // Copied under the lock, turned into messages after it.
-        let (epoch, news) = self
-            .shared
-            .engine
-            .read(|registry| {
-                let epoch = registry.cluster().map_or(0, |cluster| cluster.epoch);
-                let delta = known.and_then(|known| registry.changes_since(node, known));
-                (epoch, delta.ok_or_else(|| registry.snapshot_for(node)))
-            })
-            .await;
-        let counters = &self.shared.counters;
-        let parts = match &news {
-            Ok(delta) => {
-                self.known = Some(delta.revision);
-                state::delta(epoch, delta)
+        let oldest = self.known.and_then(|known| self.shared.engine.committed_after(known));
+        let Shared { engine, pushes, counters, .. } = &*self.shared;
+        let delta = match self.known {
+            Some(known) => pushes.delta(engine, self.node, known).await,
+            None => None,
+        };
+        let told = match delta {
+            Some(delta) => {
+                counters.deltas.add(u64::from(!delta.parts.is_empty()));
+                delta
             }
-            Err(snapshot) => {
-                self.known = Some(snapshot.revision);
-                state::snapshot(epoch, snapshot)
+            None => {
+                counters.snapshots.add(1);
+                pushes.snapshot(engine, self.node).await
             }
         };
-        match &news {
-            Ok(_) if parts.is_empty() => {}
-            Ok(_) => {
-                counters.deltas.add(1);
-                self.oldest = oldest;
-            }
-            Err(_) => counters.snapshots.add(1),
-        }
-        parts.into_iter().map(|part| Message { message: Some(Out::Update(part)) }).collect()
+        self.oldest = oldest.filter(|_| !told.parts.is_empty());
+        (self.known, self.behind) = (Some(told.revision), told.behind);
+        told.parts.into_iter().map(Message::Encoded).collect()
+    }
+
+    fn is_behind(&self) -> bool {
+        self.behind
     }
 
     fn sent(&mut self) {
@@ -204,7 +197,7 @@ impl Reader {
             return Ok(());
         }
         let passed = proto::Signal { node_id: node.to_string(), payload: signal.payload };
-        let message = Message { message: Some(Out::Signal(passed)) };
+        let message = Message::from(Out::Signal(passed));
         // A peer without room loses it, as one without a session does; nobody waits for a slow peer.
         match self.shared.switches.get(to).map(|peer| peer.queue.try_send(message).is_ok()) {
             Some(true) => counters.signals.add(1),
@@ -275,7 +268,7 @@ impl Reader {
 
     /// Waits for room: a node that does not take its answers is not asked for more.
     async fn reply(&self, message: Out) {
-        let _ = self.queue.send(Message { message: Some(message) }).await;
+        let _ = self.queue.send(message.into()).await;
     }
 }
 

@@ -44,12 +44,6 @@ impl Cluster {
         doubled.map(|()| began.elapsed())
     }
 
-    /// The rows of `skippy <what> list`.
-    pub fn list(&self, what: &[&str]) -> Result<Vec<Value>> {
-        let answer = self.skippy(what)?;
-        Ok(ctl::rows(&answer, "items").to_vec())
-    }
-
     fn said(&self) -> Result<Said> {
         let [nodes, instances, bindings, running] = [
             &["node", "list"][..],
@@ -66,8 +60,7 @@ impl Cluster {
 
     fn sites(&self, said: &Said) -> Result<Vec<Site>> {
         std::thread::scope(|scope| {
-            let asked: Vec<_> =
-                said.nodes.iter().map(|node| scope.spawn(move || self.site(node))).collect();
+            let asked: Vec<_> = said.nodes.iter().map(|node| scope.spawn(move || self.site(node))).collect();
             let join = |answer: std::thread::ScopedJoinHandle<'_, Result<Site>>| {
                 answer.join().map_err(|_| anyhow!("asking a node panicked"))?
             };
@@ -132,10 +125,8 @@ impl Cluster {
         );
         let prefix = format!("{}{PROVIDED}", self.prefix);
         let list = cmd::run(&["ip", "netns", "list"])?;
-        let there: BTreeSet<&str> = list
-            .lines()
-            .filter_map(|line| line.split_whitespace().next()?.strip_prefix(&prefix))
-            .collect();
+        let there: BTreeSet<&str> =
+            list.lines().filter_map(|line| line.split_whitespace().next()?.strip_prefix(&prefix)).collect();
         let named: BTreeSet<&str> = nodes.values().map(String::as_str).collect();
         ensure!(there == named, "machines {there:?}, nodes {named:?}");
         Ok(())
@@ -172,12 +163,7 @@ fn check_instances(said: &Said, sites: &[Site]) -> Result<()> {
     for instance in &said.instances {
         let place = (text(instance, "id")?, text(instance, "compute_node_name")?);
         let state = text(instance, "state")?;
-        ensure!(
-            state == text(instance, "desired")?,
-            "{} is {state}, not {}",
-            place.0,
-            instance["desired"]
-        );
+        ensure!(state == text(instance, "desired")?, "{} is {state}, not {}", place.0, instance["desired"]);
         let there = found.remove(&place);
         ensure!(
             there.as_deref() == Some(&state),

@@ -60,6 +60,17 @@ impl Member {
         Ok(())
     }
 
+    /// Makes `other`, which has not joined, a copy of this node: the same key and `node.json`.
+    pub fn clone_to(&self, cluster: &Cluster, other: &Member) -> Result<()> {
+        let (from, to) = (self.node(cluster)?, other.node(cluster)?);
+        other.write_config(to)?;
+        std::fs::create_dir_all(state_dir(to))?;
+        std::fs::copy(from.dir().join(KEY_FILE), to.dir().join(KEY_FILE)).context("copying the key")?;
+        std::fs::copy(state_dir(from).join("node.json"), state_dir(to).join("node.json"))
+            .context("copying node.json")?;
+        Ok(())
+    }
+
     /// Starts switchd and the agent.
     pub fn start(&self, cluster: &Cluster) -> Result<()> {
         self.node(cluster)?.restart()?;
@@ -70,12 +81,15 @@ impl Member {
     pub fn start_agent(&self, cluster: &Cluster) -> Result<()> {
         self.kill_agent();
         let node = self.node(cluster)?;
-        std::fs::write(agent_config_path(node), agent_config(node))
-            .context("writing the agent's configuration")?;
+        let group = format!("{}{}", cluster.lab().prefix(), self.name);
+        let key = node.dir().join(KEY_FILE);
+        let config = agent_toml(&node.dir().join("agent-state"), &state_dir(node), &key, &group);
+        std::fs::write(agent_config_path(node), config).context("writing the agent's configuration")?;
         let (agent, config) =
             (bin("node-agent")?.display().to_string(), agent_config_path(node).display().to_string());
-        let log = node.dir().join("agent.log");
-        *self.slot() = Some(Daemon::start(node.ns(), &[&agent, "run", "--config", &config], &log)?);
+        let log = self.agent_log(cluster)?;
+        *self.slot() =
+            Some(Daemon::start_with_host_mounts(node.ns(), &[&agent, "run", "--config", &config], &log)?);
         Ok(())
     }
 
@@ -95,12 +109,27 @@ impl Member {
         })
     }
 
-    /// What `node-agent status --json` says.
-    pub fn agent_status(&self, cluster: &Cluster) -> Result<Value> {
+    /// Where its agent's log is.
+    pub fn agent_log(&self, cluster: &Cluster) -> Result<PathBuf> {
+        Ok(self.node(cluster)?.dir().join("agent.log"))
+    }
+
+    /// Where its agent looks for images.
+    pub fn image_dir(&self, cluster: &Cluster) -> Result<PathBuf> {
+        Ok(self.node(cluster)?.dir().join("agent-state/images"))
+    }
+
+    /// What `node-agent status <args>` prints.
+    pub fn agent_status_text(&self, cluster: &Cluster, args: &[&str]) -> Result<String> {
         let node = self.node(cluster)?;
         let (agent, config) =
             (bin("node-agent")?.display().to_string(), agent_config_path(node).display().to_string());
-        let said = node.ns().exec(&[&agent, "status", "--json", "--config", &config])?;
+        node.ns().exec(&[&[agent.as_str(), "status", "--config", &config], args].concat())
+    }
+
+    /// What `node-agent status --json` says.
+    pub fn agent_status(&self, cluster: &Cluster) -> Result<Value> {
+        let said = self.agent_status_text(cluster, &["--json"])?;
         serde_json::from_str(&said).with_context(|| format!("node-agent status printed no JSON: {said}"))
     }
 
@@ -119,13 +148,6 @@ impl Member {
         if let Some(agent) = self.slot().take() {
             agent.leave_running();
         }
-    }
-
-    /// Ends the agent, then every process in the cgroups and namespaces of its instances.
-    pub(super) fn end_instances(&self, cluster: &Cluster) {
-        let status = self.agent_status(cluster).ok();
-        self.kill_agent();
-        status.iter().for_each(kill_instances);
     }
 
     /// Where its switchd keeps what the controller said.
@@ -156,14 +178,7 @@ impl Member {
 
     fn write_config(&self, node: &Node) -> Result<()> {
         let (key, socket) = (node.dir().join(KEY_FILE), node.dir().join(SOCKET_FILE));
-        let state = state_dir(node);
-        node.write_config(&format!(
-            "[node]\nprivate_key = {:?}\nlisten = \"[::]:{PORT}\"\n\n[admin]\nsocket = {:?}\n\n\
-             [link]\nkeepalive = \"200ms\"\ndead_after = \"1s\"\n\n[controller]\nstate_dir = {:?}\n",
-            key.display().to_string(),
-            socket.display().to_string(),
-            state.display().to_string()
-        ))
+        node.write_config(&switchd_toml(&key, &socket, &state_dir(node)))
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Daemon>> {
@@ -191,15 +206,31 @@ fn agent_config_path(node: &Node) -> PathBuf {
     node.dir().join("agent.toml")
 }
 
-fn agent_config(node: &Node) -> String {
-    let path = |p: &Path| format!("{:?}", p.display().to_string());
+/// The configuration of a node's switch, from the places of its key, its admin socket and its state.
+pub(super) fn switchd_toml(key: &Path, socket: &Path, state: &Path) -> String {
     format!(
-        "state_dir = {}\nimage_dir = {}\nnode_state_dir = {}\nprivate_key = {}\n",
-        path(&agent_state_dir(node)),
-        path(&node.dir().join("images")),
-        path(&state_dir(node)),
-        path(&node.dir().join(KEY_FILE)),
+        "[node]\nprivate_key = {}\nlisten = \"[::]:{PORT}\"\n\n[admin]\nsocket = {}\n\n\
+         [link]\nkeepalive = \"200ms\"\ndead_after = \"1s\"\n\n[controller]\nstate_dir = {}\n",
+        quoted(key),
+        quoted(socket),
+        quoted(state)
     )
+}
+
+/// The configuration of an agent. Its control group is named as the lab is, so that what a killed test leaves is found.
+pub(super) fn agent_toml(state: &Path, node_state: &Path, key: &Path, group: &str) -> String {
+    format!(
+        "state_dir = {}\nimage_dir = {}\nnode_state_dir = {}\nprivate_key = {}\ncgroup_parent = {group:?}\n\
+         # Where KVM is nested, a stock kernel does not come up in time.\naccelerator = \"tcg\"\n",
+        quoted(state),
+        quoted(&state.join("images")),
+        quoted(node_state),
+        quoted(key),
+    )
+}
+
+fn quoted(path: &Path) -> String {
+    format!("{:?}", path.display().to_string())
 }
 
 const JOIN_LIMIT: Duration = Duration::from_secs(15);

@@ -63,6 +63,8 @@ fn a_created_bridge_is_up_pinned_and_known_again() {
         assert_eq!((made.link.kind, made.link.mtu), (LinkKind::Bridge, 1400));
         let found = netlink.ensure_bridge("br-t", true, 9000).await.unwrap().unwrap();
         assert_eq!(found, made, "a second look changes nothing");
+        let addresses = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
+        assert!(!addresses.contains("br-t"), "the host has an address there: {addresses}");
 
         let tap = crate::tap::Tap::open("t0", false).unwrap();
         netlink.set_mac(tap.index(), Mac([2, 0, 0, 0, 0, 1])).await.unwrap();

@@ -113,9 +113,14 @@ impl Claims {
                 Change::RemoveBinding(vni, key) => {
                     let at = (*vni, *key);
                     self.to_withdraw.remove(&at);
-                    if self.stations.contains_key(&at) {
-                        self.refused.remove(&at);
-                        self.to_claim.insert(at);
+                    match self.stations.get(&at) {
+                        // Nothing but the binding spoke for it.
+                        Some(station) if station.restored => drop(self.stations.remove(&at)),
+                        Some(_) => {
+                            self.refused.remove(&at);
+                            self.to_claim.insert(at);
+                        }
+                        None => {}
                     }
                 }
                 // Only now may its stations be claimed.

@@ -328,6 +328,7 @@ impl World {
             self.views.insert(node, snapshot);
             return;
         };
+        check_steps(&self.registry, node, view, &snapshot);
         let Some(mut delta) = self.registry.changes_since(node, view.revision) else {
             *view = snapshot;
             return;
@@ -465,4 +466,24 @@ pub fn key(n: u64) -> PublicKey {
 
 pub fn station(vni: u32, n: u8) -> BindingKey {
     BindingKey { vni: Vni(vni), vlans: Vec::new(), mac: Mac([0x52, 0x54, 0, 0, 0, n]) }
+}
+
+/// Where nothing but bindings and peers changed, small steps that nodes share lead to the snapshot as well.
+fn check_steps(registry: &Registry, node: NodeId, old: &Snapshot, snapshot: &Snapshot) {
+    let Some(shared) = registry.view_of(node) else { return };
+    let Some(changed) = registry.stations_changed(old.revision) else { return };
+    assert!(registry.changes_since(node, old.revision).is_some(), "{changed} changes of {node} are none");
+    let mut view = old.clone();
+    while view.revision < snapshot.revision {
+        let until = Revision((view.revision.0 / 3 + 1) * 3).min(snapshot.revision);
+        let own = registry.peers_between(node, view.revision, until);
+        replace(&mut view.peers, own.peers, &own.removed_peers, |p| p.id);
+        let stations = registry.stations_between(&shared, view.revision, until);
+        replace(&mut view.bindings, stations.bindings, &stations.removed, |b| b.key.clone());
+        assert_eq!((own.revision, stations.revision), (until, until));
+        view.revision = until;
+    }
+    assert_eq!(view, *snapshot, "steps and snapshot of {node} differ");
+    let whole = registry.stations_of(&shared);
+    assert_eq!(whole.bindings, snapshot.bindings, "the view of {node} differs from its snapshot");
 }

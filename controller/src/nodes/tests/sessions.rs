@@ -56,6 +56,52 @@ async fn a_token_is_good_once_and_refusals_are_distinct_and_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_far_behind_or_new_gets_all_that_is_shared() {
+    const EACH: u32 = 3000;
+    let lab = Lab::start(Limits::default()).await;
+    let vni = vni(&lab).await;
+    let late = lab.node().await;
+    let (switch, first) = late.switch(&lab, 1).await;
+    drop(switch);
+    let mut holders = Vec::new();
+    for holder in 0..2u8 {
+        let (switch, _) = lab.node().await.switch(&lab, 2).await;
+        let claim = |i: u32| {
+            let [_, _, high, low] = i.to_be_bytes();
+            let key = proto::BindingKey { vni: vni.0, vlans: vec![], mac: vec![2, 1, 0, holder, high, low] };
+            proto::BindingClaim { key: Some(key), ips: vec![], seen_generation: 0 }
+        };
+        let claims = (0..EACH).map(claim).collect();
+        let report = proto::BindingReport { full: true, claims, withdrawals: vec![] };
+        switch.say(switch_message::Message::Bindings(report)).await;
+        holders.push(switch);
+    }
+    let mut published = lab.engine.published();
+    while lab.engine.read(|registry| registry.bindings().len()).await < 2 * EACH as usize {
+        tokio::time::timeout(SOON, published.changed()).await.unwrap().unwrap();
+    }
+    let newest = lab.engine.read(|registry| registry.revision().0).await;
+    for known in [first.revision, 0] {
+        let mut switch = late.register(&lab, 1, known).await;
+        assert!(matches!(switch.hear().await, controller_to_switch::Message::Registered(_)));
+        let (mut macs, mut whole, mut peers) = (std::collections::BTreeSet::new(), Vec::new(), 0);
+        while whole.last().is_none_or(|revision| *revision < newest) {
+            let update = switch.update().await;
+            // The snapshot is the one that the second holder took; what came since follows as deltas.
+            assert_eq!(update.snapshot, known == 0 && whole.is_empty());
+            peers += update.peers.len();
+            macs.extend(update.bindings.into_iter().map(|binding| binding.key.unwrap().mac));
+            if !update.more {
+                whole.push(update.revision);
+            }
+        }
+        assert_eq!(macs.len(), 2 * EACH as usize);
+        assert!(peers >= 2, "the peers come with them: {peers}");
+        assert!(whole.is_sorted() && whole.len() > 1, "{whole:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_then_deltas_and_a_resumed_session_gets_only_what_is_new() {
     let lab = Lab::start(Limits::default()).await;
     let (a, b) = (lab.node().await, lab.node().await);

@@ -160,6 +160,11 @@ fn a_restarted_switch_that_is_told_of_its_silent_stations_does_not_withdraw_them
     node.claims.expire();
     assert_eq!(node.changes(), (vec![], vec![]));
     assert!(node.claims.full(&node.mirror).claims.is_empty());
+    // The controller lets go of it.
+    let mut node = restarted();
+    node.unbind();
+    assert_eq!(node.changes(), (vec![], vec![]));
+    assert!(node.claims.full(&node.mirror).claims.is_empty());
 }
 
 #[test]
