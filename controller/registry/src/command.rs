@@ -12,7 +12,8 @@ use crate::{
         ApiTokenId, Generation, InstanceId, NodeId, OperationId, PublicKey, SecretHash, TokenId, TypeId, Vni,
     },
     records::{
-        AntiSpoof, Binding, BindingKey, BindingState, Capacity, Dhcp, IdempotencyKey, Mode, Role, Subnet,
+        AntiSpoof, Binding, BindingKey, BindingState, Capacity, Counters, Dhcp, IdempotencyKey, Mode, Role,
+        Subnet,
     },
 };
 
@@ -55,6 +56,8 @@ pub enum Input {
     Restored {
         /// A random number.
         epoch: u64,
+        /// The counters of the store that it replaced, so that a backup may be put back twice; none if unknown.
+        replaced: Counters,
     },
     /// Time has passed. Due by [`Registry::poll_timeout`](crate::Registry::poll_timeout).
     Tick,
@@ -145,6 +148,8 @@ pub enum Command {
         node: String,
         /// Instances that cannot be moved are deleted with it.
         force: bool,
+        /// Nothing is moved: it is cut off at once, and its instances are deleted with it.
+        now: bool,
     },
     /// Makes an instance and starts it.
     Allocate(NewInstance),

@@ -5,8 +5,8 @@ use crate::{
     ids::{InstanceId, NodeId, OperationId},
     placement::{add_use, need_of},
     records::{
-        DesiredState, Instance, NodeState, Operation, OperationKind, OperationState, Provision, Stage,
-        Subject,
+        DesiredState, Instance, Migration, NodeState, Operation, OperationKind, OperationState, Provision,
+        Stage, Subject,
     },
     refusal::Refusal,
     registry::Registry,
@@ -14,6 +14,11 @@ use crate::{
 
 /// Moves of one removal at a time: each takes the bandwidth of the node and of the controller.
 const MOVES_AT_ONCE: usize = 4;
+/// Milliseconds that a removal waits for the node's word about an instance: longer than a stop takes that does not
+/// go well. A node that says nothing, for bad or because it hangs, holds up nothing for ever.
+const SILENCE_MS: u64 = 120_000;
+/// How often a removal looks for that.
+pub(crate) const LOOK_MS: u64 = 10_000;
 
 impl Registry {
     pub(crate) fn remove_compute_node(&mut self, reference: &str, force: bool) -> Result<Outcome, Refusal> {
@@ -52,6 +57,9 @@ impl Registry {
                  to delete them with the node",
                 here.len()
             )));
+        }
+        for instance in &here {
+            self.check_confirmed(instance)?;
         }
         let mut used = self.used();
         let mut stuck = Vec::new();
@@ -120,10 +128,14 @@ impl Registry {
     ) -> Result<(), String> {
         let id = instance.id;
         let gone = self.agent_given_up(node);
-        if gone && instance.leftovers.remove(&node).is_some() {
+        let forgone = gone || (removal.force && self.silent_after(removal, id));
+        if forgone && instance.leftovers.remove(&node).is_some() {
             self.put_instance(instance.clone());
         }
         if instance.node != node {
+            if forgone && instance.migration.as_ref().is_some_and(|m| m.to == node) {
+                self.roll_back(id, OperationState::Failed, &silence(node));
+            }
             return Ok(());
         }
         let moving = instance.migration.as_ref().is_some_and(|m| m.stage == Stage::Start || !gone);
@@ -131,19 +143,32 @@ impl Registry {
             if !removal.force {
                 return Err(format!("the agent of {node} has gone, so {id} cannot be moved"));
             }
-            let why = format!("{node}, where it lived, was removed by force");
-            if instance.migration.is_some() {
-                self.roll_back(id, OperationState::Failed, &why);
-            }
-            // A deletion has come to its end by this, anything else has not.
-            if instance.desired != DesiredState::Absent {
-                self.end_of_instance(id, OperationState::Failed, "", Some(why));
-            }
-            self.drop_instance(id);
+            self.drop_with_node(&instance, node);
             return Ok(());
         }
-        if instance.operation.is_some() || instance.desired == DesiredState::Absent {
+        if instance.desired == DesiredState::Absent {
+            if forgone {
+                self.drop_with_node(&instance, node);
+            }
             return Ok(());
+        }
+        if let Some(child) = instance.operation {
+            let part = self.operations.get(&child).is_some_and(|o| o.parent == Some(removal.id));
+            let silent = match &instance.migration {
+                Some(m) if m.from == node => (part || removal.force) && self.silent_source(&instance),
+                _ => forgone,
+            };
+            if silent && instance.migration.is_some() {
+                self.roll_back(id, OperationState::Failed, &silence(node));
+            } else if silent {
+                self.drop_with_node(&instance, node);
+            }
+            return Ok(());
+        }
+        if let Err(refusal) = self.check_confirmed(&instance)
+            && !removal.force
+        {
+            return Err(refusal.message);
         }
         let tried = self.operations.values().rev().find(|o| {
             o.parent == Some(removal.id)
@@ -156,7 +181,8 @@ impl Registry {
             // It waits for its turn: by then there may be another best place for it.
             return Ok(());
         }
-        let other = if failed.is_some() { None } else { self.best_other_node(&instance, node, &self.used()) };
+        let stays = failed.is_some() || instance.unconfirmed.is_some();
+        let other = if stays { None } else { self.best_other_node(&instance, node, &self.used()) };
         match (other, removal.force) {
             (Some(other), _) => {
                 *moves += 1;
@@ -171,6 +197,83 @@ impl Registry {
             }
         }
         Ok(())
+    }
+
+    /// Its node has it no more, and nobody else.
+    fn drop_with_node(&mut self, instance: &Instance, node: NodeId) {
+        let why = format!("{node}, where it lived, was removed by force");
+        if instance.migration.is_some() {
+            self.roll_back(instance.id, OperationState::Failed, &why);
+        }
+        // A deletion has come to its end by this, anything else has not.
+        if instance.desired != DesiredState::Absent {
+            self.end_of_instance(instance.id, OperationState::Failed, "", Some(why));
+        }
+        self.drop_instance(instance.id);
+    }
+
+    /// The source of a move has not said for long that it stopped the instance, or nothing of the transfer.
+    fn silent_source(&self, instance: &Instance) -> bool {
+        let waits = |stage| matches!(stage, Stage::Stop | Stage::Transfer);
+        let since = self.heard.get(&instance.id).copied().or(self.started).unwrap_or(self.now);
+        instance.migration.as_ref().is_some_and(|m| waits(m.stage)) && self.now.since(since) >= SILENCE_MS
+    }
+
+    /// The last thing that a removal did about an instance was long ago.
+    fn silent_after(&self, removal: &Operation, instance: InstanceId) -> bool {
+        let children = self
+            .operations
+            .values()
+            .rev()
+            .find(|o| o.parent == Some(removal.id) && o.subjects.contains(&Subject::Instance(instance)));
+        let last = children.map_or(removal.created, |o| o.finished.unwrap_or(o.created));
+        self.now.since(last) >= SILENCE_MS
+    }
+
+    /// Cuts a node off at once. Nothing waits for what the node says, which may be a thief's.
+    pub(crate) fn remove_at_once(&mut self, reference: &str) -> Result<Outcome, Refusal> {
+        let node = self.live_node(reference)?.clone();
+        let id = node.id;
+        if let Some(other) = node.operation {
+            let drain =
+                self.operations.get(&other).is_some_and(|o| o.kind == OperationKind::RemoveComputeNode);
+            if !drain {
+                return Err(Refusal::conflict(format!("{other} adds {id}; cancel it, which removes {id}")));
+            }
+            self.fail_removal(other, id, OperationState::Cancelled, "the node is removed at once instead");
+        }
+        let operation = self.begin(OperationKind::RemoveComputeNode, vec![Subject::Node(id)], "remove", None);
+        if let Some(mut record) = self.operations.get(&operation).cloned() {
+            record.force = true;
+            self.put_operation(record);
+        }
+        if let Some(mut record) = self.nodes.get(&id).cloned() {
+            record.operation = Some(operation);
+            self.put_node(record);
+        }
+        let concerned = self.index.instances_at.get(&id).cloned().unwrap_or_default();
+        for instance in concerned {
+            self.leave_node_at_once(instance, id);
+        }
+        self.finish_removal(operation, id);
+        Ok(Outcome::Operation(operation))
+    }
+
+    fn leave_node_at_once(&mut self, id: InstanceId, node: NodeId) {
+        let migration = self.instances.get(&id).and_then(|i| i.migration.clone());
+        let ends = |m: Migration| m.to == node || (m.from == node && m.stage != Stage::Start);
+        if migration.is_some_and(ends) {
+            self.roll_back(id, OperationState::Failed, &format!("{node} was removed at once"));
+        }
+        let Some(mut instance) = self.instances.get(&id).cloned() else { return };
+        if instance.node == node {
+            return self.drop_with_node(&instance, node);
+        }
+        instance.leftovers.remove(&node);
+        if let Some(migration) = instance.migration.as_mut().filter(|m| m.from == node) {
+            migration.from_has_copy = false;
+        }
+        self.put_instance(instance);
     }
 
     /// Moves that a removal began and that have not ended.
@@ -240,4 +343,8 @@ impl Registry {
             }
         }
     }
+}
+
+fn silence(node: NodeId) -> String {
+    format!("{node} said nothing about it for {} s", SILENCE_MS / 1000)
 }

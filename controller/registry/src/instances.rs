@@ -182,6 +182,10 @@ impl Registry {
     ) -> Result<Outcome, Refusal> {
         let mut instance = self.find_instance(reference)?.clone();
         self.check_idle(&instance)?;
+        if desired == DesiredState::Running {
+            self.place_anew(&mut instance);
+        }
+        self.check_confirmed(&instance)?;
         let step = if desired == DesiredState::Running { "start" } else { "stop" };
         let id = instance.id;
         let operation =
@@ -220,6 +224,7 @@ impl Registry {
         let subjects = vec![Subject::Instance(id), Subject::Node(node)];
         let operation = self.begin(OperationKind::DeleteInstance, subjects, "remove", parent);
         if let Some(mut instance) = self.instances.get(&id).cloned() {
+            self.place_anew(&mut instance);
             instance.desired = DesiredState::Absent;
             instance.operation = Some(operation);
             self.put_instance(instance);
@@ -294,7 +299,7 @@ impl Registry {
             Some(migration) => (migration.to, false),
             None => (instance.node, instance.phase == Phase::Running),
         };
-        let active = running && instance.desired != DesiredState::Absent;
+        let active = running && instance.unconfirmed.is_none() && instance.desired != DesiredState::Absent;
         for (nic, key) in instance.nics.iter().zip(keys_of(&instance)) {
             self.put_binding(Binding {
                 key,

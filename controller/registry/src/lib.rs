@@ -25,6 +25,7 @@ mod records;
 mod refusal;
 mod registry;
 mod reports;
+mod restored;
 mod sessions;
 mod strays;
 mod types;

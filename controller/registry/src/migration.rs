@@ -28,6 +28,7 @@ impl Registry {
         let instance = self.find_instance(reference)?;
         let to = self.live_node(to)?;
         self.check_idle(instance)?;
+        self.check_confirmed(instance)?;
         let (id, from) = (instance.id, instance.node);
         if from == to.id {
             return Err(Refusal::conflict(format!("{id} lives on {from} already; choose another node")));
@@ -143,6 +144,7 @@ impl Registry {
         let Some(migration) = &mut instance.migration else { return };
         migration.stage = stage;
         f(migration);
+        self.heard.insert(instance.id, self.now);
         let (step, percent) = stage_step(stage);
         self.progress(migration.operation, step, percent, detail);
         self.put_instance(instance.clone());
@@ -151,7 +153,10 @@ impl Registry {
     fn finish_migration(&mut self, mut instance: Instance) {
         let Some(migration) = instance.migration.take() else { return };
         // Also where it said that it has none: what is gone is reported gone.
-        instance.leftovers.insert(migration.from, migration.from_generation);
+        if !self.is_removed(migration.from) {
+            instance.leftovers.insert(migration.from, migration.from_generation);
+        }
+        self.heard.remove(&instance.id);
         instance.operation = None;
         self.put_instance(instance);
         self.succeed(migration.operation, "finish");
@@ -196,6 +201,8 @@ impl Registry {
         }
         instance.migration = None;
         instance.operation = None;
+        instance.leftovers.retain(|node, _| !self.is_removed(*node));
+        self.heard.remove(&id);
         self.put_instance(instance);
         self.end(migration.operation, state, Some(why));
     }

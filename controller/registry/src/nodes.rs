@@ -206,6 +206,7 @@ impl Registry {
         if !keys.is_empty() {
             self.changes.effects.push(Effect::RevokeKeys { node: id, keys });
         }
+        self.forget_sightings(id);
         let runtime = self.runtime.remove(&id).unwrap_or_default();
         let sessions = runtime.switch.map(|s| s.session).into_iter().chain(runtime.agent.map(|a| a.session));
         for session in sessions {

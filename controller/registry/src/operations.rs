@@ -3,6 +3,7 @@
 use crate::{
     changes::{Effect, EventKind},
     command::Outcome,
+    drain::LOOK_MS,
     ids::{InstanceId, NodeId, OperationId, Timestamp},
     records::{
         DesiredState, NodeState, Operation, OperationKind, OperationState, Provision, RecordKey, Stage,
@@ -185,7 +186,10 @@ impl Registry {
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         self.cluster.as_ref()?;
         let graces = self.nodes.values().filter(|n| n.is_member()).filter_map(|n| self.agent_deadline(n.id));
-        graces.filter(|at| *at > self.now).chain([self.next_housekeeping]).min()
+        let removes = |o: &Operation| o.kind == OperationKind::RemoveComputeNode;
+        let removal = self.index.running.iter().any(|id| self.operations.get(id).is_some_and(removes));
+        let look = removal.then(|| self.now.plus(LOOK_MS));
+        graces.filter(|at| *at > self.now).chain([self.next_housekeeping]).chain(look).min()
     }
 
     /// When an agent that is away has been away too long.

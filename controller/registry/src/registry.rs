@@ -16,6 +16,7 @@ use crate::{
         Instance, InstanceType, Network, Node, Operation, Record, RecordKey, Token,
     },
     refusal::Refusal,
+    restored::Sightings,
     sessions::NodeRuntime,
 };
 
@@ -41,6 +42,9 @@ pub struct Registry {
     pub(crate) settings: Settings,
     pub(crate) runtime: BTreeMap<NodeId, NodeRuntime>,
     pub(crate) observed: BTreeMap<InstanceId, InstanceStatus>,
+    pub(crate) sightings: Sightings,
+    /// When a move began its stage, or an end of its transfer said something last.
+    pub(crate) heard: BTreeMap<InstanceId, Timestamp>,
     pub(crate) log: ChangeLog,
     dirty: BTreeSet<RecordKey>,
     pub(crate) changes: Changes,
@@ -229,7 +233,7 @@ impl Registry {
         self.started.get_or_insert(self.now);
         let outcome = match input {
             Input::Command(request) => self.handle_request(request),
-            Input::Restored { epoch } => self.handle_restored(epoch),
+            Input::Restored { epoch, replaced } => self.handle_restored(epoch, &replaced),
             Input::Tick => {
                 self.handle_timeout();
                 Ok(Outcome::Done)
@@ -279,7 +283,8 @@ impl Registry {
             Command::AddComputeNode(new) => self.add_compute_node(new),
             Command::RenewToken { node, secret_hash, ttl_ms } => self.renew_token(&node, secret_hash, ttl_ms),
             Command::UpdateNode { node, schedulable, labels } => self.update_node(&node, schedulable, labels),
-            Command::RemoveComputeNode { node, force } => self.remove_compute_node(&node, force),
+            Command::RemoveComputeNode { node, force: _, now: true } => self.remove_at_once(&node),
+            Command::RemoveComputeNode { node, force, now: false } => self.remove_compute_node(&node, force),
             Command::Allocate(new) => self.allocate(new),
             Command::StartInstance { instance } => self.start_instance(&instance),
             Command::StopInstance { instance } => self.stop_instance(&instance),

@@ -9,6 +9,7 @@ use crate::{
     operations::stage_step,
     records::{DesiredState, Instance, OperationState, Phase, Stage},
     registry::Registry,
+    restored::is_leftover,
 };
 
 /// Words of an agent that are kept.
@@ -16,6 +17,7 @@ const DETAIL_MAX: usize = 512;
 
 impl Registry {
     pub(crate) fn take_report(&mut self, node: NodeId, full: bool, statuses: &[InstanceStatus]) {
+        self.take_sightings(node, full, statuses);
         for status in statuses {
             self.take_status(node, status);
         }
@@ -28,6 +30,9 @@ impl Registry {
     fn take_status(&mut self, node: NodeId, status: &InstanceStatus) {
         // One that is not known, after a restore say, is the operator's.
         let Some(instance) = self.instances.get(&status.id).cloned() else { return };
+        if instance.unconfirmed.is_some() && !is_leftover(&instance, node, status) {
+            return;
+        }
         let absent = status.state == InstanceState::Absent;
         if let Some(told) = instance.leftovers.get(&node).copied() {
             return self.take_leftover(instance, node, told, status);
@@ -148,6 +153,7 @@ impl Registry {
 
     fn transfer_progress(&mut self, instance: &Instance, status: &InstanceStatus) {
         let Some(migration) = &instance.migration else { return };
+        self.heard.insert(instance.id, self.now);
         let (step, from) = stage_step(Stage::Transfer);
         let (_, to) = stage_step(Stage::Start);
         let share = u32::from(to - from) * status.progress_percent.min(100) / 100;

@@ -14,9 +14,6 @@ use crate::{
 pub(crate) const DRIVERS: [&str; 2] = ["container", "qemu"];
 const MEMORY_MIN: u64 = 4 << 20;
 
-/// How far a restored store's revision jumps: more than the lost part can have used.
-const RESTORE_JUMP: u64 = 1 << 32;
-
 impl Registry {
     pub(crate) fn init_cluster(&mut self, name: String, epoch: u64) -> Result<Outcome, Refusal> {
         if let Some(cluster) = &self.cluster {
@@ -26,20 +23,6 @@ impl Registry {
         self.event(EventKind::ClusterCreated, &name, format!("cluster {name} was made"));
         self.cluster = Some(Cluster { name, epoch, created: self.now });
         self.mark(RecordKey::Cluster);
-        Ok(Outcome::Done)
-    }
-
-    pub(crate) fn handle_restored(&mut self, epoch: u64) -> Result<Outcome, Refusal> {
-        let Some(cluster) = &mut self.cluster else {
-            return Err(Refusal::not_ready("there is nothing that could have been restored"));
-        };
-        cluster.epoch = epoch;
-        self.mark(RecordKey::Cluster);
-        self.counters.revision.0 = self.counters.revision.0.saturating_add(RESTORE_JUMP);
-        self.mark(RecordKey::Counters);
-        self.log.start_at(self.counters.revision);
-        self.changes.revision_changed = true;
-        self.event(EventKind::Warning, "cluster", "the store was restored from a backup");
         Ok(Outcome::Done)
     }
 

@@ -104,7 +104,7 @@ impl Registry {
                 (Stage::Start, true) => (m.from_generation, DesiredState::Stopped),
                 (Stage::Start, false) => (m.generation, instance.desired),
             }
-        } else if instance.node == node {
+        } else if instance.node == node && instance.unconfirmed.is_none() {
             (instance.generation, instance.desired)
         } else {
             return None;

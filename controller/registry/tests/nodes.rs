@@ -76,7 +76,8 @@ fn a_provided_node_is_there_once_made_enrolled_and_connected_in_any_order() {
         }
         assert_eq!(world.state(operation), OperationState::Succeeded, "{order:?}");
         assert_eq!(world.registry.nodes()[&node].name, "vm");
-        let removal = world.operation(Command::RemoveComputeNode { node: "vm".into(), force: false });
+        let removal =
+            world.operation(Command::RemoveComputeNode { node: "vm".into(), force: false, now: false });
         assert_eq!(world.state(removal), OperationState::Running);
         assert_eq!(destroys(&world), 1);
         assert_eq!(world.registry.resume().len(), 1);
@@ -169,7 +170,8 @@ fn a_node_is_drained_and_then_gone() {
     for node in &nodes {
         world.sync_switch(*node);
     }
-    let operation = world.operation(Command::RemoveComputeNode { node: nodes[0].to_string(), force: false });
+    let operation =
+        world.operation(Command::RemoveComputeNode { node: nodes[0].to_string(), force: false, now: false });
     assert_eq!(world.registry.nodes()[&nodes[0]].state, NodeState::Draining);
     world.run();
     assert_eq!(world.state(operation), OperationState::Succeeded);
@@ -201,7 +203,7 @@ fn a_node_whose_instances_can_go_nowhere_is_removed_only_by_force() {
         world.command(Command::Allocate(new(*node))).unwrap();
     }
     world.run();
-    let remove = |force| Command::RemoveComputeNode { node: "host1".into(), force };
+    let remove = |force| Command::RemoveComputeNode { node: "host1".into(), force, now: false };
     let refusal = world.command(remove(false)).unwrap_err();
     assert_eq!(refusal.kind, RefusalKind::Conflict);
     assert!(refusal.message.contains("inst-1"), "{refusal}");
@@ -217,7 +219,7 @@ fn a_node_that_is_away_is_removed_only_by_force_and_with_its_instances() {
     let (mut world, nodes) = World::with_nodes(2);
     let instance = world.allocate(nodes[0]);
     world.agent_down(nodes[0]);
-    let remove = |force| Command::RemoveComputeNode { node: "host1".into(), force };
+    let remove = |force| Command::RemoveComputeNode { node: "host1".into(), force, now: false };
     assert_eq!(world.command(remove(false)).unwrap_err().kind, RefusalKind::NotReady);
     world.wait(31 * SECOND);
     let operation = world.operation(remove(true));
@@ -230,7 +232,8 @@ fn a_node_that_is_away_is_removed_only_by_force_and_with_its_instances() {
 fn a_removal_that_is_cancelled_leaves_the_node_as_it_was() {
     let (mut world, nodes) = World::with_nodes(2);
     let instance = world.allocate(nodes[0]);
-    let operation = world.operation(Command::RemoveComputeNode { node: "host1".into(), force: false });
+    let operation =
+        world.operation(Command::RemoveComputeNode { node: "host1".into(), force: false, now: false });
     world.command(Command::CancelOperation { operation }).unwrap();
     world.run();
     assert_eq!(world.state(operation), OperationState::Cancelled);
@@ -374,7 +377,8 @@ fn a_drain_moves_a_few_instances_at_a_time() {
     let (mut world, nodes) = World::with_nodes(3);
     let all: Vec<InstanceId> = (0..7).map(|_| world.allocate(nodes[0])).collect();
     world.run();
-    let removal = world.operation(Command::RemoveComputeNode { node: nodes[0].to_string(), force: false });
+    let removal =
+        world.operation(Command::RemoveComputeNode { node: nodes[0].to_string(), force: false, now: false });
     let moving = |world: &World| {
         let operations = world.registry.operations().values();
         operations.filter(|o| o.parent == Some(removal) && !o.is_finished()).count()
@@ -475,4 +479,98 @@ fn bindings_are_found_by_network_and_node_without_looking_at_all() {
         }
     }
     assert_eq!(world.registry.binding_counts().values().sum::<usize>(), 5);
+}
+
+#[test]
+fn a_node_is_removed_at_once_whatever_is_under_way_there() {
+    let at_once =
+        |node: NodeId| Command::RemoveComputeNode { node: node.to_string(), force: false, now: true };
+    let migrate = |world: &mut World, id: InstanceId, to: NodeId| {
+        world.operation(Command::Migrate { instance: id.to_string(), node: to.to_string() })
+    };
+    let gone = |world: &World, node: NodeId, n: u64| {
+        assert_eq!(world.registry.nodes()[&node].state, NodeState::Removed);
+        assert!(world.effects.contains(&Effect::RevokeKeys { node, keys: vec![key(n)] }));
+        assert!(world.registry.operations().values().all(Operation::is_finished));
+    };
+    // Its instances go with it; nobody asks its agent, which has a session all the time.
+    let (mut world, nodes) = World::with_nodes(3);
+    let (lost, kept) = (world.allocate(nodes[0]), world.allocate(nodes[1]));
+    world.sync_switch(nodes[1]);
+    let operation = world.operation(at_once(nodes[0]));
+    assert_eq!(world.state(operation), OperationState::Succeeded);
+    gone(&world, nodes[0], 1);
+    world.sync_switch(nodes[1]);
+    assert!(world.views[&nodes[1]].peers.iter().all(|p| p.id != nodes[0]), "its peers are told");
+    assert!(!world.registry.instances().contains_key(&lost));
+    assert_eq!(world.instance(kept).phase, Phase::Running);
+    assert!(world.registry.bindings().values().all(|b| b.node != nodes[0]));
+    assert_eq!(world.command(at_once(nodes[0])).unwrap_err().kind, RefusalKind::Conflict);
+
+    // A drain that it holds up gives way, with the moves that are part of it.
+    let (mut world, nodes) = World::with_nodes(2);
+    let held = world.allocate(nodes[0]);
+    let drain = Command::RemoveComputeNode { node: nodes[0].to_string(), force: true, now: false };
+    let drain = world.operation(drain);
+    world.operation(at_once(nodes[0]));
+    assert_eq!(world.state(drain), OperationState::Cancelled);
+    assert!(!world.registry.instances().contains_key(&held));
+    gone(&world, nodes[0], 1);
+
+    // A move from it, and one to it, at each stage: what lives elsewhere stays and runs.
+    for to_it in [false, true] {
+        for stage in [Stage::Stop, Stage::Transfer, Stage::Start] {
+            let (mut world, nodes) = World::with_nodes(2);
+            let (from, to) = (nodes[0], nodes[1]);
+            let id = world.allocate(from);
+            migrate(&mut world, id, to);
+            while world.instance(id).migration.as_ref().unwrap().stage < stage {
+                let moved = nodes.iter().any(|n| world.deliver_report(*n) || world.deliver_desired(*n));
+                assert!(moved || world.transfer());
+            }
+            let node = if to_it { to } else { from };
+            world.operation(at_once(node));
+            world.run();
+            gone(&world, node, node.0);
+            let left = world.registry.instances().get(&id).map(|i| (i.node, i.phase, i.leftovers.len()));
+            let other = if to_it { from } else { to };
+            // Back at the source, or at the destination if it lived there already.
+            let stays = to_it || stage == Stage::Start;
+            let expected = stays.then_some((other, Phase::Running, 0));
+            assert_eq!(left, expected, "{stage:?} {to_it}");
+        }
+    }
+}
+
+#[test]
+fn a_node_that_says_nothing_holds_up_no_removal_for_ever() {
+    for force in [false, true] {
+        let (mut world, nodes) = World::with_nodes(2);
+        let id = world.allocate(nodes[0]);
+        let removal =
+            world.operation(Command::RemoveComputeNode { node: nodes[0].to_string(), force, now: false });
+        let child = world.instance(id).operation.unwrap();
+        // Its agent keeps its session and does nothing; the controller only looks when it said that it would.
+        let mut looks = 0;
+        while world.state(removal) == OperationState::Running && looks < 40 {
+            let next = world.registry.poll_timeout().unwrap();
+            let ms = next.since(world.now);
+            world.wait(ms);
+            looks += 1;
+            if world.now.since(Timestamp(1_000_000)) < 115 * SECOND {
+                assert_eq!(world.state(child), OperationState::Running);
+            }
+        }
+        assert_eq!(world.state(child), OperationState::Failed);
+        let error = world.registry.operations()[&child].error.clone().unwrap();
+        assert!(error.contains("said nothing about it for 120 s"), "{error}");
+        let record = world.registry.nodes()[&nodes[0]].state;
+        if force {
+            assert_eq!((world.state(removal), record), (OperationState::Succeeded, NodeState::Removed));
+            assert!(!world.registry.instances().contains_key(&id), "deleted with the node");
+        } else {
+            assert_eq!((world.state(removal), record), (OperationState::Failed, NodeState::Enrolled));
+            assert_eq!(world.instance(id).node, nodes[0]);
+        }
+    }
 }

@@ -20,7 +20,7 @@ enum Step {
     Provide,
     Progress(usize, u8),
     Provided(usize, bool),
-    Remove(usize, bool),
+    Remove(usize, bool, bool),
     Cancel(usize),
     AgentUp(usize),
     AgentDown(usize),
@@ -46,6 +46,8 @@ enum Step {
     Rotate(usize),
     Wait(u64),
     Crash,
+    BackUp,
+    Restore,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -62,7 +64,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Provide),
         3 => (i.clone(), any::<u8>()).prop_map(|(k, percent)| Progress(k, percent)),
         1 => (n.clone(), any::<bool>()).prop_map(|(k, good)| Provided(k, good)),
-        1 => (n.clone(), any::<bool>()).prop_map(|(n, f)| Remove(n, f)),
+        1 => (n.clone(), any::<bool>(), any::<bool>()).prop_map(|(n, force, now)| Remove(n, force, now)),
         2 => i.clone().prop_map(Cancel),
         4 => n.clone().prop_map(AgentUp),
         2 => n.clone().prop_map(AgentDown),
@@ -86,8 +88,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => n.clone().prop_map(Membership),
         1 => any::<bool>().prop_map(OtherNetwork),
         1 => n.prop_map(Rotate),
-        2 => prop_oneof![Just(SECOND), Just(31 * SECOND)].prop_map(Wait),
+        2 => prop_oneof![Just(SECOND), Just(31 * SECOND), Just(121 * SECOND)].prop_map(Wait),
         1 => Just(Crash),
+        1 => Just(BackUp),
+        1 => Just(Restore),
     ]
 }
 
@@ -121,9 +125,9 @@ fn apply(world: &mut World, step: &Step) {
         }
         Step::AddNode if world.agents.len() < 8 => _ = world.add_node(),
         Step::AddNode => {}
-        Step::Remove(n, force) => {
+        Step::Remove(n, force, now) => {
             let node = node(world, n).to_string();
-            _ = world.command(Command::RemoveComputeNode { node, force });
+            _ = world.command(Command::RemoveComputeNode { node, force, now });
         }
         Step::Provide => {
             let (provider, secret_hash, ttl_ms) = ("cloud".into(), world.secret(), 10 * SECOND);
@@ -250,6 +254,9 @@ fn apply(world: &mut World, step: &Step) {
                 world.switch_up(node);
             }
         }
+        Step::BackUp => world.backup = world.store.clone(),
+        Step::Restore if !world.backup.is_empty() => world.restore(&world.backup.clone()),
+        Step::Restore => {}
     }
 }
 
@@ -272,6 +279,12 @@ fn rest(world: &mut World) {
     for node in &nodes {
         world.agents.get_mut(node).unwrap().broken = false;
         world.agent_up(*node);
+    }
+    world.run();
+    // Where it is not clear after a restore, the operator decides.
+    let open = world.registry.instances().values().filter(|i| i.unconfirmed.is_some());
+    for instance in open.map(|i| i.id.to_string()).collect::<Vec<_>>() {
+        world.command(Command::StartInstance { instance }).unwrap();
     }
     for _ in 0..40 {
         world.run();

@@ -49,8 +49,8 @@ fn networks() {
         (NewNetwork { vni: Some(Vni(0)), ..new("a") }, invalid("vni"), "1 to 16777215"),
         (NewNetwork { vni: Some(Vni(1 << 24)), ..new("a") }, invalid("vni"), "1 to 16777215"),
         (NewNetwork { vni: Some(Vni(100)), ..new("a") }, RefusalKind::Conflict, "default's"),
-        (NewNetwork { mtu: 100, ..new("a") }, invalid("mtu"), "576"),
-        (NewNetwork { mtu: 1000, subnet_v6: subnet("fd00::/64"), ..new("a") }, invalid("mtu"), "1280"),
+        (NewNetwork { mtu: 1279, ..new("a") }, invalid("mtu"), "1280 to 9216"),
+        (NewNetwork { mtu: 9217, ..new("a") }, invalid("mtu"), "1280 to 9216"),
         (NewNetwork { subnet_v4: subnet("fd00::/64"), ..new("a") }, invalid("subnet_v4"), "other field"),
         (NewNetwork { subnet_v4: subnet("224.0.0.0/8"), ..new("a") }, invalid("subnet_v4"), "private"),
         (
@@ -149,7 +149,8 @@ fn nodes_and_their_tokens() {
     let renewed = world.secret();
     world.command(renew("node-2", renewed)).unwrap();
     assert_eq!(code(&mut world, secret_hash, key(50)), Err("token-used"));
-    let operation = world.operation(Command::RemoveComputeNode { node: nodes[0].to_string(), force: false });
+    let operation =
+        world.operation(Command::RemoveComputeNode { node: nodes[0].to_string(), force: false, now: false });
     assert_eq!(world.state(operation), OperationState::Succeeded);
     assert_eq!(code(&mut world, renewed, key(1)), Err("key-revoked"));
     let enrolled = Outcome::Enrolled { node: NodeId(2), name: "node-2".into(), cluster: "test".into() };

@@ -22,8 +22,9 @@ pub(crate) fn set_node(node: &str) -> Call {
     Call::patch(&["compute-nodes", node])
 }
 
-pub(crate) fn remove_node(node: &str, force: bool) -> Call {
-    Call::delete(&["compute-nodes", node]).query_opt("force", force.then_some(true))
+pub(crate) fn remove_node(node: &str, force: bool, now: bool) -> Call {
+    let call = Call::delete(&["compute-nodes", node]).query_opt("force", force.then_some(true));
+    call.query_opt("now", now.then_some(true))
 }
 
 pub(crate) fn node_token(node: &str) -> Call {

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use anyhow::Context;
-use controller_registry::{Input, Record, Registry};
+use controller_registry::{Counters, Input, Record, RecordKey, Registry};
 
 use crate::admin::{AdminClient, AdminRequest, back_up};
 use crate::config::Config;
 use crate::engine;
 use crate::state_dir::StateDir;
-use crate::store::{Backup, FileStore, restore_records, save_backup};
+use crate::store::{Backup, FileStore, Store, restore_records, save_backup};
 
 pub(super) fn backup(config: &Config, file: &Path) -> anyhow::Result<()> {
     let text = match AdminClient::connect(&config.admin_socket)? {
@@ -39,8 +39,8 @@ pub(super) fn restore(config: &Config, file: &Path, force: bool) -> anyhow::Resu
         "a controller runs here: stop it first (its admin socket {} answers)",
         config.admin_socket.display()
     );
-    let records =
-        with_new_epoch(&backup).context("the backup's records are not good; nothing was changed")?;
+    let records = with_new_epoch(&backup, counters_of(&config.store_path()))
+        .context("the backup's records are not good; nothing was changed")?;
     let state_dir = StateDir::new(&config.state_dir);
     state_dir.make()?;
     let count = records.len();
@@ -52,14 +52,24 @@ pub(super) fn restore(config: &Config, file: &Path, force: bool) -> anyhow::Resu
 
 /// Nodes may have seen changes that the backup has not: in a new epoch they take everything anew, and no generation
 /// that they know is given out again.
-fn with_new_epoch(backup: &Backup) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+fn with_new_epoch(backup: &Backup, replaced: Counters) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     let mut records = Vec::new();
     for (key, value) in &backup.records {
         let record: Record = serde_json::from_slice(value).with_context(|| format!("record {key}"))?;
         records.push(record);
     }
     let mut registry = Registry::restore(records.into_iter())?;
-    registry.handle(Input::Restored { epoch: node_session::random() }, engine::now())?;
+    registry.handle(Input::Restored { epoch: node_session::random(), replaced }, engine::now())?;
     let encode = |record: Record| Ok((record.key().to_string(), serde_json::to_vec(&record)?));
     registry.records().map(encode).collect()
+}
+
+/// What the store that is replaced has given out, if it can be read.
+fn counters_of(store: &Path) -> Counters {
+    let read = || FileStore::open(store).ok()?.get(&RecordKey::Counters.to_string()).ok()?;
+    let record = read().and_then(|record| serde_json::from_slice(&record.value).ok());
+    match record {
+        Some(Record::Counters(counters)) => counters,
+        _ => Counters::default(),
+    }
 }

@@ -26,7 +26,7 @@ fn everything_can_be_set() {
         [[provider]]
         name = "netns"
         kind = "exec"
-        command = ["/usr/libexec/provider-netns", "--x"]
+        command = ["/usr/bin/provider-netns", "--x"]
         timeout_seconds = 9
         "#,
     )

@@ -119,7 +119,7 @@ async fn a_made_node_joins_by_its_token_and_is_destroyed_when_it_is_removed() {
     lab.engine.execute(Input::Switch(node, registered)).await.unwrap();
     assert_eq!(lab.ended(operation).await.0, OperationState::Succeeded);
 
-    let remove = Command::RemoveComputeNode { node: node.to_string(), force: false };
+    let remove = Command::RemoveComputeNode { node: node.to_string(), force: false, now: false };
     let Outcome::Operation(operation) = lab.engine.command(remove).await.unwrap() else {
         panic!("no operation")
     };

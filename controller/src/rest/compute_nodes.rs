@@ -146,7 +146,8 @@ async fn update_compute_node(
 /// Removes a compute node: moves its instances to other nodes, then refuses its key for good.
 ///
 /// If its instances cannot be moved the operation fails and the node stays, unless `force` is true: then they go with
-/// it.
+/// it. With `now`, for a node that was stolen or is lost, nothing is moved: its key is refused and its peers are told at
+/// once, and its instances go with it.
 #[utoipa::path(delete, path = "/v1/compute-nodes/{compute_node}", tag = "compute nodes",
     params(("compute_node" = String, Path, description = "Its id or name.", example = "rack1-a"), RemoveComputeNode),
     responses((status = 202, description = "The operation.", body = Operation,
@@ -158,7 +159,7 @@ async fn remove_compute_node(
     Path(node): Path<String>,
     Query(query): Query<RemoveComputeNode>,
 ) -> Result<Response, ApiError> {
-    call.begin(&api, Command::RemoveComputeNode { node, force: query.force }).await
+    call.begin(&api, Command::RemoveComputeNode { node, force: query.force, now: query.now }).await
 }
 
 /// Makes a new join token for a node that has not joined; the old one ends.

@@ -198,6 +198,11 @@ pub struct RemoveComputeNode {
     #[param(default = false, example = false)]
     #[schema(default = false, example = false)]
     pub force: bool,
+    /// Move nothing and wait for nothing: its key is refused at once, and its instances are lost.
+    #[serde(default)]
+    #[param(default = false, example = false)]
+    #[schema(default = false, example = false)]
+    pub now: bool,
 }
 
 /// Makes a new join token for a node that has not joined; the old one ends.

@@ -43,10 +43,10 @@ pub struct Network {
     /// Whether the MSS of TCP is lowered to what fits.
     #[schema(example = true)]
     pub mss_clamp: bool,
-    /// Broadcast frames a second from one station; 0 for the switch's default.
+    /// Flooded frames a second of the network from one node, all its stations together; 0 for the switch's default.
     #[schema(example = 100)]
     pub broadcast_rate: u32,
-    /// Broadcast frames at once from one station; 0 for the switch's default.
+    /// The same at once, after a silence; 0 for the switch's default.
     #[schema(example = 200)]
     pub broadcast_burst: u32,
     /// The ids of the nodes that have it; absent for all, those to come too.
@@ -113,7 +113,7 @@ pub struct CreateNetwork {
     pub mode: Option<NetworkMode>,
     /// Largest IP packet in bytes; absent for 1500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 576, maximum = 9216, example = 1500)]
+    #[schema(minimum = 1280, maximum = 9216, example = 1500)]
     pub mtu: Option<u32>,
     /// What becomes of DHCP: `forward`, `local-only`, or `trusted:` and the server's MAC; absent for `forward`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -126,11 +126,11 @@ pub struct CreateNetwork {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = true)]
     pub mss_clamp: Option<bool>,
-    /// Broadcast frames a second from one station; 0 for the switch's default.
+    /// Flooded frames a second of the network from one node, all its stations together; 0 for the switch's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = 100)]
     pub broadcast_rate: Option<u32>,
-    /// Broadcast frames at once from one station; 0 for the switch's default.
+    /// The same at once, after a silence; 0 for the switch's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = 200)]
     pub broadcast_burst: Option<u32>,
@@ -149,7 +149,7 @@ pub struct UpdateNetwork {
     pub mode: Option<NetworkMode>,
     /// Largest IP packet in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 576, maximum = 9216, example = 1500)]
+    #[schema(minimum = 1280, maximum = 9216, example = 1500)]
     pub mtu: Option<u32>,
     /// What becomes of DHCP: `forward`, `local-only`, or `trusted:` and the server's MAC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -162,11 +162,11 @@ pub struct UpdateNetwork {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = true)]
     pub mss_clamp: Option<bool>,
-    /// Broadcast frames a second from one station; 0 for the switch's default.
+    /// Flooded frames a second of the network from one node, all its stations together; 0 for the switch's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = 100)]
     pub broadcast_rate: Option<u32>,
-    /// Broadcast frames at once from one station; 0 for the switch's default.
+    /// The same at once, after a silence; 0 for the switch's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = 200)]
     pub broadcast_burst: Option<u32>,

@@ -75,6 +75,9 @@ pub struct Instance {
     pub migration: Option<Migration>,
     /// Nodes where a copy of an older placement has to go, with that placement's generation.
     pub leftovers: BTreeMap<NodeId, Generation>,
+    /// Since a restore from a backup it is not clear that it lives on its node, which is told nothing about it. A copy
+    /// there of this generation or an older one has not been stopped for a move after the backup.
+    pub unconfirmed: Option<Generation>,
     /// The operation that works on it; another one has to wait.
     pub operation: Option<OperationId>,
     /// When it was made.

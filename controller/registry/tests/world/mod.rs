@@ -12,6 +12,7 @@ use controller_registry::*;
 pub struct World {
     pub registry: Registry,
     pub store: BTreeMap<String, Record>,
+    pub backup: BTreeMap<String, Record>,
     pub now: Timestamp,
     pub agents: BTreeMap<NodeId, ModelAgent>,
     pub views: BTreeMap<NodeId, Snapshot>,
@@ -35,6 +36,7 @@ impl World {
         let mut world = World {
             registry: Registry::default(),
             store: BTreeMap::new(),
+            backup: BTreeMap::new(),
             now: Timestamp(1_000_000),
             agents: BTreeMap::new(),
             views: BTreeMap::new(),
@@ -257,6 +259,32 @@ impl World {
             agent.session = None;
         }
         self.check();
+    }
+
+    /// The store is put back from a backup, and the controller started. What nodes have stays as it is.
+    pub fn restore(&mut self, backup: &BTreeMap<String, Record>) {
+        let mut registry = Registry::restore(backup.values().cloned()).unwrap();
+        let replaced = match self.store.get("counters") {
+            Some(Record::Counters(counters)) => counters.clone(),
+            _ => Counters::default(),
+        };
+        registry.handle(Input::Restored { epoch: 8 + self.session(), replaced }, self.now).unwrap();
+        self.events.extend(registry.take_changes().events);
+        self.store = registry.records().map(|r| (r.key().to_string(), r)).collect();
+        self.seen_bindings.clear();
+        self.seen_generations.clear();
+        self.views.clear();
+        self.crash();
+        for node in self.agents.keys().copied().collect::<Vec<_>>() {
+            self.switch_up(node);
+        }
+    }
+
+    /// Where copies really run, whatever the registry knows.
+    pub fn running(&self, instance: InstanceId) -> Vec<NodeId> {
+        let runs =
+            |a: &ModelAgent| a.copies.get(&instance).is_some_and(|c| c.state == InstanceState::Running);
+        self.agents.iter().filter(|(_, agent)| runs(agent)).map(|(node, _)| *node).collect()
     }
 
     pub fn allocate(&mut self, node: NodeId) -> InstanceId {

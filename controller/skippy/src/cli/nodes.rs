@@ -87,13 +87,17 @@ pub(crate) struct AddNode {
 #[command(after_help = "\
 Examples:
   skippy remove-compute-node rack1-a            refuses if an instance has no other place
-  skippy remove-compute-node rack1-a --force    even then: such instances are lost")]
+  skippy remove-compute-node rack1-a --force    even then: such instances are lost
+  skippy remove-compute-node rack1-a --now      one that was stolen or is lost: all its instances are lost")]
 pub(crate) struct RemoveNode {
     /// Its id or name
     pub(crate) node: String,
     /// Remove it even where its instances cannot be moved away: they are lost
     #[arg(long)]
     pub(crate) force: bool,
+    /// Move nothing and wait for nothing: its key is refused at once, and its instances are lost
+    #[arg(long)]
+    pub(crate) now: bool,
     #[command(flatten)]
     pub(crate) waiting: Waiting,
 }

@@ -128,7 +128,7 @@ pub(crate) struct NetworkOptions {
     #[arg(long, value_parser = mode())]
     pub(crate) mode: Option<NetworkMode>,
     /// Largest IP packet in bytes [default: 1500]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(576..=9216))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1280..=9216))]
     pub(crate) mtu: Option<u32>,
     /// What becomes of DHCP: forward, local-only or trusted:MAC [default: forward]
     #[arg(long, value_name = "WHAT")]
@@ -139,10 +139,10 @@ pub(crate) struct NetworkOptions {
     /// Whether the MSS of TCP is lowered to what fits [default: true]
     #[arg(long, value_name = "BOOL")]
     pub(crate) mss_clamp: Option<bool>,
-    /// Broadcast frames a second from one station; 0 for the switch's default
+    /// Flooded frames a second of the network from one node, all its stations together; 0 for the switch's default
     #[arg(long, value_name = "FRAMES")]
     pub(crate) broadcast_rate: Option<u32>,
-    /// Broadcast frames at once from one station; 0 for the switch's default
+    /// The same at once, after a silence; 0 for the switch's default
     #[arg(long, value_name = "FRAMES")]
     pub(crate) broadcast_burst: Option<u32>,
 }

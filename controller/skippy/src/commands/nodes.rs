@@ -92,7 +92,7 @@ pub(super) async fn add(s: &mut Session, args: AddNode) -> Result<(), Error> {
 }
 
 pub(super) async fn remove(s: &mut Session, args: &RemoveNode) -> Result<(), Error> {
-    let operation = s.change(routes::remove_node(&args.node, args.force)).await?;
+    let operation = s.change(routes::remove_node(&args.node, args.force, args.now)).await?;
     if s.finish(operation, args.waiting).await?.is_some() {
         s.out.line(&format!("{} is removed", args.node))?;
     }

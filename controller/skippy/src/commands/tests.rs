@@ -72,6 +72,7 @@ async fn commands_ask_what_they_should() {
             "POST /v1/compute-nodes",
             r#"{"labels":{"rack":"1"},"name":"a","provider":"manual","token_ttl_seconds":7200,"type":"t"}"#,
         ),
+        ("remove-compute-node node-1 --now", "DELETE /v1/compute-nodes/node-1?now=true", ""),
         ("remove-compute-node node-1 --force", "DELETE /v1/compute-nodes/node-1?force=true", ""),
         ("node set node-1 --schedulable false", "PATCH /v1/compute-nodes/node-1", r#"{"schedulable":false}"#),
         ("node token node-1 --ttl 1m", "POST /v1/compute-nodes/node-1/token", r#"{"token_ttl_seconds":60}"#),

@@ -34,7 +34,7 @@ impl Default for Config {
             addresses: "10.99.0.0/24".to_owned(),
             first_address: 10,
             prefix: "node-".to_owned(),
-            binaries: "/usr/sbin".into(),
+            binaries: "/usr/bin".into(),
             state_dir: "/var/lib/controller/provider-netns".into(),
             join: command(&[
                 "{binaries}/switchd",

@@ -34,7 +34,7 @@ In controller.toml:
   [[provider]]
   name = \"netns\"
   kind = \"exec\"
-  command = [\"/usr/libexec/controller/provider-netns\", \"--config\", \"/etc/controller/provider-netns.toml\"]
+  command = [\"/usr/bin/provider-netns\", \"--config\", \"/etc/controller/provider-netns.toml\"]
 
 The configuration, with its defaults where there are any:
   underlay_namespace = \"\"             namespace of the bridge; empty for the controller's own
@@ -42,7 +42,7 @@ The configuration, with its defaults where there are any:
   addresses = \"10.99.0.0/24\"          the nodes' underlay addresses
   first_address = 10                  the first one that a node gets: 10.99.0.10
   prefix = \"node-\"                    names of the namespaces: the prefix and the node's name
-  binaries = \"/usr/sbin\"
+  binaries = \"/usr/bin\"
   state_dir = \"/var/lib/controller/provider-netns\"
   join, run, files                    see docs/providers.md";
 

@@ -103,7 +103,7 @@ impl Lab {
     }
 
     pub(super) async fn remove(&self, node: NodeId) {
-        let command = Command::RemoveComputeNode { node: node.to_string(), force: true };
+        let command = Command::RemoveComputeNode { node: node.to_string(), force: true, now: false };
         let outcome = self.engine.command(command).await.unwrap();
         assert!(matches!(outcome, Outcome::Operation(_)));
     }

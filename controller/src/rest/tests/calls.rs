@@ -56,7 +56,7 @@ async fn a_life_of_everything() {
         .ok(Method::PATCH, "/v1/compute-nodes/b", json!({"schedulable": false, "labels": {"rack": "1"}}))
         .await;
     assert_eq!((&update["schedulable"], &update["labels"]["rack"]), (&json!(false), &json!("1")));
-    let removed = lab.call(Method::DELETE, "/v1/compute-nodes/b?force=true", Value::Null).await;
+    let removed = lab.call(Method::DELETE, "/v1/compute-nodes/b?now=true", Value::Null).await;
     assert_eq!(removed.status, StatusCode::ACCEPTED, "{}", removed.body);
     let deleted = lab.call(Method::DELETE, "/v1/types/small", Value::Null).await;
     assert_eq!(deleted.status, StatusCode::NO_CONTENT);

@@ -117,6 +117,7 @@ async fn what_is_wrong_is_refused_and_said() {
         ),
         (&delete, "/v1/compute-nodes/none", Value::Null, 404, "not-found", ""),
         (&delete, "/v1/compute-nodes/a?force=perhaps", Value::Null, 422, "invalid", "force"),
+        (&delete, "/v1/compute-nodes/a?now=perhaps", Value::Null, 422, "invalid", "now"),
     ];
     for (method, path, body, status, problem, field) in table {
         let answered = lab.call(method.clone(), path, body.clone()).await;
