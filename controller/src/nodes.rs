@@ -273,7 +273,7 @@ impl NodeService for Nodes {
         enrol::enrol(&self.shared, caller, request.into_inner()).await.map(Response::new)
     }
 
-    /// [`served`] serves this path, so that sessions can share what they send.
+    /// The module `served` serves this path, so that sessions can share what they send.
     async fn switch_session(
         &self,
         _: Request<Streaming<proto::SwitchMessage>>,

@@ -139,7 +139,8 @@ impl Engine {
                 message = wanted.recv() => match message {
                     Some(wanted) => {
                         if let Err(error) = self.store.save_desired(&wanted.file) {
-                            tracing::error!("{error}; without it a restart begins with what was said before");
+                            tracing::error!("{error}; a restart waits for the controller's word");
+                            self.store.forget_desired();
                         }
                         self.want(wanted);
                     }

@@ -53,6 +53,16 @@ impl Store {
         write_json(&self.root.join("desired.json"), desired)
     }
 
+    /// Drops what the controller said before: by an old word, an instance that has moved away could be made anew.
+    pub fn forget_desired(&self) {
+        let path = self.root.join("desired.json");
+        if let Err(error) = fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::error!("cannot remove {}: {error}", path.display());
+        }
+    }
+
     /// Every instance that has a home, with its record or why it cannot be read. One that cannot be read takes none
     /// of the others along.
     pub fn records(&self) -> Result<Vec<FoundRecord>, StoreError> {

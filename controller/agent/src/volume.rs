@@ -83,6 +83,9 @@ pub fn receive(volume: &Volume, source: impl FnMut() -> Option<Chunk>) -> Result
     let (target, part) = match volume {
         Volume::Directory(path) | Volume::File(path) => (path, beside(path, "part")),
     };
+    // An earlier one that was broken off may still be clearing its part away.
+    let home = step("write the volume", File::open(target.parent().unwrap_or(Path::new("/"))))?;
+    step("write the volume", home.lock())?;
     step("clear an earlier part", remove_any(&part))?;
     let result = receive_part(volume, &part, &mut reader);
     if result.is_err() {
@@ -118,6 +121,9 @@ fn receive_part<F: FnMut() -> Option<Chunk>>(
             unpack(&mut *reader, part)?;
             // Past the archive's end: the rest of its padding and the digest.
             step("write the volume", io::copy(reader, &mut io::sink()))?;
+            // Once it is said to be here, the only other copy goes.
+            let whole = File::open(part).and_then(|dir| nix::unistd::syncfs(dir).map_err(io::Error::from));
+            step("write the volume", whole)?;
         }
         Volume::File(_) => {
             let mut file = BufWriter::new(step("write the volume", File::create(part))?);

@@ -258,8 +258,11 @@ impl Registry {
             return Ok(Outcome::Node(node));
         }
         self.check_free_key(&public_key)?;
-        record.previous_keys.extend(record.public_key.replace(public_key));
+        let old = record.public_key.replace(public_key);
+        record.previous_keys.extend(old);
         self.put_node(record);
+        // Sessions that were made with it, the agent's say, come anew: their calls would be refused.
+        self.changes.effects.push(Effect::RevokeKeys { node, keys: old.into_iter().collect() });
         self.log_change(Entry::Peer(node));
         self.event(EventKind::KeyRotated, node, "it has a new key; the old one is refused from now on");
         Ok(Outcome::Node(node))

@@ -155,6 +155,7 @@ fn a_rotated_key_is_told_to_peers_and_the_old_one_is_refused() {
     let rotate = |public_key| Input::Switch(NodeId(1), SwitchInput::RotateKey { session, public_key });
     assert_eq!(world.input(rotate(key(2))).unwrap_err().code, "key-known");
     world.input(rotate(key(77))).unwrap();
+    assert!(world.effects.contains(&Effect::RevokeKeys { node: NodeId(1), keys: vec![key(1)] }));
     assert_eq!(world.input(rotate(key(77))), Ok(Outcome::Node(NodeId(1))), "again: nothing to do");
     world.crash();
     assert_eq!(world.registry.key_status(&key(1)), KeyStatus::Revoked(NodeId(1)));

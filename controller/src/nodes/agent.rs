@@ -68,12 +68,16 @@ async fn register(
         old_alive,
     };
     let answer = shared.engine.execute(Input::Agent(node, input)).await;
-    if old_alive {
-        return Err(session::cloned(shared, node, caller));
-    }
-    answer.map_err(|refusal| session::refused(&refusal))?;
+    session::accepted(shared, node, caller, answer)?;
     session.handle.boot = register.boot;
     shared.agents.insert(node, session.handle.clone());
+    if let Err(closing) = session::still_stands(shared, caller).await {
+        shared.agents.remove(node, session.handle.session);
+        let gone = AgentInput::Gone { session: session.handle.session };
+        // Refused if the registry has ended it already.
+        let _ = shared.engine.execute(Input::Agent(node, gone)).await;
+        return Err(closing);
+    }
     Ok(())
 }
 

@@ -61,7 +61,7 @@ impl Served {
     pub(super) fn new(nodes: Nodes) -> Served {
         let generated = NodeServiceServer::new(nodes.clone())
             .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE);
+            .max_encoding_message_size(MAX_DESIRED);
         Served { nodes, generated }
     }
 }
@@ -141,4 +141,6 @@ impl Encoder for ToSwitchEncoder {
     }
 }
 
+/// What an agent shall have goes in one message, with commands and environments; as much as an agent takes.
+const MAX_DESIRED: usize = 64 << 20;
 const SWITCH_SESSION: &str = "/switchd.node.v1.NodeService/SwitchSession";

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use controller_api::node as proto;
-use controller_registry::{NodeId, Refusal, RefusalKind};
+use controller_registry::{NodeId, Outcome, Refusal, RefusalKind};
 use proto::goodbye::Reason;
 use tokio::sync::{mpsc, watch};
 use tonic::{Status, Streaming};
 
 use super::outbox::{Closed, Closing, Outbox, Outgoing};
 use super::sessions::{Handle, Life, Sessions, next_sequence};
-use super::{Caller, Shared};
+use super::{Caller, Shared, Standing, removed, replaced_text};
 
 /// A session's own end of its handle.
 pub(super) struct Session<M> {
@@ -168,7 +168,33 @@ pub(super) async fn other_is_alive<M: Outgoing>(sessions: &Sessions<M>, node: No
     }
 }
 
-pub(super) fn cloned(shared: &Shared, node: NodeId, caller: Caller) -> Closing {
+/// What the registry answered to a registration. Only its word makes a clone: the session that answered the probe may
+/// have ended since, and then this one stands.
+pub(super) fn accepted(
+    shared: &Shared,
+    node: NodeId,
+    caller: Caller,
+    answer: Result<Outcome, Refusal>,
+) -> Result<(), Closing> {
+    match answer {
+        Ok(_) => Ok(()),
+        Err(refusal) if refusal.code == "cloned" => Err(cloned(shared, node, caller)),
+        Err(refusal) => Err(refused(&refusal)),
+    }
+}
+
+/// Looks again once the session is among the live ones: a key that was revoked between the call and that was revoked
+/// with nothing to close.
+pub(super) async fn still_stands(shared: &Shared, caller: Caller) -> Result<(), Closing> {
+    match shared.standing(&caller.key).await {
+        Standing::Node(_) => Ok(()),
+        Standing::Removed(node) => Err(removed(node)),
+        Standing::Replaced(node) => Err(Closing::Goodbye(Reason::Superseded, replaced_text(node))),
+        Standing::Unknown => Err(Closing::Ended),
+    }
+}
+
+fn cloned(shared: &Shared, node: NodeId, caller: Caller) -> Closing {
     shared.counters.refused_cloned.add(1);
     tracing::warn!(%node, remote = %caller.remote, "another machine with the same key is alive: this one is refused");
     Closing::Goodbye(

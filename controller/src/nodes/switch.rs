@@ -78,12 +78,16 @@ async fn register(
         old_alive,
     };
     let answer = shared.engine.execute(Input::Switch(node, input)).await;
-    if old_alive {
-        return Err(session::cloned(shared, node, caller));
-    }
-    answer.map_err(|refusal| session::refused(&refusal))?;
+    session::accepted(shared, node, caller, answer)?;
     session.handle.boot = register.boot;
     shared.switches.insert(node, session.handle.clone());
+    if let Err(closing) = session::still_stands(shared, caller).await {
+        shared.switches.remove(node, session.handle.session);
+        let gone = SwitchInput::Gone { session: session.handle.session };
+        // Refused if the registry has ended it already.
+        let _ = shared.engine.execute(Input::Switch(node, gone)).await;
+        return Err(closing);
+    }
     let epoch = shared.engine.read(|registry| registry.cluster().map(|cluster| cluster.epoch)).await;
     Ok((epoch == Some(register.epoch) && register.revision > 0).then_some(Revision(register.revision)))
 }

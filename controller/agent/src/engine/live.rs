@@ -155,7 +155,8 @@ impl Live {
             Some(Action::Upload(_)) => return (State::Stopped, "its volume goes".to_owned()),
             Some(Action::Record | Action::Cancel) | None => {}
         }
-        if let Some(failure) = &self.failure {
+        // What failed by an earlier spec says nothing of this one, which may be fulfilled as it is.
+        if let Some(failure) = self.failure.as_ref().filter(|failure| failure.spec == self.record.spec) {
             if failure.is_waiting() {
                 let sends = self.record.spec.upload_to.is_some();
                 return (if sends { State::Stopped } else { State::Starting }, failure.detail.clone());
@@ -168,6 +169,11 @@ impl Live {
         }
         match &self.sight {
             Sight::Running(seen) => (State::Running, seen.detail.clone()),
+            // Between two tries. The controller takes "stopped" for the word that the volume has come, and the source's
+            // goes.
+            _ if self.created && !self.record.has_volume && self.record.spec.download_from.is_some() => {
+                (State::Starting, "its volume has not come yet".to_owned())
+            }
             Sight::Stopped(Some(why))
                 if self.running_since.is_none() && self.record.started_with.is_some() =>
             {
@@ -181,3 +187,49 @@ impl Live {
 
 /// An instance that ran so long had started well: its next end is the first again.
 const LASTED: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{DriverKind, Spec};
+
+    fn live(desired: Desired, download_from: Option<&str>) -> Live {
+        let spec = Spec {
+            id: InstanceId::parse("inst-1").unwrap(),
+            name: "one".into(),
+            generation: 7,
+            desired,
+            driver: DriverKind::Container,
+            cores_milli: 0,
+            memory_bytes: 0,
+            disk_bytes: 0,
+            image: None,
+            command: Vec::new(),
+            environment: Default::default(),
+            nics: Vec::new(),
+            upload_to: None,
+            download_from: download_from.map(str::to_owned),
+        };
+        let has_volume = spec.download_from.is_none();
+        Live::new(Record { spec, started_with: None, uploaded_to: None, has_volume }, true)
+    }
+
+    #[test]
+    fn it_is_not_stopped_before_its_volume_has_come() {
+        let mut live = live(Desired::Stopped, Some("move-1"));
+        assert_eq!(live.state(Duration::ZERO).0, State::Starting);
+        live.cancel();
+        assert_eq!(live.state(Duration::ZERO).0, State::Starting);
+        live.record.has_volume = true;
+        assert_eq!(live.state(Duration::ZERO).0, State::Stopped);
+    }
+
+    #[test]
+    fn what_failed_while_it_should_run_is_no_failure_to_stop() {
+        let mut live = live(Desired::Running, None);
+        live.failed(Failure::transient("it ended"), Duration::ZERO);
+        assert_eq!(live.state(Duration::ZERO).0, State::Failed);
+        live.record.spec.desired = Desired::Stopped;
+        assert_eq!(live.state(Duration::ZERO).0, State::Stopped);
+    }
+}

@@ -80,6 +80,8 @@ fn bind_entry(from: &Path, to: &Path) -> Result<(), Failure> {
 
 /// Covers a directory by an empty one, a file by /dev/null. What is not there needs no cover.
 fn hide(root: &Path, path: &Path) -> Result<(), Failure> {
+    // Where it is a link, or below one, what it leads to is to be covered.
+    let Ok(path) = fs::canonicalize(path) else { return Ok(()) };
     let Ok(inner) = path.strip_prefix("/") else { return Ok(()) };
     let cover = root.join(inner);
     match fs::symlink_metadata(&cover) {
