@@ -146,7 +146,10 @@ impl Claims {
                 "the controller refused a claim"
             );
             self.refusals += 1;
-            self.refused.insert(at, current.map(|binding| Generation(binding.generation)));
+            // For want of room it is claimed again with its next change; of a station that is gone nothing is kept.
+            if refusal.reason() != wire::BindingRefusalReason::Full && self.stations.contains_key(&at) {
+                self.refused.insert(at, current.map(|binding| Generation(binding.generation)));
+            }
         }
     }
 
