@@ -371,6 +371,10 @@ fn frames_between_neighbours_of_one_bridge_stay_there() -> Result<()> {
         for ip in [a2.v4()?, b1.v4()?, a2.v6()?, b1.v6()?] {
             measure::ping_ok(a1.ns(), ip)?;
         }
+        // The bridge hid a2's answers from the switch, which knows its addresses from what it asks itself.
+        for ip in b1.both()? {
+            measure::ping_ok(a2.ns(), ip)?;
+        }
         let own = Sniffer::start(lab.node("node-a")?.ns(), "sw-blue")?;
         let other = Sniffer::start(lab.node("node-b")?.ns(), "sw-blue")?;
         let macs = [a1.mac()?, a2.mac()?];
