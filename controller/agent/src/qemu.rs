@@ -4,6 +4,7 @@
 //! group on top for all that QEMU does; memory is the guest's own, QEMU's few tens of megabytes come on top.
 
 mod args;
+mod disk;
 mod qmp;
 
 use std::fs;
@@ -175,6 +176,7 @@ impl Driver for QemuDriver {
         if !home.disk().exists() {
             return Ok(());
         }
+        disk::check(&home.disk())?;
         // The image lies elsewhere here; and no file but it is read, whatever the disk's header names.
         let mut command = Command::new("qemu-img");
         command.args(["rebase", "-q", "-u", "-f", "qcow2"]);
