@@ -1,7 +1,24 @@
 //! What travels on the node's one UDP socket, and by which path a peer is reached. Pure: no socket, no clock.
+//!
+//! | Module | What |
+//! |---|---|
+//! | `route` | the words: routes, candidates, relays |
+//! | `demux`, `paths` | telling datagrams apart; the address that QUIC knows a peer by |
+//! | `stun`, `relay`, `netcheck` | what servers tell this node: its mapped addresses, its allocations, its NAT |
+//! | `ice`, `signal`, `traversal` | finding ways to one peer |
+//! | `path_set` | which of them carries frames |
 
 mod demux;
+mod ice;
+mod netcheck;
+mod path_set;
 mod paths;
+mod relay;
+mod route;
+mod signal;
+mod stun;
+mod traversal;
 
 pub use demux::{Protocol, classify};
 pub use paths::{Path, PathKind, PathTable, Slot, canonical, is_real_source};
+pub use route::{Candidate, CandidateKind, CandidatePair, RelayId, Route, is_global};

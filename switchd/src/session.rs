@@ -26,6 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use controller_api::node::RelayServers;
 use node_session::joined::Joined;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -73,6 +74,7 @@ pub struct Daemon {
 pub struct Session {
     remote: Remote,
     signals: Option<Signals>,
+    servers: watch::Receiver<RelayServers>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -90,12 +92,14 @@ impl Session {
         let (commands_to, commands) = mpsc::channel(4);
         let (signals_to, signals) = mpsc::channel(SIGNALS);
         let (from_nodes, signals_from) = mpsc::channel(SIGNALS);
+        let (servers, servers_from) = watch::channel(RelayServers::default());
         let (stop, stopped) = oneshot::channel();
-        let ends = task::Ends { state, commands, signals, from_nodes, stopped };
+        let ends = task::Ends { state, commands, signals, from_nodes, servers, stopped };
         let task = tokio::spawn(task::Task::new(start, ends).run());
         Session {
             remote: Remote { state: state_from, commands: commands_to },
             signals: Some(Signals { to_nodes: signals_to, from_nodes: signals_from }),
+            servers: servers_from,
             stop,
             task,
         }
@@ -109,6 +113,11 @@ impl Session {
     /// Words between nodes through the controller, once: for NAT traversal. Lost while there is no session.
     pub fn signals(&mut self) -> Option<Signals> {
         self.signals.take()
+    }
+
+    /// The STUN and TURN servers that the controller named, in the latest session.
+    pub fn servers(&self) -> watch::Receiver<RelayServers> {
+        self.servers.clone()
     }
 
     /// Ends it, with the last state on disk.

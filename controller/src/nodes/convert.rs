@@ -33,6 +33,7 @@ pub(super) fn network(network: &Network) -> proto::Network {
         mss_clamp: network.mss_clamp,
         broadcast_rate: network.broadcast_rate,
         broadcast_burst: network.broadcast_burst,
+        host: None,
         gateways: network.gateways.iter().map(IpAddr::to_string).collect(),
     }
 }

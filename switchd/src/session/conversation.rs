@@ -35,6 +35,8 @@ pub(super) enum Event {
     Refused(wire::BindingAnswer),
     /// What became of the new key.
     KeyRotated(wire::KeyRotated),
+    /// STUN and TURN servers, in place of those before.
+    Relays(wire::RelayServers),
     /// The controller's last word.
     Goodbye(wire::Goodbye),
     /// Nothing to do: it was a sign of life.
@@ -90,6 +92,7 @@ impl Conversation {
             (Some(FromController::Signal(signal)), _) => Ok(Event::Signal(signal)),
             (Some(FromController::Bindings(answer)), _) => Ok(Event::Refused(answer)),
             (Some(FromController::KeyRotated(rotated)), _) => Ok(Event::KeyRotated(rotated)),
+            (Some(FromController::Relays(relays)), _) => Ok(Event::Relays(relays)),
             // A newer controller's words are left alone.
             (Some(FromController::Heartbeat(_)) | None, _) => Ok(Event::Alive),
         }

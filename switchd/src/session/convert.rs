@@ -126,6 +126,7 @@ pub(super) fn network_to_wire(network: &Network) -> wire::Network {
         broadcast_rate: network.broadcast_rate,
         broadcast_burst: network.broadcast_burst,
         gateways: texts(&network.gateways),
+        host: None,
     }
 }
 

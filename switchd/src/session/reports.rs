@@ -85,6 +85,7 @@ fn link_status(link: &Link) -> Option<wire::LinkStatus> {
         bytes_to_peer: link.bytes_to_peer,
         bytes_from_peer: link.bytes_from_peer,
         last_error: link.last_error.clone().unwrap_or_default(),
+        ..wire::LinkStatus::default()
     })
 }
 

@@ -33,6 +33,7 @@ pub(super) struct Ends {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) signals: mpsc::Receiver<Signal>,
     pub(super) from_nodes: mpsc::Sender<Signal>,
+    pub(super) servers: watch::Sender<wire::RelayServers>,
     pub(super) stopped: oneshot::Receiver<()>,
 }
 
@@ -341,6 +342,7 @@ impl Task {
                     tracing::debug!("a signal of another node is dropped: nobody takes them");
                 }
             }
+            Event::Relays(relays) => drop(self.ends.servers.send_replace(relays)),
             Event::Refused(answer) => self.claims.refused(&answer),
             Event::KeyRotated(rotated) => self.key_rotated(&rotated).await,
             Event::Goodbye(goodbye) => self.end(End::Goodbye(goodbye)).await,

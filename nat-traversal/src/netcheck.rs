@@ -1,0 +1,1 @@
+//! What kind of NAT this node is behind (RFC 5780).

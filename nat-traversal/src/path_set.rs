@@ -1,0 +1,1 @@
+//! The paths to one peer, and which of them carries frames.

@@ -1,0 +1,1 @@
+//! What two nodes tell each other, through the controller, to find ways to each other.

@@ -1,0 +1,1 @@
+//! One peer: from candidates to paths that work.
