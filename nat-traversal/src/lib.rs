@@ -20,6 +20,7 @@ mod stun;
 mod traversal;
 
 pub use demux::{Protocol, classify};
+pub use netcheck::{FamilyReport, Filtering, Mapping, NatReport, NetCheck, NetCheckConfig, ServerReport};
 pub use paths::{Path, PathKind, PathTable, Slot, canonical, is_real_source};
 pub use relay::{
     LostReason, PeerRefusal, RelayClient, RelayConfig, RelayError, RelayEvent, RelayFamily, RelayTransport,
