@@ -55,7 +55,8 @@ pub struct RelayClient {
     splitter: StreamSplitter,
     state: State,
     mapped: Option<SocketAddr>,
-    heard: bool,
+    /// The last error answer, 0 for another answer; `None`: the relay has said nothing at all.
+    heard: Option<u16>,
     events: VecDeque<RelayEvent>,
     wake: Option<Instant>,
 }
@@ -96,7 +97,7 @@ impl RelayClient {
             splitter: StreamSplitter::default(),
             state: State::Allocating,
             mapped: None,
-            heard: false,
+            heard: None,
             events: VecDeque::new(),
             wake: Some(now),
             config,
@@ -296,9 +297,10 @@ impl RelayClient {
         if !parsed.is_response() {
             return true;
         }
-        self.heard = true;
-        match error_code(&parsed) {
-            Some(CHALLENGE | STALE_NONCE) if !(entry.signed && error_code(&parsed) == Some(CHALLENGE)) => {
+        let code = error_code(&parsed);
+        self.heard = Some(code.unwrap_or(0));
+        match code {
+            Some(code) if code == STALE_NONCE || (code == CHALLENGE && !entry.signed) => {
                 // Both keep the nonce of the challenge; this one's verdict is the library's to act on.
                 let _ = self.auth.validate_incoming_message(&parsed);
             }
@@ -327,6 +329,8 @@ impl RelayClient {
             // Not from the relay: only that knows the password.
             (None, _) => {}
             (Some(_), _) if removal => self.lose(LostReason::Occupied),
+            // What some servers answer to a nonce of before their start.
+            (Some(BAD_REQUEST), _) => self.lose(LostReason::Forgotten),
             (Some(code), _) => self.lose(LostReason::of_code(code)),
         }
     }
@@ -394,11 +398,8 @@ impl RelayClient {
                 continue;
             }
             match self.turn.poll(self.turn_time(now)) {
-                TurnPollRet::Closed => self.lose(match self.state {
-                    State::Allocated(_) => LostReason::Expired,
-                    _ if self.heard => LostReason::Refused(0),
-                    _ => LostReason::Silent,
-                }),
+                TurnPollRet::Closed if self.relayed().is_some() => self.lose(LostReason::Expired),
+                TurnPollRet::Closed => self.lose(self.heard.map_or(LostReason::Silent, LostReason::Refused)),
                 TurnPollRet::WaitUntil(at) => turn_wake = Some(self.began + (at - TURN_ZERO)),
                 // Of allocations that are for TCP to peers.
                 TurnPollRet::AllocateTcpSocket { .. } | TurnPollRet::TcpClose { .. } => {}
@@ -410,6 +411,7 @@ impl RelayClient {
         }
         self.wake = match self.state {
             State::Lost | State::Closing => None,
+            State::Allocated(_) if self.peers.has_next() => Some(now),
             _ => {
                 [turn_wake, self.check.poll_timeout(), self.peers.poll_timeout()].into_iter().flatten().min()
             }
@@ -424,7 +426,7 @@ impl RelayClient {
                 self.events.push_back(RelayEvent::Allocated { relayed, mapped: self.mapped });
             }
             TurnEvent::AllocationCreateFailed(_) => {
-                self.lose(if self.heard { LostReason::Refused(0) } else { LostReason::Silent });
+                self.lose(self.heard.map_or(LostReason::Silent, LostReason::Refused));
             }
             TurnEvent::PermissionCreated(_, ip) => self.permitted(ip),
             TurnEvent::PermissionCreateFailed(_, ip) => self.fail_permit(ip, PeerRefusal::Silent),
@@ -495,6 +497,7 @@ impl fmt::Debug for RelayClient {
     }
 }
 
+const BAD_REQUEST: u16 = 400;
 const CHALLENGE: u16 = 401;
 const MISMATCH: u16 = 437;
 const STALE_NONCE: u16 = 438;

@@ -1,1 +1,656 @@
+use turn_client_proto::types::stun::attribute::ErrorCode;
+use turn_client_proto::types::stun::message::{BINDING, MessageWriteVec, Method};
+use turn_client_proto::types::stun::prelude::{AttributeStaticType, MessageWrite, MessageWriteExt};
+use turn_server_proto::api::{TurnServerApi, TurnServerPollRet};
+use turn_server_proto::server::TurnServer;
 
+use super::*;
+use proptest::prelude::*;
+use turn_client_proto::types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH};
+
+fn addr(s: &str) -> SocketAddr {
+    s.parse().unwrap()
+}
+
+fn server_addr() -> SocketAddr {
+    addr("203.0.113.10:3478")
+}
+
+fn node() -> SocketAddr {
+    addr("198.51.100.7:6000")
+}
+
+/// A client and a server with invented time between them, and no delay.
+struct Rig {
+    start: Instant,
+    now: Instant,
+    client: RelayClient,
+    server: Option<TurnServer>,
+    transport: TransportType,
+    /// Where the server's allocations are.
+    relay_ip: IpAddr,
+    next_port: u16,
+    /// Errors to give in place of what the server would answer to a signed request.
+    refuse: Option<(Method, u16)>,
+    /// How many of 256 datagrams are lost, and by which dice.
+    lose: u8,
+    dice: u32,
+    /// The methods of the client's requests, and when they went.
+    requests: Vec<(Duration, Method)>,
+    events: Vec<RelayEvent>,
+    to_peers: Vec<(SocketAddr, Vec<u8>)>,
+}
+
+impl Rig {
+    fn new() -> Rig {
+        Rig::with(RelayTransport::Udp, "p1")
+    }
+
+    fn with(transport: RelayTransport, password: &str) -> Rig {
+        let start = Instant::now();
+        let mut rig = Rig {
+            start,
+            now: start,
+            client: client(transport, password, start),
+            server: None,
+            transport: match transport {
+                RelayTransport::Udp => TransportType::Udp,
+                RelayTransport::Stream => TransportType::Tcp,
+            },
+            relay_ip: server_addr().ip(),
+            next_port: 50_000,
+            refuse: None,
+            lose: 0,
+            dice: 1,
+            requests: Vec::new(),
+            events: Vec::new(),
+            to_peers: Vec::new(),
+        };
+        rig.start_server();
+        rig
+    }
+
+    fn start_server(&mut self) {
+        let mut server = TurnServer::new(self.transport, server_addr(), "realm".to_owned());
+        server.add_user("u1".to_owned(), "p1".to_owned());
+        self.server = Some(server);
+    }
+
+    fn allocated() -> Rig {
+        let mut rig = Rig::new();
+        rig.run_for(Duration::from_secs(1));
+        assert!(matches!(rig.events.remove(0), RelayEvent::Allocated { .. }));
+        rig
+    }
+
+    fn server_time(&self) -> TurnInstant {
+        TURN_ZERO + (self.now - self.start)
+    }
+
+    fn lost(&mut self) -> bool {
+        self.dice = self.dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        ((self.dice >> 16) as u8) < self.lose
+    }
+
+    fn to_client(&mut self, datagram: &[u8]) {
+        if self.lost() {
+            return;
+        }
+        match self.transport {
+            TransportType::Udp => {
+                self.client.handle_datagram(datagram, self.now);
+            }
+            TransportType::Tcp => {
+                for chunk in datagram.chunks(7) {
+                    self.client.handle_stream_bytes(chunk, self.now);
+                }
+            }
+        }
+    }
+
+    fn to_server(&mut self, datagram: &[u8]) {
+        if let Ok(message) = Message::from_bytes(datagram)
+            && !message.has_class(MessageClass::Indication)
+        {
+            self.requests.push((self.now - self.start, message.method()));
+            let signed = message.has_attribute(stun_types::attribute::MessageIntegrity::TYPE);
+            if let Some((method, code)) = self.refuse
+                && method == message.method()
+                && signed
+            {
+                let refusal = refusal(&message, code);
+                return self.to_client(&refusal);
+            }
+        }
+        if self.lost() {
+            return;
+        }
+        let (now, transport) = (self.server_time(), self.transport);
+        let Some(server) = &mut self.server else { return };
+        let transmit = Transmit::new(datagram.to_vec(), transport, node(), server_addr());
+        if let Some(reply) = server.recv(transmit, now) {
+            let reply = reply.build();
+            self.deliver(reply.to, &reply.data);
+        }
+    }
+
+    fn deliver(&mut self, to: SocketAddr, data: &[u8]) {
+        if to == node() { self.to_client(data) } else { self.to_peers.push((to, data.to_vec())) }
+    }
+
+    fn from_peer(&mut self, peer: SocketAddr, data: &[u8]) {
+        let relayed = self.client.relayed().unwrap();
+        let now = self.server_time();
+        let transmit = Transmit::new(data.to_vec(), TransportType::Udp, peer, relayed);
+        if let Some(out) = self.server.as_mut().unwrap().recv(transmit, now) {
+            let out = out.build();
+            self.deliver(out.to, &out.data);
+        }
+        self.drain_events();
+    }
+
+    fn drain_events(&mut self) {
+        self.events.extend(std::iter::from_fn(|| self.client.poll_event()));
+    }
+
+    /// The server's timers; when it wants to be called again.
+    fn run_server(&mut self) -> Option<Instant> {
+        let now = self.server_time();
+        loop {
+            let ret = self.server.as_mut()?.poll(now);
+            match ret {
+                TurnServerPollRet::AllocateSocket {
+                    transport,
+                    listen_addr,
+                    client_addr,
+                    allocation_transport,
+                    family,
+                } => {
+                    self.next_port += 1;
+                    let socket = SocketAddr::new(self.relay_ip, self.next_port);
+                    self.server.as_mut()?.allocated_socket(
+                        transport,
+                        listen_addr,
+                        client_addr,
+                        allocation_transport,
+                        family,
+                        Ok(socket),
+                        now,
+                    );
+                }
+                TurnServerPollRet::WaitUntil(at) => {
+                    if let Some(transmit) = self.server.as_mut()?.poll_transmit(now) {
+                        self.deliver(transmit.to, &transmit.data);
+                        continue;
+                    }
+                    return Some(self.start + (at - TURN_ZERO));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn run_for(&mut self, time: Duration) {
+        self.run_until(self.now + time, |_| false);
+    }
+
+    /// Runs until there is an event that `enough` accepts, or until the time.
+    fn run_until(&mut self, end: Instant, enough: impl Fn(&RelayEvent) -> bool) {
+        loop {
+            let mut quiet = true;
+            while let Some(message) = self.client.poll_transmit(self.now) {
+                self.to_server(&message);
+                quiet = false;
+            }
+            let server = self.run_server();
+            let seen = self.events.len();
+            self.drain_events();
+            if self.events[seen..].iter().any(&enough) {
+                return;
+            }
+            let Some(next) = [self.client.poll_timeout(), server].into_iter().flatten().min() else {
+                self.now = end;
+                return;
+            };
+            if next > self.now {
+                if next >= end {
+                    self.now = end;
+                    return;
+                }
+                self.now = next;
+                self.client.handle_timeout(self.now);
+            } else {
+                // Nothing to send and nothing to wait for would be a loop without end.
+                assert!(!quiet || server == Some(next) || self.client.poll_timeout() > Some(self.now));
+            }
+        }
+    }
+
+    fn count(&self, method: Method) -> usize {
+        self.requests.iter().filter(|(_, sent)| *sent == method).count()
+    }
+
+    fn lost_reason(&self) -> Option<LostReason> {
+        self.events.iter().find_map(|event| match event {
+            RelayEvent::Lost { why } => Some(*why),
+            _ => None,
+        })
+    }
+
+    fn bind(&mut self, peer: &str) -> u16 {
+        self.client.bind(addr(peer), self.now).unwrap();
+        self.run_for(Duration::from_secs(1));
+        self.client.channel(addr(peer)).expect("bound")
+    }
+}
+
+fn client(transport: RelayTransport, password: &str, now: Instant) -> RelayClient {
+    let config = RelayConfig {
+        id: RelayId(3),
+        server: server_addr(),
+        transport,
+        family: RelayFamily::V4,
+        username: "u1".to_owned(),
+        password: password.to_owned(),
+    };
+    RelayClient::new(config, now)
+}
+
+fn refusal(request: &Message<'_>, code: u16) -> Vec<u8> {
+    let mut message = Message::builder_error(request, MessageWriteVec::new());
+    let error = ErrorCode::new(code, "refused").unwrap();
+    message.add_attribute(&error).unwrap();
+    message.finish()
+}
+
+#[test]
+fn an_allocation_takes_two_round_trips_and_tells_the_mapped_address() {
+    let mut rig = Rig::new();
+    rig.run_for(Duration::from_millis(60));
+    let relayed = addr("203.0.113.10:50001");
+    assert_eq!(rig.events, [RelayEvent::Allocated { relayed, mapped: Some(node()) }]);
+    assert_eq!(rig.client.relayed(), Some(relayed));
+    assert_eq!(rig.count(ALLOCATE), 2);
+}
+
+#[test]
+fn a_peer_is_permitted_and_bound_once_however_often_it_is_asked_for() {
+    let mut rig = Rig::allocated();
+    let peer = addr("192.0.2.5:700");
+    for _ in 0..3 {
+        rig.client.permit(peer.ip(), rig.now).unwrap();
+        rig.client.bind(peer, rig.now).unwrap();
+    }
+    rig.run_for(Duration::from_millis(300));
+    rig.client.bind(addr("[::ffff:192.0.2.5]:700"), rig.now).unwrap();
+    rig.client.permit(peer.ip(), rig.now).unwrap();
+    rig.run_for(Duration::from_secs(5));
+    assert_eq!(rig.events, [RelayEvent::Permitted(peer.ip()), RelayEvent::Bound { peer, channel: 0x4000 }]);
+    assert_eq!((rig.count(CREATE_PERMISSION), rig.count(CHANNEL_BIND)), (1, 1));
+    assert_eq!(rig.client.channel(peer), Some(0x4000));
+}
+
+#[test]
+fn wants_of_before_the_allocation_are_carried_out_after_it() {
+    let mut rig = Rig::new();
+    let peer = addr("192.0.2.5:700");
+    rig.client.bind(peer, rig.now).unwrap();
+    rig.run_for(Duration::from_secs(1));
+    assert_eq!(rig.client.channel(peer), Some(0x4000));
+}
+
+#[test]
+fn data_goes_both_ways_by_indications_and_by_channel() {
+    let mut rig = Rig::allocated();
+    let peer = addr("192.0.2.5:700");
+    rig.client.permit(peer.ip(), rig.now).unwrap();
+    rig.run_for(Duration::from_secs(1));
+    rig.events.clear();
+
+    let head = frame::send_indication(peer, 5, [9; 12]).unwrap();
+    let mut datagram = head.as_slice().to_vec();
+    datagram.extend_from_slice(b"hello\0\0\0");
+    rig.to_server(&datagram);
+    rig.from_peer(peer, b"back");
+    assert_eq!(rig.to_peers, [(peer, b"hello".to_vec())]);
+    assert_eq!(rig.events, [RelayEvent::PeerData { peer, payload: b"back".to_vec() }]);
+
+    let channel = rig.bind("192.0.2.5:700");
+    rig.events.clear();
+    let mut datagram = frame::channel_header(channel, 3).to_vec();
+    datagram.extend_from_slice(b"abc");
+    rig.to_server(&datagram);
+    rig.from_peer(peer, b"xyz");
+    assert_eq!(rig.to_peers[1], (peer, b"abc".to_vec()));
+    assert_eq!(rig.events, [RelayEvent::PeerData { peer, payload: b"xyz".to_vec() }]);
+}
+
+#[test]
+fn many_peers_at_once_are_asked_for_without_repetitions() {
+    let mut rig = Rig::allocated();
+    let peers: Vec<_> = (1..=120).map(|n| addr(&format!("192.0.2.{n}:700"))).collect();
+    for peer in &peers {
+        rig.client.bind(*peer, rig.now).unwrap();
+    }
+    rig.run_for(Duration::from_secs(20));
+    assert_eq!((rig.count(CREATE_PERMISSION), rig.count(CHANNEL_BIND)), (120, 120));
+    let mut channels: Vec<_> = peers.iter().map(|peer| rig.client.channel(*peer).unwrap()).collect();
+    channels.sort_unstable();
+    channels.dedup();
+    assert_eq!(channels.len(), 120);
+}
+
+#[test]
+fn a_wanted_channel_goes_before_permissions_for_later() {
+    let mut rig = Rig::allocated();
+    for n in 1..=100 {
+        rig.client.permit(addr(&format!("192.0.2.{n}:1")).ip(), rig.now).unwrap();
+    }
+    rig.client.bind(addr("192.0.2.100:700"), rig.now).unwrap();
+    rig.run_for(Duration::from_millis(600));
+    assert!(rig.client.channel(addr("192.0.2.100:700")).is_some());
+}
+
+#[test]
+fn everything_is_kept_fresh_for_hours() {
+    let mut rig = Rig::allocated();
+    let channel = rig.bind("192.0.2.5:700");
+    rig.client.permit(addr("192.0.2.6:1").ip(), rig.now).unwrap();
+    rig.run_for(Duration::from_secs(1));
+    rig.events.clear();
+    for _ in 0..4 {
+        rig.run_for(Duration::from_secs(2480));
+        assert_eq!(rig.events, []);
+        let mut datagram = frame::channel_header(channel, 1).to_vec();
+        datagram.push(7);
+        rig.to_server(&datagram);
+        assert_eq!(rig.to_peers.pop(), Some((addr("192.0.2.5:700"), vec![7])));
+        rig.from_peer(addr("192.0.2.6:99"), b"still");
+        assert!(matches!(rig.events.pop(), Some(RelayEvent::PeerData { .. })));
+    }
+    let minutes = 4.0 * 2480.0 / 60.0;
+    let checks = rig.count(REFRESH) as f64 / minutes;
+    assert!((4.0..6.0).contains(&checks), "{checks} checks a minute");
+}
+
+#[test]
+fn stale_nonces_are_replaced() {
+    let mut rig = Rig::new();
+    rig.server.as_mut().unwrap().set_nonce_expiry_duration(Duration::from_secs(45));
+    rig.run_for(Duration::from_secs(1));
+    rig.bind("192.0.2.5:700");
+    rig.run_for(Duration::from_secs(3600));
+    assert_eq!(rig.lost_reason(), None);
+    assert!(rig.client.channel(addr("192.0.2.5:700")).is_some());
+}
+
+#[test]
+fn lost_datagrams_are_made_good() {
+    for dice in 0..20 {
+        let mut rig = Rig::new();
+        (rig.lose, rig.dice) = (50, dice);
+        rig.run_for(Duration::from_secs(10));
+        // This server refuses the repetition of an Allocate whose answer was lost.
+        if rig.lost_reason() == Some(LostReason::Leftover) {
+            rig.client = client(RelayTransport::Udp, "p1", rig.now);
+            rig.start_server();
+            rig.run_for(Duration::from_secs(10));
+        }
+        rig.client.bind(addr("192.0.2.5:700"), rig.now).unwrap();
+        rig.run_for(Duration::from_secs(20));
+        assert!(rig.client.channel(addr("192.0.2.5:700")).is_some(), "{dice}: {:?}", rig.events);
+    }
+}
+
+#[test]
+fn a_global_relay_is_not_asked_for_private_peers() {
+    let mut rig = Rig::new();
+    let private = addr("10.1.2.3:5");
+    rig.client.permit(private.ip(), rig.now).unwrap();
+    rig.client.bind(addr("127.0.0.1:5"), rig.now).unwrap();
+    rig.run_for(Duration::from_secs(1));
+    assert_eq!(rig.client.permit(private.ip(), rig.now), Err(RelayError::NotAllowed(private.ip())));
+    assert_eq!(rig.client.bind(private, rig.now), Err(RelayError::NotAllowed(private.ip())));
+    assert_eq!(rig.count(CREATE_PERMISSION) + rig.count(CHANNEL_BIND), 0);
+    let why = PeerRefusal::NotAllowed;
+    assert!(rig.events.contains(&RelayEvent::PermitFailed { peer: private.ip(), why }));
+    assert!(rig.events.contains(&RelayEvent::BindFailed { peer: addr("127.0.0.1:5"), why }));
+}
+
+#[test]
+fn a_relay_on_a_private_address_is_asked_for_private_peers() {
+    let mut rig = Rig::new();
+    rig.relay_ip = addr("127.0.0.1:1").ip();
+    rig.run_for(Duration::from_secs(1));
+    rig.bind("127.0.0.1:5");
+}
+
+#[test]
+fn what_cannot_be_a_peer_is_refused() {
+    let mut rig = Rig::allocated();
+    let six = addr("[2001:db8::1]:5");
+    assert_eq!(rig.client.permit(six.ip(), rig.now), Err(RelayError::Family(six.ip())));
+    assert_eq!(rig.client.bind(addr("192.0.2.1:0"), rig.now), Err(RelayError::NoPort(addr("192.0.2.1:0"))));
+    for n in 0..MAX_PEERS {
+        let ip = IpAddr::from([8, 8, (n >> 8) as u8, n as u8]);
+        assert_eq!(rig.client.permit(ip, rig.now), Ok(()));
+    }
+    assert_eq!(rig.client.permit(addr("9.9.9.9:1").ip(), rig.now), Err(RelayError::Full(MAX_PEERS)));
+}
+
+#[test]
+fn a_server_that_never_answers_is_given_up_within_five_seconds() {
+    let mut rig = Rig::new();
+    rig.server = None;
+    rig.run_until(rig.start + Duration::from_secs(60), |_| true);
+    assert_eq!(rig.lost_reason(), Some(LostReason::Silent));
+    assert!(rig.now - rig.start <= Duration::from_secs(5), "{:?}", rig.now - rig.start);
+    assert_eq!(rig.client.poll_timeout(), None);
+    assert_eq!(rig.client.bind(addr("192.0.2.1:1"), rig.now), Err(RelayError::Lost));
+}
+
+#[test]
+fn a_server_that_dies_is_missed() {
+    for (hurried, limit) in [(false, 19_001), (true, 4_001)] {
+        let mut rig = Rig::allocated();
+        rig.server = None;
+        let died = rig.now;
+        if hurried {
+            rig.client.check_now(rig.now);
+        }
+        rig.run_until(died + Duration::from_secs(60), |_| true);
+        assert_eq!(rig.lost_reason(), Some(LostReason::Silent));
+        assert!(rig.now - died <= Duration::from_millis(limit), "{:?}", rig.now - died);
+    }
+}
+
+#[test]
+fn a_server_that_was_started_anew_is_noticed() {
+    for hurried in [false, true] {
+        let mut rig = Rig::allocated();
+        rig.start_server();
+        let restarted = rig.now;
+        if hurried {
+            rig.client.check_now(rig.now);
+        }
+        rig.run_until(restarted + Duration::from_secs(60), |_| true);
+        assert_eq!(rig.lost_reason(), Some(LostReason::Forgotten));
+        let limit = if hurried { Duration::from_millis(1) } else { Duration::from_secs(15) };
+        assert!(rig.now - restarted <= limit, "{:?}", rig.now - restarted);
+    }
+}
+
+#[test]
+fn wrong_credentials_are_said_at_once() {
+    let mut rig = Rig::with(RelayTransport::Udp, "wrong");
+    rig.run_until(rig.start + Duration::from_secs(60), |_| true);
+    assert_eq!(rig.lost_reason(), Some(LostReason::Credentials));
+    assert!(rig.now - rig.start < Duration::from_millis(100));
+    assert!(LostReason::Credentials.needs_credentials());
+}
+
+#[test]
+fn each_refusal_of_an_allocation_has_its_sentence() {
+    for (code, reason, word) in [
+        (401, LostReason::Credentials, "credentials"),
+        (403, LostReason::Forbidden, "forbids"),
+        (440, LostReason::Unsupported, "address family"),
+        (441, LostReason::Credentials, "credentials"),
+        (442, LostReason::Unsupported, "transport"),
+        (486, LostReason::Quota, "as many allocations"),
+        (508, LostReason::Full, "no address or port left"),
+        (300, LostReason::Refused(300), "error 300"),
+    ] {
+        let mut rig = Rig::new();
+        rig.refuse = Some((ALLOCATE, code));
+        rig.run_until(rig.start + Duration::from_secs(60), |_| true);
+        assert_eq!(rig.events, [RelayEvent::Lost { why: reason }], "{code}");
+        assert!(reason.to_string().contains(word), "{reason}");
+        assert!(rig.now - rig.start < Duration::from_millis(100), "{code}: said late");
+    }
+}
+
+#[test]
+fn each_refusal_of_a_peer_is_that_peers_alone() {
+    for (method, code, why) in [
+        (CREATE_PERMISSION, 403, PeerRefusal::Forbidden),
+        (CREATE_PERMISSION, 508, PeerRefusal::Full),
+        (CREATE_PERMISSION, 486, PeerRefusal::Full),
+        (CREATE_PERMISSION, 443, PeerRefusal::Family),
+        (CHANNEL_BIND, 403, PeerRefusal::Forbidden),
+        (CHANNEL_BIND, 400, PeerRefusal::Refused(400)),
+    ] {
+        let mut rig = Rig::allocated();
+        rig.refuse = Some((method, code));
+        let peer = addr("192.0.2.5:700");
+        rig.client.bind(peer, rig.now).unwrap();
+        rig.run_for(Duration::from_secs(1));
+        rig.refuse = None;
+        assert!(rig.events.contains(&RelayEvent::BindFailed { peer, why }), "{code}: {:?}", rig.events);
+        rig.bind("192.0.2.6:700");
+        rig.run_for(Duration::from_secs(60));
+        assert_eq!(rig.lost_reason(), None);
+        let again = rig.client.bind(peer, rig.now);
+        rig.run_for(Duration::from_secs(20));
+        assert_eq!((again, rig.client.channel(peer).is_some()), (Ok(()), true), "{method:?} {code}");
+    }
+}
+
+#[test]
+fn mismatch_and_wrong_credentials_end_the_allocation_whatever_was_asked() {
+    for method in [CREATE_PERMISSION, CHANNEL_BIND, REFRESH] {
+        for (code, why) in [(437, LostReason::Forgotten), (441, LostReason::Credentials)] {
+            let mut rig = Rig::allocated();
+            rig.refuse = Some((method, code));
+            rig.client.bind(addr("192.0.2.5:700"), rig.now).unwrap();
+            rig.run_for(Duration::from_secs(16));
+            assert_eq!(rig.lost_reason(), Some(why), "{method:?} {code}");
+        }
+    }
+}
+
+#[test]
+fn an_allocation_of_before_that_cannot_be_removed_is_said() {
+    let mut rig = Rig::new();
+    rig.refuse = Some((ALLOCATE, 437));
+    rig.run_until(rig.start + Duration::from_secs(60), |_| true);
+    assert_eq!(rig.lost_reason(), Some(LostReason::Occupied));
+    assert_eq!(rig.count(REFRESH), 1, "its removal was asked for");
+    assert!(!LostReason::Occupied.retry_at_once());
+}
+
+#[test]
+fn a_closed_allocation_is_gone_from_the_server() {
+    let mut rig = Rig::allocated();
+    rig.bind("192.0.2.5:700");
+    let relayed = rig.client.relayed().unwrap();
+    rig.events.clear();
+    rig.client.close(rig.now);
+    rig.run_for(Duration::from_secs(1));
+    assert_eq!((rig.events.len(), rig.client.poll_timeout()), (0, None));
+    let now = rig.server_time();
+    let transmit = Transmit::new(vec![1], TransportType::Udp, addr("192.0.2.5:700"), relayed);
+    assert!(rig.server.as_mut().unwrap().recv(transmit, now).is_none());
+}
+
+#[test]
+fn a_stream_carries_the_same_with_padding() {
+    let mut rig = Rig::with(RelayTransport::Stream, "p1");
+    rig.run_for(Duration::from_secs(1));
+    let channel = rig.bind("192.0.2.5:700");
+    assert_eq!(channel, 0x4000);
+    rig.events.clear();
+    let mut stream = Vec::new();
+    for payload in [&b"one"[..], b"four", b"seventh"] {
+        stream.extend_from_slice(&frame::channel_header(channel, payload.len() as u16));
+        stream.extend_from_slice(payload);
+        stream.resize(stream.len() + frame::stream_padding(payload.len()), 0);
+    }
+    for chunk in stream.chunks(5) {
+        rig.client.handle_stream_bytes(chunk, rig.now);
+    }
+    rig.drain_events();
+    let peer = addr("192.0.2.5:700");
+    let data = |payload: &[u8]| RelayEvent::PeerData { peer, payload: payload.to_vec() };
+    assert_eq!(rig.events, [data(b"one"), data(b"four"), data(b"seventh")]);
+    rig.run_for(Duration::from_secs(4000));
+    assert_eq!(rig.lost_reason(), None);
+    rig.client.handle_stream_bytes(b"SSH-2.0-what is this", rig.now);
+    rig.drain_events();
+    assert_eq!(rig.lost_reason(), Some(LostReason::Stream));
+}
+
+#[test]
+fn nothing_but_answers_to_its_requests_moves_the_client() {
+    let mut rig = Rig::new();
+    let request = rig.client.poll_transmit(rig.now).unwrap();
+    for (method, code) in [(ALLOCATE, 437), (ALLOCATE, 401), (REFRESH, 437), (BINDING, 400)] {
+        let foreign = Message::builder_request(method, MessageWriteVec::new()).finish();
+        let foreign = refusal(&Message::from_bytes(&foreign).unwrap(), code);
+        assert!(!rig.client.handle_datagram(&foreign, rig.now));
+    }
+    assert!(!rig.client.handle_datagram(&[0x40, 0, 0, 1, 9], rig.now), "a channel that nobody has");
+    let stranger = frame::data_indication(addr("192.0.2.5:1"), 0, [1; 12]).unwrap();
+    assert!(!rig.client.handle_datagram(stranger.as_slice(), rig.now), "a peer without permission");
+    rig.to_server(&request);
+    rig.run_for(Duration::from_secs(1));
+    assert!(matches!(rig.events[..], [RelayEvent::Allocated { .. }]), "{:?}", rig.events);
+}
+
+#[test]
+fn credentials_are_in_no_debug_form() {
+    let rig = Rig::with(RelayTransport::Udp, "secret-password");
+    let shown = format!("{:?} {:?}", rig.client, rig.client.config);
+    assert!(!shown.contains("secret-password") && !shown.contains("u1"), "{shown}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn mutated_answers_never_panic(
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        victim in 0u32..6,
+    ) {
+        let mut rig = Rig::new();
+        rig.client.bind(addr("192.0.2.5:700"), rig.now).unwrap();
+        for step in 0..6 {
+            rig.now += Duration::from_millis(60);
+            while let Some(request) = rig.client.poll_transmit(rig.now) {
+                let now = rig.server_time();
+                let transmit = Transmit::new(request, TransportType::Udp, node(), server_addr());
+                let Some(reply) = rig.server.as_mut().unwrap().recv(transmit, now) else { continue };
+                let mut reply = reply.build().data;
+                if step == victim {
+                    for (at, bits) in &flips {
+                        let at = at.index(reply.len());
+                        reply[at] ^= bits;
+                    }
+                }
+                rig.client.handle_datagram(&reply, rig.now);
+            }
+            rig.run_server();
+        }
+        rig.run_for(Duration::from_secs(100));
+    }
+}
