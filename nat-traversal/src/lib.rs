@@ -20,5 +20,11 @@ mod stun;
 mod traversal;
 
 pub use demux::{Protocol, classify};
+pub use netcheck::{FamilyReport, Filtering, Mapping, NatReport, NetCheck, NetCheckConfig, ServerReport};
 pub use paths::{Path, PathKind, PathTable, Slot, canonical, is_real_source};
+pub use relay::{
+    LostReason, PeerRefusal, RelayClient, RelayConfig, RelayError, RelayEvent, RelayFamily, RelayTransport,
+    StreamError, StreamSplitter, frame,
+};
 pub use route::{Candidate, CandidateKind, CandidatePair, RelayId, Route, is_global};
+pub use stun::{StunClient, StunEvent};
