@@ -22,3 +22,8 @@ mod traversal;
 pub use demux::{Protocol, classify};
 pub use paths::{Path, PathKind, PathTable, Slot, canonical, is_real_source};
 pub use route::{Candidate, CandidateKind, CandidatePair, RelayId, Route, is_global};
+pub use signal::{Heard, Signal, SignalCandidate, SignalError};
+pub use traversal::{
+    PairReport, PairState, PathNews, StunRouter, Transmit, Traversal, TraversalConfig, TraversalEvent,
+    TraversalReport, TraversalState, TraversalTiming, stun_username,
+};
