@@ -27,4 +27,9 @@ pub use relay::{
     StreamError, StreamSplitter, frame,
 };
 pub use route::{Candidate, CandidateKind, CandidatePair, RelayId, Route, is_global};
+pub use signal::{Heard, Signal, SignalCandidate, SignalError};
 pub use stun::{StunClient, StunEvent};
+pub use traversal::{
+    PairReport, PairState, PathNews, StunRouter, Transmit, Traversal, TraversalConfig, TraversalEvent,
+    TraversalReport, TraversalState, TraversalTiming, stun_username,
+};
