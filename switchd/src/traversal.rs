@@ -25,6 +25,7 @@ use switch_core::ids::PeerId;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Nat;
+use crate::dataplane::Handle;
 use crate::netlink::Netlink;
 use crate::session::Signals;
 use crate::underlay::{StunDatagram, Underlay};
@@ -37,6 +38,8 @@ pub struct Start {
     pub listen: SocketAddr,
     /// STUN that the worker read.
     pub received: mpsc::Receiver<StunDatagram>,
+    /// The worker, for what comes by streams.
+    pub worker: Handle,
     /// For the host's addresses.
     pub netlink: Netlink,
     /// Names of the overlay's own devices at this time, whose addresses are not the host's.

@@ -3,13 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use controller_api::node::RelayServers;
 use nat_traversal::{
-    Candidate, NatReport, Netcheck, PathNews, RelayId, Route, Signal, Slot, StunRouter, Traversal,
-    TraversalConfig, TraversalEvent,
+    Candidate, NatReport, NetCheck, NetCheckConfig, PathNews, RelayId, Route, Signal, Slot, StunRouter, Traversal,
+    TraversalConfig, TraversalEvent, TraversalTiming,
 };
 use switch_core::ids::PeerId;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -17,11 +16,12 @@ use tokio::task::JoinHandle;
 
 use super::gather::Sources;
 use super::mapped::Mapped;
-use super::relays::{RelayNews, Relays};
+use super::relays::Relays;
 use super::servers::{self, RelayServer, Servers};
 use super::stream::StreamEvent;
 use super::{Ask, News, Start};
 use crate::config::Nat;
+use crate::dataplane::Handle;
 use crate::netlink::{LinkEvent, Netlink, Watch};
 use crate::session::{self, addresses};
 use crate::underlay::{StunDatagram, Underlay};
@@ -39,6 +39,8 @@ pub(super) struct Hub {
     by_node: HashMap<String, PeerId>,
     /// When each peer wants the time.
     due: BTreeSet<(Instant, PeerId)>,
+    /// Grows with each start of the process.
+    generation: u64,
     router: StunRouter,
 
     sources: Sources,
@@ -54,13 +56,12 @@ pub(super) struct Hub {
     look_at: Option<Instant>,
     /// A path died: the servers were asked at this time whether this node's address is another.
     asked_servers: Option<Instant>,
-    netcheck: Option<(Netcheck, Vec<oneshot::Sender<NatReport>>)>,
+    netcheck: Option<(NetCheck, Vec<oneshot::Sender<NatReport>>)>,
 }
 
 struct Peer {
     traversal: Traversal,
     node_id: String,
-    ufrag: String,
     due: Option<Instant>,
 }
 
@@ -73,6 +74,7 @@ pub(super) struct Inlets {
     from_nodes: Option<mpsc::Receiver<session::Signal>>,
     servers: Option<watch::Receiver<RelayServers>>,
     streams: mpsc::Receiver<(RelayId, StreamEvent)>,
+    worker: Handle,
     host: Watch,
 }
 
@@ -90,6 +92,7 @@ impl Hub {
             from_nodes,
             servers: start.servers,
             streams,
+            worker: start.worker,
             host: start.netlink.watch(),
         };
         let hub = Hub {
@@ -104,6 +107,7 @@ impl Hub {
             peers: HashMap::new(),
             by_node: HashMap::new(),
             due: BTreeSet::new(),
+            generation: since_1970(),
             router: StunRouter::default(),
             sources: Sources::default(),
             candidates: Vec::new(),
@@ -136,7 +140,9 @@ impl Hub {
                     self.resolve_at = Some(Instant::now());
                 }
                 Some((relay, event)) = inlets.streams.recv() => {
-                    self.relays.handle_stream(relay, event, Instant::now());
+                    for message in self.relays.handle_stream(relay, event, Instant::now()) {
+                        inlets.worker.stream_message(message).await;
+                    }
                 }
                 Some(resolved) = resolved(&mut self.resolving) => self.resolved(resolved),
                 event = inlets.host.next() => match event {
@@ -170,7 +176,7 @@ impl Hub {
                 self.with_peer(peer, |traversal| traversal.handle_path(news, now));
             }
             Ask::Report(peer, to) => {
-                let report = self.peers.get(&peer).map(|peer| peer.traversal.report());
+                let report = self.peers.get(&peer).map(|peer| peer.traversal.report(now));
                 let _ = to.send(report);
             }
             Ask::Netcheck(to) => self.begin_netcheck(to, now),
@@ -187,19 +193,21 @@ impl Hub {
             controlling,
             ufrag: ufrag.clone(),
             password: random_text(PASSWORD),
+            generation: self.generation,
             seed: node_session::random(),
+            timing: TraversalTiming::default(),
         };
         let mut traversal = Traversal::new(config, now);
         traversal.set_local_candidates(&self.candidates, now);
-        self.router.add(slot(peer), &ufrag);
+        self.router.insert(&ufrag, slot(peer));
         self.by_node.insert(node_id.clone(), peer);
-        self.peers.insert(peer, Peer { traversal, node_id, ufrag, due: Some(now) });
+        self.peers.insert(peer, Peer { traversal, node_id, due: Some(now) });
         self.due.insert((now, peer));
     }
 
     fn remove(&mut self, peer: PeerId) {
         let Some(known) = self.peers.remove(&peer) else { return };
-        self.router.remove(slot(peer), &known.ufrag);
+        self.router.remove(slot(peer));
         if self.by_node.get(&known.node_id) == Some(&peer) {
             self.by_node.remove(&known.node_id);
         }
@@ -225,7 +233,7 @@ impl Hub {
             }
         }
         let Some(local) = self.local_address(route, local) else { return };
-        let Some(peer) = self.router.whose(&payload, now) else { return };
+        let Some(peer) = self.router.route(&payload) else { return };
         self.with_peer(PeerId(peer.0), |traversal| {
             traversal.handle_stun(route, local, &payload, now);
         });
@@ -249,7 +257,7 @@ impl Hub {
         let Some(peer) = self.by_node.get(&signal.node_id).copied() else {
             return tracing::debug!(node = signal.node_id, "a signal of a node that is no peer");
         };
-        match Signal::parse(&signal.payload) {
+        match serde_json::from_slice::<Signal>(&signal.payload) {
             Ok(word) => self.with_peer(peer, |traversal| {
                 if let Err(error) = traversal.handle_signal(&word, now) {
                     tracing::debug!(%error, "a peer's signal is not taken");
@@ -284,9 +292,13 @@ impl Hub {
         if let Some((_, waiting)) = &mut self.netcheck {
             return waiting.push(to);
         }
-        let servers: Vec<SocketAddr> = self.mapped.servers().collect();
-        let netcheck = Netcheck::new(servers, self.sources.host.clone(), now);
-        self.netcheck = Some((netcheck, vec![to]));
+        let config = NetCheckConfig {
+            servers: self.mapped.servers().collect(),
+            own: self.sources.host.iter().map(SocketAddr::ip).collect(),
+            local_port: self.listen.port(),
+            contacted: self.mapped.servers().collect(),
+        };
+        self.netcheck = Some((NetCheck::new(config, now), vec![to]));
     }
 
     fn resolved(&mut self, (stun, relays): Resolved) {
@@ -296,6 +308,7 @@ impl Hub {
         self.resolve_at = Some(now + if complete { RESOLVE_AGAIN } else { RESOLVE_SOON });
         self.mapped.set_servers(&stun, now);
         self.relays.set_servers(relays, now);
+        self.relays.set_families(self.families());
     }
 
     /// Everything that is due, until nothing is.
@@ -308,12 +321,7 @@ impl Hub {
             self.resolving = Some(tokio::spawn(resolve(self.servers.clone())));
         }
         let mut changed = self.mapped.drive(&self.underlay, now);
-        for news in self.relays.drive(now) {
-            match news {
-                RelayNews::Changed => changed = true,
-                RelayNews::Data(route, payload) => self.underlay.relays().deliver(route, payload),
-            }
-        }
+        changed |= self.relays.drive(now);
         if changed {
             self.gather(now);
         }
@@ -337,10 +345,17 @@ impl Hub {
         };
         if self.sources.host != host {
             self.sources.host = host;
+            self.relays.set_families(self.families());
             self.asked_servers = None;
             self.look_around(now);
             self.gather(now);
         }
+    }
+
+    /// Whether this host has addresses of IPv4 and of IPv6.
+    fn families(&self) -> (bool, bool) {
+        let host = &self.sources.host;
+        (host.iter().any(SocketAddr::is_ipv4), host.iter().any(SocketAddr::is_ipv6))
     }
 
     /// Tells every peer's part what this node's candidates are now.
@@ -362,13 +377,14 @@ impl Hub {
     fn drive_netcheck(&mut self, now: Instant) {
         let Some((netcheck, _)) = &mut self.netcheck else { return };
         while let Some((to, datagram)) = netcheck.poll_transmit(now) {
-            let _ = self.underlay.send_control(to, &datagram);
+            let _ = self.underlay.send_by(Route::Direct(to), &datagram);
         }
-        if let Some(report) = netcheck.poll_report(now)
-            && let Some((_, waiting)) = self.netcheck.take()
+        if netcheck.is_done()
+            && let Some((netcheck, waiting)) = self.netcheck.take()
         {
             for to in waiting {
-                let _ = to.send(report.clone());
+                // Who asked may be gone.
+                let _ = to.send(netcheck.report());
             }
         }
     }
@@ -379,11 +395,12 @@ impl Hub {
         while let Some(transmit) = traversal.poll_transmit() {
             self.router.sent(slot(peer), &transmit.payload, now);
             // What the kernel refuses is a check without an answer.
-            let _ = self.underlay.send_route(transmit.route, &transmit.payload);
+            let _ = self.underlay.send_by(transmit.route, &transmit.payload);
         }
         while let Some(signal) = traversal.poll_signal() {
             let Some(to_nodes) = &self.to_nodes else { continue };
-            let signal = session::Signal { node_id: node_id.clone(), payload: signal.encode() };
+            let Ok(payload) = serde_json::to_vec(&signal) else { continue };
+            let signal = session::Signal { node_id: node_id.clone(), payload };
             if to_nodes.try_send(signal).is_err() {
                 tracing::debug!(node = node_id, "a signal is lost: the session with the controller is slow");
             }
@@ -455,6 +472,11 @@ async fn resolved(task: &mut Option<JoinHandle<Resolved>>) -> Option<Resolved> {
     let result = running.await;
     *task = None;
     result.ok()
+}
+
+fn since_1970() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn slot(peer: PeerId) -> Slot {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use nat_traversal::{StunClient, StunEvent};
+use nat_traversal::{Route, StunClient, StunEvent};
 
 use crate::underlay::Underlay;
 
@@ -21,6 +21,11 @@ impl Mapped {
         for server in servers {
             self.clients.entry(*server).or_insert_with(|| StunClient::new(*server, REFRESH, now));
         }
+    }
+
+    /// The servers that are asked.
+    pub(super) fn servers(&self) -> impl Iterator<Item = SocketAddr> {
+        self.clients.keys().copied()
     }
 
     /// What each server saw last.
@@ -46,7 +51,7 @@ impl Mapped {
         for (server, client) in &mut self.clients {
             while let Some((to, datagram)) = client.poll_transmit(now) {
                 // A network that is down is what the server's silence tells.
-                let _ = underlay.send_control(to, &datagram);
+                let _ = underlay.send_by(Route::Direct(to), &datagram);
             }
             while let Some(event) = client.poll_event() {
                 match event {

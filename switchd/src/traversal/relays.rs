@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use nat_traversal::{RelayClient, RelayConfig, RelayEvent, RelayId, RelayTransport, Route};
+use nat_traversal::{
+    RelayClient, RelayConfig, RelayEvent, RelayFamily, RelayId, RelayTransport, Route, StreamSplitter,
+};
 use tokio::sync::mpsc;
 
 use super::servers::RelayServer;
 use super::stream::{Connect, Stream, StreamEvent, Tls};
 use crate::config;
-use crate::underlay::{Carrier, Underlay};
+use crate::underlay::{Carrier, StreamMessage, Underlay};
 
 /// All of them.
 pub(super) struct Relays {
@@ -22,6 +24,10 @@ pub(super) struct Relays {
     last_id: u32,
     /// From when on relays by TCP and TLS are tried too, unless one answered by UDP.
     streams_at: Option<Instant>,
+    /// This host has addresses of IPv4, of IPv6.
+    families: (bool, bool),
+    /// An allocation was lost since the last drive.
+    changed: bool,
 }
 
 /// A server that is to have an allocation of this node's.
@@ -38,21 +44,14 @@ struct Allocation {
     server: SocketAddr,
     client: RelayClient,
     stream: Option<Stream>,
+    /// Cuts what the stream gives into messages.
+    splitter: StreamSplitter,
     relayed: Option<SocketAddr>,
-}
-
-/// What comes out of the relays.
-#[derive(Debug)]
-pub(super) enum RelayNews {
-    /// Other allocations than before.
-    Changed,
-    /// A datagram that came by a stream.
-    Data(Route, Bytes),
 }
 
 impl Relays {
     pub(super) fn new(underlay: Arc<Underlay>, streams: mpsc::Sender<(RelayId, StreamEvent)>) -> Relays {
-        Relays { underlay, streams, wanted: Vec::new(), last_id: 0, streams_at: None }
+        Relays { underlay, streams, wanted: Vec::new(), last_id: 0, streams_at: None, families: (true, true), changed: false }
     }
 
     /// These servers from now on, with the addresses behind their names. An allocation goes on with the credentials
@@ -112,14 +111,40 @@ impl Relays {
         allocation.is_some_and(|allocation| allocation.client.handle_datagram(datagram, now))
     }
 
-    /// What a stream says.
-    pub(super) fn handle_stream(&mut self, relay: RelayId, event: StreamEvent, now: Instant) {
-        let Some(allocation) = self.allocation(relay) else { return };
+    /// What a stream says. What of it is peers' comes back, for the worker.
+    pub(super) fn handle_stream(
+        &mut self,
+        relay: RelayId,
+        event: StreamEvent,
+        now: Instant,
+    ) -> Vec<StreamMessage> {
+        let mut of_peers = Vec::new();
+        let Some(allocation) = self.allocation(relay) else { return of_peers };
         match event {
-            StreamEvent::Open => allocation.client.handle_open(now),
-            StreamEvent::Received(bytes) => allocation.client.handle_stream_bytes(&bytes, now),
+            StreamEvent::Received(bytes) => {
+                allocation.splitter.push(&bytes);
+                loop {
+                    match allocation.splitter.next_message() {
+                        Ok(Some(message)) if is_of_peer(message) => {
+                            of_peers.push(StreamMessage { relay, message: Bytes::copy_from_slice(message) });
+                        }
+                        Ok(Some(message)) => drop(allocation.client.handle_datagram(message, now)),
+                        Ok(None) => break,
+                        Err(error) => {
+                            self.lost(relay, &error.to_string(), now);
+                            break;
+                        }
+                    }
+                }
+            }
             StreamEvent::Closed(why) => self.lost(relay, &why, now),
         }
+        of_peers
+    }
+
+    /// Which families of addresses this host has: a relay is asked from one of them.
+    pub(super) fn set_families(&mut self, families: (bool, bool)) {
+        self.families = families;
     }
 
     /// The network may be another: looks whether the relays still answer.
@@ -132,9 +157,9 @@ impl Relays {
         }
     }
 
-    /// Does what is due.
-    pub(super) fn drive(&mut self, now: Instant) -> Vec<RelayNews> {
-        let mut news = Vec::new();
+    /// Does what is due. True if there are other allocations than before.
+    pub(super) fn drive(&mut self, now: Instant) -> bool {
+        let mut changed = std::mem::take(&mut self.changed);
         self.begin_due(now);
         let mut lost = Vec::new();
         let Relays { wanted, underlay, .. } = self;
@@ -145,7 +170,7 @@ impl Relays {
                 match &allocation.stream {
                     // A full queue is loss, which the client repairs.
                     Some(stream) => drop(stream.to_relay.try_send(bytes.into())),
-                    None => drop(underlay.send_control(allocation.server, &bytes)),
+                    None => drop(underlay.send_by(Route::Direct(allocation.server), &bytes)),
                 }
             }
             while let Some(event) = allocation.client.poll_event() {
@@ -160,26 +185,28 @@ impl Relays {
                             None => Carrier::Udp(allocation.server),
                         };
                         underlay.relays().set_relay(allocation.id, Some(carrier));
-                        news.push(RelayNews::Changed);
+                        changed = true;
                     }
                     RelayEvent::Bound { peer, channel } => {
                         underlay.relays().set_channel(allocation.id, peer, Some(channel));
                     }
                     RelayEvent::BindFailed { peer, why } => {
-                        tracing::debug!(%peer, why, "the relay gives no channel");
+                        tracing::debug!(%peer, %why, "the relay gives no channel");
+                        underlay.relays().set_channel(allocation.id, peer, None);
                     }
-                    RelayEvent::PeerData { peer, payload } => {
-                        news.push(RelayNews::Data(Route::Relayed(allocation.id, peer), payload.into()));
+                    RelayEvent::PermitFailed { peer, why } => {
+                        tracing::debug!(%peer, %why, "the relay gives no permission");
                     }
+                    // The worker unwraps peers' datagrams itself.
+                    RelayEvent::PeerData { .. } | RelayEvent::Permitted(_) => {}
                     RelayEvent::Lost { why } => lost.push((allocation.id, why)),
                 }
             }
         }
         for (relay, why) in lost {
-            self.lost(relay, &why, now);
-            news.push(RelayNews::Changed);
+            self.lost(relay, &why.to_string(), now);
         }
-        news
+        changed | std::mem::take(&mut self.changed)
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -195,18 +222,36 @@ impl Relays {
             if wanted.allocation.is_some() || !self.is_tried(wanted) || self.begin_at(wanted) > now {
                 continue;
             }
-            // Turn by turn, where a host has addresses of both families.
-            let Some(server) = wanted.addresses.get(wanted.failures as usize % wanted.addresses.len().max(1)).copied()
-            else {
+            // Turn by turn, where the server has addresses of both families.
+            let (v4, v6) = self.families;
+            let usable = wanted.addresses.iter().filter(|address| if address.is_ipv4() { v4 } else { v6 });
+            let usable: Vec<SocketAddr> = usable.copied().collect();
+            if usable.is_empty() {
+                self.wanted[at].retry_at = now + LAST_RETRY;
                 continue;
+            }
+            let turn = wanted.failures as usize;
+            let server = usable[turn % usable.len()];
+            // An IPv4 address on the relay is what nodes of both families need most: those that have only IPv6 reach
+            // IPv4 by it.
+            let family = match server {
+                SocketAddr::V6(_) if turn / usable.len() % 2 == 1 => RelayFamily::V6,
+                _ => RelayFamily::V4,
             };
             self.last_id += 1;
-            let allocation = self.begin(RelayId(self.last_id), at, server, now);
+            let allocation = self.begin(RelayId(self.last_id), at, server, family, now);
             self.wanted[at].allocation = Some(allocation);
         }
     }
 
-    fn begin(&self, id: RelayId, at: usize, server: SocketAddr, now: Instant) -> Allocation {
+    fn begin(
+        &self,
+        id: RelayId,
+        at: usize,
+        server: SocketAddr,
+        family: RelayFamily,
+        now: Instant,
+    ) -> Allocation {
         let wanted = &self.wanted[at].server;
         let by_stream = wanted.transport != config::RelayTransport::Udp;
         let client = RelayClient::new(
@@ -214,6 +259,7 @@ impl Relays {
                 id,
                 server,
                 transport: if by_stream { RelayTransport::Stream } else { RelayTransport::Udp },
+                family,
                 username: wanted.username.clone(),
                 password: wanted.password.0.clone(),
             },
@@ -227,7 +273,7 @@ impl Relays {
             });
             Stream::start(Connect { relay: id, server, tls }, self.streams.clone())
         });
-        Allocation { id, server, client, stream, relayed: None }
+        Allocation { id, server, client, stream, splitter: StreamSplitter::default(), relayed: None }
     }
 
     /// Streams wait until it is clear that UDP does not do.
@@ -261,6 +307,7 @@ impl Relays {
         let wait = (FIRST_RETRY * 2u32.saturating_pow(wanted.failures.min(8))).min(LAST_RETRY);
         wanted.failures = wanted.failures.saturating_add(1);
         wanted.retry_at = now + wait;
+        self.changed |= served;
         self.underlay.relays().set_relay(relay, None);
     }
 
@@ -271,6 +318,11 @@ impl Relays {
     fn allocations(&self) -> impl Iterator<Item = &Allocation> {
         self.wanted.iter().filter_map(|wanted| wanted.allocation.as_ref())
     }
+}
+
+/// Channel data, or a Data indication (RFC 8656): the worker's.
+fn is_of_peer(message: &[u8]) -> bool {
+    matches!(message, [0x40..=0x4f, ..] | [0x00, 0x17, ..])
 }
 
 /// A relay that can be reached by UDP has answered by then.

@@ -18,8 +18,6 @@ use tokio_rustls::TlsConnector;
 /// What a connection says.
 #[derive(Debug)]
 pub(super) enum StreamEvent {
-    /// It stands.
-    Open,
     /// Bytes of the relay.
     Received(Bytes),
     /// It is over, or never was.
@@ -107,9 +105,6 @@ async fn carry(
     events: &mpsc::Sender<(RelayId, StreamEvent)>,
 ) -> Result<(), StreamError> {
     let (mut reader, mut writer) = tokio::io::split(stream);
-    if events.send((relay, StreamEvent::Open)).await.is_err() {
-        return Ok(());
-    }
     let writing = async {
         while let Some(bytes) = queue.recv().await {
             writer.write_all(&bytes).await.map_err(StreamError::Broken)?;
