@@ -20,5 +20,8 @@ mod stun;
 mod traversal;
 
 pub use demux::{Protocol, classify};
-pub use paths::{Path, PathKind, PathTable, Slot, canonical, is_real_source};
+pub use path_set::{
+    FULL, MAX_PATHS, Offer, PathConfig, PathEvent, PathId, PathProbe, PathSet, PathState, PathView,
+};
+pub use paths::{PathTable, Slot, canonical, is_real_source};
 pub use route::{Candidate, CandidateKind, CandidatePair, RelayId, Route, is_global};
