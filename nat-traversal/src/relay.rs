@@ -1,5 +1,6 @@
 //! The TURN client (RFC 8656): this node's allocations on relays, and the framing of what goes by them.
 
+mod answers;
 mod check;
 pub mod frame;
 mod ledger;
@@ -13,11 +14,9 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use stun_proto::auth::{LongTermClientAuth, LongTermClientValidation};
-use stun_types::attribute::{ErrorCode, XorMappedAddress};
-use stun_types::message::{Message, MessageClass};
+use stun_proto::auth::LongTermClientAuth;
 use turn_client_proto::api::{
-    BindChannelError, CreatePermissionError, Transmit, TurnClientApi, TurnConfig, TurnEvent, TurnPollRet,
+    BindChannelError, CreatePermissionError, TurnClientApi, TurnConfig, TurnEvent, TurnPollRet,
 };
 use turn_client_proto::client::TurnClient;
 use turn_client_proto::prelude::DelayedTransmitBuild;
@@ -27,9 +26,8 @@ use turn_client_proto::udp::TurnClientUdp;
 
 use crate::paths::canonical;
 use crate::route::{RelayId, is_global};
-use crate::stun::binding;
 use check::Check;
-use ledger::{Asked, Entry, Ledger};
+use ledger::Ledger;
 use peers::{MAX_PEERS, Peers, Want};
 pub use stream::{StreamError, StreamSplitter};
 pub use why::{LostReason, PeerRefusal, RelayError};
@@ -55,7 +53,8 @@ pub struct RelayClient {
     splitter: StreamSplitter,
     state: State,
     mapped: Option<SocketAddr>,
-    heard: bool,
+    /// The last error answer, 0 for another answer; `None`: the relay has said nothing at all.
+    heard: Option<u16>,
     events: VecDeque<RelayEvent>,
     wake: Option<Instant>,
 }
@@ -96,7 +95,7 @@ impl RelayClient {
             splitter: StreamSplitter::default(),
             state: State::Allocating,
             mapped: None,
-            heard: false,
+            heard: None,
             events: VecDeque::new(),
             wake: Some(now),
             config,
@@ -270,81 +269,6 @@ impl RelayClient {
         Ok(peer)
     }
 
-    fn handle_message(&mut self, message: &[u8], now: Instant) -> bool {
-        if matches!(self.state, State::Lost | State::Closing) {
-            return false;
-        }
-        if let Some((channel, payload)) = frame::parse_channel(message) {
-            let Some(peer) = self.peers.peer(channel) else { return false };
-            self.events.push_back(RelayEvent::PeerData { peer, payload: payload.to_vec() });
-            return true;
-        }
-        if let Some((peer, payload)) = frame::parse_data_indication(message) {
-            let known = self.peers.is_permitted(peer.ip());
-            if known {
-                self.events.push_back(RelayEvent::PeerData { peer, payload: message[payload].to_vec() });
-            }
-            return known;
-        }
-        let Some(id) = binding::transaction(message) else { return false };
-        if let Some(removal) = self.check.is_mine(&id) {
-            self.handle_check(message, removal, now);
-            return true;
-        }
-        let Some(entry) = self.ledger.take(&id) else { return false };
-        let Ok(parsed) = Message::from_bytes(message) else { return true };
-        if !parsed.is_response() {
-            return true;
-        }
-        self.heard = true;
-        match error_code(&parsed) {
-            Some(CHALLENGE | STALE_NONCE) if !(entry.signed && error_code(&parsed) == Some(CHALLENGE)) => {
-                // Both keep the nonce of the challenge; this one's verdict is the library's to act on.
-                let _ = self.auth.validate_incoming_message(&parsed);
-            }
-            Some(code) => self.handle_refusal(entry, code, now),
-            None if entry.asked == Asked::Allocate => {
-                let mapped = parsed.attribute::<XorMappedAddress>().ok();
-                self.mapped = mapped.map(|mapped| canonical(mapped.addr(parsed.transaction_id())));
-            }
-            None => {}
-        }
-        if matches!(self.state, State::Allocating | State::Allocated(_)) {
-            let transmit = Transmit::new(message, self.turn.transport(), self.config.server, LOCAL);
-            let _ = self.turn.recv(transmit, self.turn_time(now));
-        }
-        true
-    }
-
-    /// The answer to the check, or to the request that the allocation be removed.
-    fn handle_check(&mut self, message: &[u8], removal: bool, now: Instant) {
-        let Ok(parsed) = Message::from_bytes(message) else { return };
-        match (error_code(&parsed), self.auth.validate_incoming_message(&parsed)) {
-            (Some(CHALLENGE | STALE_NONCE), Ok(LongTermClientValidation::ResendRequest(_)))
-                if self.check.sign_anew(&mut self.auth, now) => {}
-            (None, Ok(LongTermClientValidation::Validated(_))) if removal => self.lose(LostReason::Leftover),
-            (None, Ok(LongTermClientValidation::Validated(_))) => self.check.passed(now),
-            // Not from the relay: only that knows the password.
-            (None, _) => {}
-            (Some(_), _) if removal => self.lose(LostReason::Occupied),
-            (Some(code), _) => self.lose(LostReason::of_code(code)),
-        }
-    }
-
-    fn handle_refusal(&mut self, entry: Entry, code: u16, now: Instant) {
-        match (entry.asked, code) {
-            (Asked::Allocate, MISMATCH) => {
-                self.state = State::Removing;
-                self.check.remove(&mut self.auth, now);
-            }
-            (Asked::Allocate | Asked::Refresh, _) | (_, CHALLENGE | MISMATCH | WRONG_CREDENTIALS) => {
-                self.lose(LostReason::of_code(code));
-            }
-            (Asked::Permit(ip), _) => self.fail_permit(ip, PeerRefusal::of_code(code)),
-            (Asked::Bind(peer), _) => self.fail_bind(peer, PeerRefusal::of_code(code)),
-        }
-    }
-
     fn ask_for_peers(&mut self, now: Instant) {
         let turn_now = self.turn_time(now);
         while let Some(want) = self.peers.next(now) {
@@ -394,11 +318,8 @@ impl RelayClient {
                 continue;
             }
             match self.turn.poll(self.turn_time(now)) {
-                TurnPollRet::Closed => self.lose(match self.state {
-                    State::Allocated(_) => LostReason::Expired,
-                    _ if self.heard => LostReason::Refused(0),
-                    _ => LostReason::Silent,
-                }),
+                TurnPollRet::Closed if self.relayed().is_some() => self.lose(LostReason::Expired),
+                TurnPollRet::Closed => self.lose(self.heard.map_or(LostReason::Silent, LostReason::Refused)),
                 TurnPollRet::WaitUntil(at) => turn_wake = Some(self.began + (at - TURN_ZERO)),
                 // Of allocations that are for TCP to peers.
                 TurnPollRet::AllocateTcpSocket { .. } | TurnPollRet::TcpClose { .. } => {}
@@ -410,6 +331,7 @@ impl RelayClient {
         }
         self.wake = match self.state {
             State::Lost | State::Closing => None,
+            State::Allocated(_) if self.peers.has_next() => Some(now),
             _ => {
                 [turn_wake, self.check.poll_timeout(), self.peers.poll_timeout()].into_iter().flatten().min()
             }
@@ -424,7 +346,7 @@ impl RelayClient {
                 self.events.push_back(RelayEvent::Allocated { relayed, mapped: self.mapped });
             }
             TurnEvent::AllocationCreateFailed(_) => {
-                self.lose(if self.heard { LostReason::Refused(0) } else { LostReason::Silent });
+                self.lose(self.heard.map_or(LostReason::Silent, LostReason::Refused));
             }
             TurnEvent::PermissionCreated(_, ip) => self.permitted(ip),
             TurnEvent::PermissionCreateFailed(_, ip) => self.fail_permit(ip, PeerRefusal::Silent),
@@ -483,22 +405,11 @@ impl RelayClient {
     }
 }
 
-fn error_code(message: &Message<'_>) -> Option<u16> {
-    message
-        .has_class(MessageClass::Error)
-        .then(|| message.attribute::<ErrorCode>().map_or(0, |error| error.code()))
-}
-
 impl fmt::Debug for RelayClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RelayClient({:?}, {:?})", self.config, self.state)
     }
 }
-
-const CHALLENGE: u16 = 401;
-const MISMATCH: u16 = 437;
-const STALE_NONCE: u16 = 438;
-const WRONG_CREDENTIALS: u16 = 441;
 
 /// A label only: the kernel chooses the source of what is sent.
 const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 1);

@@ -60,18 +60,26 @@ impl Peers {
         true
     }
 
+    /// Whether [`next`](Self::next) has something.
+    pub(crate) fn has_next(&self) -> bool {
+        self.asked.len() < AT_A_TIME && (self.ready_bind().is_some() || !self.permits.is_empty())
+    }
+
     /// What to ask for next, if not enough is under way.
     pub(crate) fn next(&mut self, now: Instant) -> Option<Want> {
         if self.asked.len() >= AT_A_TIME {
             return None;
         }
-        let ready = self.binds.iter().position(|peer| self.permitted.contains(&peer.ip()));
-        let want = match ready.and_then(|place| self.binds.remove(place)) {
+        let want = match self.ready_bind().and_then(|place| self.binds.remove(place)) {
             Some(peer) => Want::Bind(peer),
             None => Want::Permit(self.permits.pop_front()?),
         };
         self.asked.insert(want, now);
         Some(want)
+    }
+
+    fn ready_bind(&self) -> Option<usize> {
+        self.binds.iter().position(|peer| self.permitted.contains(&peer.ip()))
     }
 
     /// The relay forwards from this address; `false` if that was known.

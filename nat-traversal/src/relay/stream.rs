@@ -113,7 +113,9 @@ mod tests {
 
     #[test]
     fn what_is_no_message_ends_the_stream() {
-        for bytes in [&b"HTTP/1.1 400"[..], &[0, 1, 0, 3], &[0, 1, 0, 0, 9, 9, 9, 9], &[0x50, 0, 0, 0]] {
+        for bytes in
+            [&b"SSH-2.0"[..], &[0x16, 3, 1, 0], &[0, 1, 0, 3], &[0, 1, 0, 0, 9, 9, 9, 9], &[0x50, 0, 0, 0]]
+        {
             let mut splitter = StreamSplitter::default();
             splitter.push(bytes);
             assert_eq!(splitter.next_message(), Err(StreamError), "{bytes:?}");

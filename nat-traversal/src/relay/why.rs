@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 /// Why an allocation is gone, or was never made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -10,8 +11,7 @@ pub enum LostReason {
     Silent,
     /// 437 to anything but Allocate: the relay was started anew, or sees this node at another address.
     Forgotten,
-    /// 437 to Allocate: an allocation of before is in the way, and has been removed. The next client may succeed
-    /// at once.
+    /// 437 to Allocate: an allocation of before was in the way, and the relay removes it.
     Leftover,
     /// 437 to Allocate, and the allocation of before could not be removed: it ends by itself.
     Occupied,
@@ -39,10 +39,16 @@ impl LostReason {
         self == LostReason::Credentials
     }
 
-    /// Whether a new client may succeed at once; else wait before the next.
-    pub fn retry_at_once(self) -> bool {
-        use LostReason::{Credentials, Expired, Forgotten, Leftover, Stream};
-        matches!(self, Forgotten | Leftover | Expired | Credentials | Stream)
+    /// How long to wait before the next client, at least.
+    pub fn retry_after(self) -> Duration {
+        use LostReason::{Credentials, Expired, Forgotten, Leftover, Silent, Stream};
+        match self {
+            Forgotten | Expired | Credentials | Stream => Duration::ZERO,
+            // coturn removes within a second or so.
+            Leftover => Duration::from_secs(2),
+            Silent => Duration::from_secs(5),
+            _ => Duration::from_secs(60),
+        }
     }
 
     /// What an error answer to Allocate or Refresh means.
