@@ -297,6 +297,10 @@ impl Agent for IsAgent {
         if class == Some(MessageClass::Response) && self.checks.route_of(id) != Some(route) {
             return false;
         }
+        // Before the parser, which warns of oddities at the expense of the log.
+        if class == Some(MessageClass::Request) && crate::stun_username(datagram) != Some(&self.own.ufrag) {
+            return false;
+        }
         let Ok(message) = StunMessage::parse(datagram) else { return false };
         if class == Some(MessageClass::Request) && !self.take_request(route, &message, id) {
             return false;

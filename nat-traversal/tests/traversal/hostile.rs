@@ -1,0 +1,1 @@
+//! Peers and strangers that mean no good.
