@@ -366,6 +366,8 @@ fn build(own: &IceCreds, controlling: bool, tie_breaker: u64, pace: Pace) -> Ice
     agent.set_initial_stun_rto(pace.first_retry);
     agent.set_max_stun_rto(pace.slowest_retry);
     agent.set_max_candidate_pairs(MAX_PAIRS);
+    // Past its first state, in which it would log an event with the password.
+    agent.recreate_candidate_pairs();
     agent
 }
 

@@ -1,7 +1,7 @@
 //! Two nodes in the network: their traversals, and a data path that probes what they find.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use nat_traversal::{
@@ -45,7 +45,7 @@ pub(crate) struct Node {
     pub(crate) signals: usize,
     pub(crate) gone: Vec<Route>,
     pub(crate) last_signal: Option<Signal>,
-    config: TraversalConfig,
+    pub(crate) config: TraversalConfig,
 }
 
 enum What {
@@ -65,7 +65,12 @@ pub(crate) struct World {
     /// Of 100 signals, so many are lost, and as many delivered twice; each may be late.
     pub(crate) bad_signals: u64,
     pub(crate) signalling_down: bool,
+    /// What arrived, or was on its way.
     pub(crate) record: Option<Vec<(usize, Route, Vec<u8>)>>,
+    /// An adversary keeps all packets to itself.
+    pub(crate) swallow: bool,
+    /// Packets that were sent to nobody's address.
+    pub(crate) strangers: usize,
 }
 
 impl World {
@@ -81,6 +86,8 @@ impl World {
             bad_signals: 0,
             signalling_down: false,
             record: None,
+            swallow: false,
+            strangers: 0,
         };
         for (index, site) in [a, b].into_iter().enumerate() {
             world.add_site(index, site);
@@ -327,7 +334,11 @@ impl World {
                 record.push((arrival.host, arrival.route, payload.clone()));
             }
             let (host, route, local) = (arrival.host, arrival.route, arrival.local);
-            self.later(arrival.delay, What::Packet { host, route, local, payload });
+            if !self.swallow {
+                self.later(arrival.delay, What::Packet { host, route, local, payload });
+            }
+        } else {
+            self.strangers += usize::from(route.remote().ip() == STRANGER);
         }
     }
 
@@ -426,6 +437,9 @@ impl World {
         self.drain(index);
     }
 }
+
+/// Where there is nobody.
+pub(crate) const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 66));
 
 pub(crate) fn hops(pair: &CandidatePair) -> usize {
     usize::from(pair.local == CandidateKind::Relayed) + usize::from(pair.remote == CandidateKind::Relayed)
