@@ -297,6 +297,10 @@ impl Agent for IsAgent {
         if class == Some(MessageClass::Response) && self.checks.route_of(id) != Some(route) {
             return false;
         }
+        // Before the parser, which warns of oddities at the expense of the log.
+        if class == Some(MessageClass::Request) && crate::stun_username(datagram) != Some(&self.own.ufrag) {
+            return false;
+        }
         let Ok(message) = StunMessage::parse(datagram) else { return false };
         if class == Some(MessageClass::Request) && !self.take_request(route, &message, id) {
             return false;
@@ -362,6 +366,8 @@ fn build(own: &IceCreds, controlling: bool, tie_breaker: u64, pace: Pace) -> Ice
     agent.set_initial_stun_rto(pace.first_retry);
     agent.set_max_stun_rto(pace.slowest_retry);
     agent.set_max_candidate_pairs(MAX_PAIRS);
+    // Past its first state, in which it would log an event with the password.
+    agent.recreate_candidate_pairs();
     agent
 }
 

@@ -211,12 +211,16 @@ impl Traversal {
         }
     }
 
-    /// A link to the peer is wanted: begins, or begins again where it stands still without a path.
+    /// A link to the peer is wanted: begins, or begins again where it stands still. For when that becomes so, not for
+    /// each frame.
     pub fn wake(&mut self, now: Instant) {
         let first = !std::mem::replace(&mut self.awake, true);
         self.signalling.announce(now);
-        if first || self.found.best().is_none() {
-            self.schedule.check_all(self.timing.checking, false, now);
+        match self.found.best() {
+            None if first || !self.schedule.is_active() => {
+                self.schedule.check_all(self.timing.checking, false, now);
+            }
+            _ => self.schedule.hurry(now),
         }
         self.advance(now);
     }
@@ -267,6 +271,7 @@ impl Traversal {
             let peer =
                 Peer { ufrag: known.ufrag.clone(), password: known.password.clone(), candidates: remote };
             let withdrawn = before.iter().any(|old| !known.candidates.contains(old));
+            let first = !self.agent.knows_peer();
             self.agent.set_peer(&peer);
             let names = |route: &Route| peer.candidates.iter().any(|(address, _)| *address == route.remote());
             let gone = match news.instance {
@@ -278,13 +283,13 @@ impl Traversal {
             if news.instance {
                 self.selected = None;
                 self.remaps[1] = false;
-                self.schedule.begin(self.timing.checking, now);
+                self.schedule.begin(self.timing.checking, !first, now);
             } else if lost_some || !self.is_settled() || withdrawn && !self.is_settled_nearby() {
                 self.schedule.check_more(withdrawn, now);
             }
         }
         if news.check {
-            self.schedule.check_all(self.timing.checking, false, now);
+            self.schedule.peer_asks(self.found.best().is_some(), now);
         }
         self.advance(now);
         Ok(())
@@ -317,8 +322,9 @@ impl Traversal {
                 }
             }
             PathNews::Dead(route) => {
+                let route = canonical_route(route);
                 let standby = self.is_settled() && self.found.hops_of(route) != Some(0);
-                self.found.dead(canonical_route(route));
+                self.found.dead(route);
                 if !standby {
                     self.schedule.path_died(now);
                 }

@@ -86,18 +86,43 @@ impl Schedule {
         self.active.is_some()
     }
 
-    /// With a peer that was not known, at once.
-    pub(super) fn begin(&mut self, length: Duration, now: Instant) {
+    /// With a peer that was not known, at once; `anew` if another instance of it was. If not, the checks that it has
+    /// sent already are kept to be answered.
+    pub(super) fn begin(&mut self, length: Duration, anew: bool, now: Instant) {
         self.last_restart = None;
         self.direct_since = None;
         self.deaths = 0;
-        self.check_all(length, false, now);
+        if anew {
+            self.check_all(length, false, now);
+        } else {
+            self.pending = None;
+            self.last_restart = Some(now);
+            self.activate(Scope::All, length, now);
+        }
     }
 
     /// Checks all pairs anew, at most once a second.
     pub(super) fn check_all(&mut self, length: Duration, tell: bool, now: Instant) {
         self.bursts = 0;
         self.plan(Scope::All, length, tell, now);
+    }
+
+    /// The peer asks for it: it has lost a path, or finds none. What begins at both sides counts at both.
+    pub(super) fn peer_asks(&mut self, has_path: bool, now: Instant) {
+        if self.last_restart.is_some_and(|last| now < last + RESTART_GAP) && self.is_active() {
+            return;
+        }
+        self.plan(Scope::All, SEARCH, false, now);
+        if !has_path {
+            self.bursts = (self.bursts + 1).min(MAX_DOUBLINGS);
+            self.next = None;
+        }
+    }
+
+    /// A link is wanted now.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.bursts = 0;
+        self.next = self.next.map(|next| next.min(now + self.first_upgrade));
     }
 
     /// There are more candidates, or others: goes on with all, `anew` if some are gone.
@@ -206,24 +231,23 @@ impl Schedule {
                 None => hops == Some(0),
             };
             if !direct && self.next.is_none() {
-                self.next = Some(now + self.interval());
+                let bits = if hops.is_some() { UPGRADE_BITS } else { SEARCH_BITS };
+                self.next = Some(now + self.interval(bits));
             }
         }
         if self.next.is_some_and(|next| now >= next) {
             match hops {
                 Some(_) => self.plan_burst(now),
                 None => {
-                    self.plan(Scope::All, SEARCH, false, now);
-                    self.bursts += 1;
+                    self.plan(Scope::All, SEARCH, true, now);
+                    self.bursts = (self.bursts + 1).min(MAX_DOUBLINGS);
                     self.next = None;
                 }
             }
         }
         let pending = self.pending.take_if(|pending| now >= pending.at)?;
         self.last_restart = Some(now);
-        self.sent = 0;
-        let until = now + pending.length;
-        self.active = Some(Active { since: now, until, scope: pending.scope, tries: BTreeMap::new() });
+        self.activate(pending.scope, pending.length, now);
         Some(Restart { tell: pending.tell })
     }
 
@@ -237,6 +261,11 @@ impl Schedule {
             .map(|(since, active)| (since + self.stable).max(active.since + SHORT));
         let pending = self.pending.as_ref().map(|pending| pending.at);
         [until, settled, pending, self.next].into_iter().flatten().min()
+    }
+
+    fn activate(&mut self, scope: Scope, length: Duration, now: Instant) {
+        self.sent = 0;
+        self.active = Some(Active { since: now, until: now + length, scope, tries: BTreeMap::new() });
     }
 
     fn rest(&mut self, now: Instant) {
@@ -257,18 +286,18 @@ impl Schedule {
     fn plan_burst(&mut self, now: Instant) {
         let tries = if self.bursts < 3 { 4 } else { 2 };
         self.plan(Scope::Better { tries }, BURST, false, now);
-        self.next = Some(now + self.interval());
+        self.next = Some(now + self.interval(UPGRADE_BITS));
         self.bursts = (self.bursts + 1).min(MAX_DOUBLINGS);
     }
 
-    /// Until the next burst: twice the last time each time, and long enough that bursts cost little.
-    fn interval(&self) -> Duration {
+    /// Until the next burst: twice the last time each time, and so long that bursts cost at most so many bits a second.
+    fn interval(&self, bits: usize) -> Duration {
         let doubled = self.first_upgrade * 2u32.pow(self.bursts.min(MAX_DOUBLINGS));
         let interval = doubled.min(self.slowest_upgrade);
         let paid = if doubled < self.slowest_upgrade {
             Duration::ZERO
         } else {
-            Duration::from_millis((self.sent * 8 * 1000 / BITS_PER_SECOND) as u64)
+            Duration::from_millis((self.sent * 8 * 1000 / bits) as u64)
         };
         let interval = interval.max(paid);
         interval + interval * self.jitter / 1024
@@ -286,6 +315,8 @@ const BURST: Duration = Duration::from_millis(1500);
 /// How long a try lasts while there is no path.
 const SEARCH: Duration = Duration::from_secs(3);
 const MAX_DOUBLINGS: u32 = 8;
-const BITS_PER_SECOND: usize = 120;
+/// What bursts may cost in the long run, of a peer that is reached by relays and of one that is not reached.
+const UPGRADE_BITS: usize = 120;
+const SEARCH_BITS: usize = 1000;
 /// Of IPv4 and UDP.
 const HEADERS: usize = 28;
