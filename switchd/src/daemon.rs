@@ -120,7 +120,7 @@ impl Daemon {
             None => None,
         };
         let name: Arc<str> = config.node.name.as_str().into();
-        let DataPlane { handle: worker, reports, stations, quic, snapshot, thread } =
+        let DataPlane { handle: worker, reports, stations, quic, snapshot, thread, .. } =
             dataplane::start(underlay.clone(), name, seed())?;
         let links = Links::start(links::Start {
             key: &key,

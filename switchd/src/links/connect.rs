@@ -16,15 +16,13 @@ pub(super) struct Dial {
     pub(super) peer: PeerId,
     /// Any other key fails it.
     pub(super) key: PublicKey,
-    /// The path is an IPv6 one.
-    pub(super) v6: bool,
     /// Without any answer it ends after this.
     pub(super) patience: Duration,
 }
 
 impl Dial {
     pub(super) async fn connect(self, shared: &Shared) -> Result<Connection, DialError> {
-        let config = shared.client_config(self.key, self.v6).map_err(DialError::Setup)?;
+        let config = shared.client_config(self.key).map_err(DialError::Setup)?;
         let address = PathTable::virtual_address(slot(self.peer));
         let mut connecting =
             shared.endpoint.connect_with(config, address, SERVER_NAME).map_err(DialError::Connect)?;
