@@ -155,7 +155,7 @@ fn each_limit_has_its_own_answer() {
     let limits = Limits { allocations: 3, allocations_per_node: 2, packets_per_second: 10 };
     let mut lab = Lab::with(limits);
     let transport = RequestedTransport::new(UDP);
-    let mut at_port = |lab: &mut Lab, number, port| {
+    let at_port = |lab: &mut Lab, number, port| {
         let mut node = lab.node(number);
         node.client.source.set_port(port);
         node.nonce = lab.engine.nonces.make(node.client.source, lab.now.unix);
