@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -153,12 +154,22 @@ pub struct NatLab {
 impl NatLab {
     /// Makes it.
     pub fn build(spec: &NatSpec) -> Result<NatLab> {
-        let BareLab { lab, ground } = BareLab::build(spec)?;
+        NatLab::build_with(spec.clone(), |_, _, _| Ok(()))
+    }
+
+    /// The same after `prepare` has seen the ground, the folder for files, and the spec, of which it may change the
+    /// configurations: for servers that are to be there before the nodes.
+    pub fn build_with(
+        mut spec: NatSpec,
+        prepare: impl FnOnce(&Ground, &Path, &mut NatSpec) -> Result<()>,
+    ) -> Result<NatLab> {
+        let BareLab { lab, ground } = BareLab::build(&spec)?;
+        prepare(&ground, lab.dir(), &mut spec)?;
         let setup = Setup {
             addresses: vec![v4(CONTROLLER_HOST).into(), v6(CONTROLLER_HOST).into()],
             provider: false,
-            controller_toml: spec.controller_toml.clone(),
-            switchd_toml: spec.switchd_toml.clone(),
+            controller_toml: spec.controller_toml,
+            switchd_toml: spec.switchd_toml,
         };
         lab.set_failed(true);
         let nat = NatLab { cluster: Cluster::start_as(lab, setup)?, ground };
@@ -173,6 +184,11 @@ impl NatLab {
             member.join_with(&self.cluster, &token)?;
             member.node(&self.cluster)?.restart()?;
         }
+        self.wait_online()
+    }
+
+    /// Waits until the controller has a session with every node.
+    pub fn wait_online(&self) -> Result<()> {
         wait_ok("all nodes to be online", ONLINE_WITHIN, || {
             let nodes = self.cluster.list(&["node", "list"])?;
             let online = nodes.iter().filter(|node| node["state"] == "online").count();

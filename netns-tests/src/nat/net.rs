@@ -1,7 +1,8 @@
 //! The internet of the lab and the sites behind it: namespaces, addresses, routes, routers.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -71,6 +72,8 @@ pub struct Site {
     carrier: Option<Namespace>,
     /// The home router's present address on its `wan`.
     wan: Mutex<Ipv4Addr>,
+    /// Clients that have their other address.
+    moved: Mutex<BTreeSet<u8>>,
 }
 
 impl Site {
@@ -90,7 +93,8 @@ impl Site {
         };
         let public = 100 + number;
         let wan = if carrier.is_some() { Ipv4Addr::new(100, 64, number, 2) } else { v4(public) };
-        let site = Site { number, preset, quirks, router, carrier, wan: Mutex::new(wan) };
+        let site =
+            Site { number, preset, quirks, router, carrier, wan: Mutex::new(wan), moved: Mutex::default() };
         if let (Some(ns), Some(nat)) = (&site.carrier, preset.carrier) {
             routes(ns)?;
             lan(ns, &format!("addr add 100.64.{number}.1/24 dev lan\n"))?;
@@ -205,7 +209,7 @@ impl Site {
 
     /// The home router's address on its `wan`.
     pub fn wan(&self) -> Ipv4Addr {
-        *self.wan.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        *self.wan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The routers forget every mapping, as after a power cut. Sockets get new ports from presets that choose them.
@@ -231,15 +235,20 @@ impl Site {
         self.router
             .ip_batch(&format!("addr add {new}/24 dev wan\naddr del {old}/24 dev wan\n"))
             .context("changing the address of a router")?;
-        *self.wan.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = new;
+        *self.wan.lock().unwrap_or_else(PoisonError::into_inner) = new;
         self.load()?;
         self.router.finish(&["conntrack", "-F"], Duration::from_secs(5)).context("conntrack -F")?;
         Ok(new)
     }
 
-    /// Client `k`, whose namespace is `ns`, gets another address, which is returned.
+    /// Client `k`, whose namespace is `ns`, gets another address, which is returned: a second time the first one again.
     pub fn move_client(&self, ns: &Namespace, k: u8) -> Result<IpAddr> {
-        let (from, to) = (k + 1, k + 1 + MOVED_BY);
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        let (here, there) = (k + 1, k + 1 + MOVED_BY);
+        let (from, to) = if moved.remove(&k) { (there, here) } else { (here, there) };
+        if to == there {
+            moved.insert(k);
+        }
         let mut batch = String::new();
         if self.preset.families.v4() {
             batch +=
@@ -253,7 +262,7 @@ impl Site {
             );
         }
         ns.ip_batch(&batch)?;
-        self.client(k + MOVED_BY)
+        self.client(to - 1)
     }
 
     /// Drops UDP that is neither to nor from the servers of the internet: the direct path, not the relay.
