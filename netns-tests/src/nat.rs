@@ -11,7 +11,7 @@ pub mod probe;
 pub mod table;
 mod view;
 
-pub use cell::{Cell, Outcome};
+pub use cell::{Cell, Outcome, Wanted};
 pub use coturn::{Coturn, NO_RELAY, nat_table};
 pub use gaps::{Harm, Trial};
 pub use lab::{BareLab, CONNECTS_WITHIN, Ground, NatLab, NatSpec, RELAYED, SiteSpec, is_direct};

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 
 use super::lab::{CONNECTS_WITHIN, NatLab, NatSpec, RELAYED, SiteSpec, is_direct};
-use super::preset::{self, Preset, Quirks};
+use super::preset::{self, Filter, Preset, Quirks};
 use super::view::{Stage, Watcher};
 use crate::ns::Namespace;
 use crate::wait::wait_for;
@@ -23,8 +23,20 @@ pub struct Cell {
     pub name: String,
     /// One site with two nodes, or two with one each.
     pub sites: Vec<SiteSpec>,
-    /// A direct path can be had.
-    pub direct: bool,
+    /// What the path is to be.
+    pub wanted: Wanted,
+}
+
+/// What a path is to be in the end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wanted {
+    /// Holes can be punched, or none are needed.
+    Direct,
+    /// Nobody can know which port to punch at.
+    Relayed,
+    /// It depends on whose packet comes first.
+    Either,
 }
 
 /// What became of a cell.
@@ -32,8 +44,8 @@ pub struct Cell {
 pub struct Outcome {
     /// The cell's name.
     pub name: String,
-    /// A direct path was expected.
-    pub expect_direct: bool,
+    /// What the path was to be.
+    pub wanted: Wanted,
     /// Kind of path that each node has in the end; empty if the link is down.
     pub paths: [String; 2],
     /// From the moment when both nodes knew of each other to the first answer between their instances.
@@ -53,7 +65,7 @@ impl Cell {
         Cell {
             name: format!("{} / {}", one.name, two.name),
             sites: vec![site(one), site(two)],
-            direct: one.reaches_directly(&two),
+            wanted: if one.reaches_directly(&two) { Wanted::Direct } else { Wanted::Relayed },
         }
     }
 
@@ -64,16 +76,21 @@ impl Cell {
         Cell {
             name: format!("two behind one {}, {with} hairpin", preset.name),
             sites: vec![SiteSpec { preset, quirks, nodes: 2 }],
-            direct: true,
+            wanted: Wanted::Direct,
         }
     }
 
-    /// Routers that answer strangers' packets, and so lose the port that the peer was told of.
+    /// Routers that answer strangers' packets, and so lose the port that the peer was told of: if both filter by port,
+    /// only packets that cross on the way get through.
     pub fn answering(one: Preset, two: Preset) -> Cell {
         let mut cell = Cell::of(one, two);
         cell.sites[0].quirks.drops_unsolicited = false;
         cell.sites[1].quirks.drops_unsolicited = false;
         cell.name += ", unsolicited UDP is answered";
+        let by_port = |preset: Preset| preset.behaviour().is_some_and(|(_, f)| f == Filter::AddressAndPort);
+        if by_port(one) && by_port(two) {
+            cell.wanted = Wanted::Either;
+        }
         cell
     }
 
@@ -129,7 +146,8 @@ impl Cell {
         let all_direct =
             || present().iter().all(|stage| matches!(stage, Some(s) if s.up && is_direct(&s.path)));
         // A direct path where there should be one, else whether one comes nevertheless. The talk goes on meanwhile.
-        let _ = wait_for("a direct path", if self.direct { DIRECT_WITHIN } else { WATCHED_FOR }, all_direct);
+        let patience = if self.wanted == Wanted::Direct { DIRECT_WITHIN } else { WATCHED_FOR };
+        let _ = wait_for("a direct path", patience, all_direct);
         let stages = present();
         let since = stages.iter().flatten().map(|stage| stage.since).max();
         let still = wait_ok("the instances to talk", STILL_WITHIN, || {
@@ -141,7 +159,7 @@ impl Cell {
         };
         let mut outcome = Outcome {
             name: self.name.clone(),
-            expect_direct: self.direct,
+            wanted: self.wanted,
             paths: [path(0), path(1)],
             first_frame: first_answer.map(|at| at.saturating_duration_since(told)),
             direct: since.filter(|_| all_direct()).map(|at| at.saturating_duration_since(told)),
@@ -159,10 +177,12 @@ impl Outcome {
         }
         let direct = self.direct.is_some();
         let relayed = self.paths.iter().any(|path| path == RELAYED);
-        match (self.expect_direct, direct) {
-            (true, false) => Some(format!("paths {:?}, where both can be direct", self.paths)),
-            (false, true) => Some(format!("paths {:?}, where none can be direct", self.paths)),
-            (false, false) if !relayed => Some(format!("paths {:?}, where one is to be relayed", self.paths)),
+        match (self.wanted, direct) {
+            (Wanted::Direct, false) => Some(format!("paths {:?}, where both can be direct", self.paths)),
+            (Wanted::Relayed, true) => Some(format!("paths {:?}, where none can be direct", self.paths)),
+            (Wanted::Relayed | Wanted::Either, false) if !relayed => {
+                Some(format!("paths {:?}, where one is to be relayed", self.paths))
+            }
             _ => None,
         }
     }

@@ -173,28 +173,14 @@ impl NatLab {
         };
         lab.set_failed(true);
         let nat = NatLab { cluster: Cluster::start_as(lab, setup)?, ground };
-        nat.join()?;
+        nat.cluster.join_switches(ONLINE_WITHIN)?;
         nat.cluster.lab().set_failed(false);
         Ok(nat)
     }
 
-    fn join(&self) -> Result<()> {
-        for member in self.cluster.members() {
-            let token = member.token(&self.cluster)?;
-            member.join_with(&self.cluster, &token)?;
-            member.node(&self.cluster)?.restart()?;
-        }
-        self.wait_online()
-    }
-
     /// Waits until the controller has a session with every node.
     pub fn wait_online(&self) -> Result<()> {
-        wait_ok("all nodes to be online", ONLINE_WITHIN, || {
-            let nodes = self.cluster.list(&["node", "list"])?;
-            let online = nodes.iter().filter(|node| node["state"] == "online").count();
-            ensure!(online == self.cluster.members().count(), "{online} nodes are online");
-            Ok(())
-        })
+        self.cluster.wait_switches(ONLINE_WITHIN)
     }
 
     /// Runs `body`, and keeps evidence if it fails.

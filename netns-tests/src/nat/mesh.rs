@@ -40,14 +40,14 @@ impl Mesh {
         let lab = Lab::build(spec(nodes))?;
         let ground = Ground::build(&lab, &[])?;
         for (i, node) in (0u8..).zip(lab.nodes().iter().filter(|node| node.name() != CONTROLLER)) {
-            ground.internet().connect(node.ns(), "eth0", FIRST_HOST + i)?;
+            ground.internet().connect_by_gateway(node.ns(), "eth0", FIRST_HOST + i)?;
         }
         // What the controller and its nodes say to each other is not a link's.
         let (v4, v6) = (v4(CONTROLLER_HOST), v6(CONTROLLER_HOST));
         ground.internet().ns().nft(&format!(
-            "table bridge links {{\n counter udp {{ }}\n chain f {{ type filter hook forward priority 0; policy accept;\n  \
+            "table inet links {{\n counter between {{ }}\n chain f {{ type filter hook forward priority 0; policy accept;\n  \
              ip saddr {v4} accept\n  ip daddr {v4} accept\n  ip6 saddr {v6} accept\n  ip6 daddr {v6} accept\n  \
-             ip protocol udp counter name udp\n  ip6 nexthdr udp counter name udp\n }}\n}}\n"
+             meta l4proto udp counter name between\n }}\n}}\n"
         ))?;
         let setup = Setup {
             addresses: vec![v4.into(), v6.into()],
@@ -57,22 +57,8 @@ impl Mesh {
         };
         lab.set_failed(true);
         let mesh = Mesh { cluster: Cluster::start_as(lab, setup)?, ground, nodes };
-        mesh.join()?;
+        mesh.cluster.join_switches(ALL_WITHIN)?;
         Ok(mesh)
-    }
-
-    fn join(&self) -> Result<()> {
-        for member in self.cluster.members() {
-            let token = member.token(&self.cluster)?;
-            member.join_with(&self.cluster, &token)?;
-            member.node(&self.cluster)?.restart()?;
-        }
-        wait_ok("all nodes to be online", ALL_WITHIN, || {
-            let nodes = self.cluster.list(&["node", "list"])?;
-            let online = nodes.iter().filter(|node| node["state"] == "online").count();
-            ensure!(online == self.nodes, "{online} of {} nodes are online", self.nodes);
-            Ok(())
-        })
     }
 
     /// How many links there are to be.
@@ -138,7 +124,8 @@ impl Mesh {
 
     /// Packets and bytes.
     fn counter(&self) -> Result<(u64, u64)> {
-        let said = self.ground.internet().ns().exec(&["nft", "list", "counter", "bridge", "links", "udp"])?;
+        let said =
+            self.ground.internet().ns().exec(&["nft", "list", "counter", "inet", "links", "between"])?;
         let number = |after: &str| -> Option<u64> {
             said.split_once(after)?.1.split_whitespace().next()?.parse().ok()
         };

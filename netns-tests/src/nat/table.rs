@@ -133,7 +133,7 @@ mod tests {
     fn outcome(name: &str, first: u64) -> Outcome {
         Outcome {
             name: name.to_owned(),
-            expect_direct: true,
+            wanted: crate::nat::Wanted::Direct,
             paths: ["server-reflexive".into(), "peer-reflexive".into()],
             first_frame: Some(Duration::from_millis(first)),
             direct: Some(Duration::from_millis(first + 5)),

@@ -29,8 +29,7 @@ pub(super) fn run(args: &Args) -> Result<Done> {
     let cells: Vec<Cell> = Cell::all().into_iter().filter(wanted).collect();
     ensure!(!cells.is_empty(), "no cell has this in its name: see --list");
     if args.list {
-        let expected = |cell: &Cell| if cell.direct { "direct" } else { "relayed" };
-        let lines = cells.iter().map(|cell| format!("{}: {}", cell.name, expected(cell)));
+        let lines = cells.iter().map(|cell| format!("{}: {:?}", cell.name, cell.wanted));
         return Ok(Done {
             section: SECTION,
             table: lines.collect::<Vec<_>>().join("\n"),
@@ -63,7 +62,7 @@ fn next<'a>(queue: &Mutex<VecDeque<&'a Cell>>) -> Option<&'a Cell> {
 fn one(cell: &Cell) -> Outcome {
     let outcome = cell.run().unwrap_or_else(|error| Outcome {
         name: cell.name.clone(),
-        expect_direct: cell.direct,
+        wanted: cell.wanted,
         paths: Default::default(),
         first_frame: None,
         direct: None,
