@@ -1,5 +1,6 @@
 //! The controller's configuration: `/etc/controller/controller.toml`. Everything in it has a default.
 
+mod relay;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,7 @@ use controller_registry::Settings;
 use serde::Deserialize;
 
 use crate::provider::ProviderConfig;
+pub use relay::{ExternalRelay, RELAY_PORT, RelayConfig, Transport, fingerprint, with_port};
 
 /// Where the configuration is, unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/controller/controller.toml";
@@ -43,6 +45,8 @@ pub struct Config {
     pub admin_group: String,
     /// The providers beside `manual`.
     pub providers: Vec<ProviderConfig>,
+    /// The embedded relay, and other ones.
+    pub relay: RelayConfig,
     /// What is too much.
     pub limits: Limits,
 }
@@ -55,7 +59,8 @@ pub struct Limits {
     pub enrolments_per_minute: u32,
     /// TCP connections of nodes at a time. Default 10000.
     pub connections: usize,
-    /// Signals that one node may send in a second. Default 200.
+    /// Signals that one node may send in a second, over time: eight times that at once, so that a node that starts
+    /// may tell all others of itself. Default 500.
     pub signals_per_second: u32,
     /// Seconds between heartbeats; three silent ones end a session. Default 5.
     pub heartbeat_seconds: u32,
@@ -70,7 +75,7 @@ impl Default for Limits {
         Limits {
             enrolments_per_minute: 30,
             connections: 10_000,
-            signals_per_second: 200,
+            signals_per_second: 500,
             heartbeat_seconds: 5,
             learned_bindings_per_node: 4096,
             agent_grace_seconds: 30,
@@ -106,6 +111,7 @@ impl Default for Config {
             admin_socket: "/run/controller/controller.sock".into(),
             admin_group: "controller".to_owned(),
             providers: Vec::new(),
+            relay: RelayConfig::default(),
             limits: Limits::default(),
         }
     }
@@ -180,6 +186,7 @@ struct ConfigFile {
     metrics: MetricsTable,
     admin: AdminTable,
     provider: Vec<ProviderTable>,
+    relay: relay::RelayTable,
     limits: Limits,
 }
 
@@ -262,6 +269,7 @@ impl ConfigFile {
                 problems.push(format!("{at}: timeout_seconds is at least 1"));
             }
         }
+        problems.extend(self.relay.problems());
         let limits = &self.limits;
         let least = [
             limits.enrolments_per_minute,
@@ -296,6 +304,7 @@ impl ConfigFile {
             admin_socket: self.admin.socket.unwrap_or(default.admin_socket),
             admin_group: self.admin.group.unwrap_or(default.admin_group),
             providers: self.provider.into_iter().map(provider).collect(),
+            relay: self.relay.into_config(),
             limits: self.limits,
         }
     }

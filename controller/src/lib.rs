@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod nodes;
 pub mod provider;
 pub mod provision;
+pub mod relay;
 pub mod rest;
 pub mod run;
 pub mod state_dir;

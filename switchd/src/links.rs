@@ -23,7 +23,7 @@ mod socket;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -35,6 +35,7 @@ use tokio::sync::mpsc;
 
 use crate::dataplane::{Command, Handle, Report};
 use crate::key::{PrivateKey, PublicKey};
+use crate::traversal::{News, Traversals};
 use crate::underlay::{QuicDatagram, Underlay};
 use identity::{Allowed, Identity};
 use peer::{Message, PeerTask};
@@ -54,6 +55,8 @@ pub struct LinkConfig {
     pub rekey_after: Duration,
     /// The largest IP packet to try on the underlay, bytes.
     pub underlay_mtu: u16,
+    /// Links are made when a frame or a binding needs them.
+    pub on_demand: bool,
 }
 
 /// A peer as configured.
@@ -67,6 +70,8 @@ pub struct PeerConfig {
     pub key: PublicKey,
     /// Where to dial it, best first; without, it must dial.
     pub addresses: Vec<SocketAddr>,
+    /// What the controller calls it: ways to it are looked for then.
+    pub node_id: Option<String>,
 }
 
 /// All links of this node.
@@ -119,6 +124,7 @@ impl Links {
             worker: start.worker,
             hello: ArcSwap::from_pointee(hello),
             config: ArcSwap::from_pointee(start.config),
+            traversals: OnceLock::new(),
         });
         shared.worker.send(Command::SetPathConfig(path_config(&start.config)));
         shared.endpoint.set_server_config(Some(shared.server_config().map_err(LinksError::Tls)?));
@@ -131,6 +137,9 @@ impl Links {
     /// proved the new one, or for a minute.
     pub fn set_peer(&self, peer: PeerConfig) {
         self.shared.allow(peer.key, peer.id);
+        if let (Some(traversals), Some(node_id)) = (self.shared.traversals.get(), &peer.node_id) {
+            traversals.add(peer.id, node_id.clone(), self.shared.public_key() < peer.key);
+        }
         match self.lock_peers().entry(peer.id) {
             Entry::Occupied(mut known) => {
                 let (task, config) = known.get_mut();
@@ -149,6 +158,9 @@ impl Links {
     /// Cuts a peer off at once; its handshakes are refused from now on.
     pub fn remove_peer(&self, id: PeerId) {
         self.shared.forbid(id);
+        if let Some(traversals) = self.shared.traversals.get() {
+            traversals.remove(id);
+        }
         // The task's own last words come later.
         self.shared.worker.send(Command::RemovePeer(id));
         if let Some((task, _)) = self.lock_peers().remove(&id) {
@@ -196,10 +208,39 @@ impl Links {
         let (peer, message) = match report {
             Report::Path(peer, event) => (peer, Message::Path(event)),
             Report::RekeyDue(peer) => (peer, Message::Renew),
-            Report::Wanted(_) => return, // every link is kept up
+            Report::Wanted(peer) => (peer, Message::Wanted),
         };
         if let Some((task, _)) = self.lock_peers().get(&peer) {
             send(task, message);
+        }
+    }
+
+    /// Begins to look for ways to the nodes of the controller, once. Peers that were set before are not looked for.
+    pub fn start_traversal(
+        self: &Arc<Links>,
+        start: impl FnOnce(mpsc::UnboundedSender<(PeerId, News)>) -> Traversals,
+    ) {
+        let (news_to, mut news) = mpsc::unbounded_channel();
+        if self.shared.traversals.set(start(news_to)).is_err() {
+            return;
+        }
+        let links = Arc::downgrade(self);
+        tokio::spawn(async move {
+            while let Some((peer, news)) = news.recv().await {
+                let Some(links) = links.upgrade() else { return };
+                if let Some((task, _)) = links.lock_peers().get(&peer) {
+                    send(task, Message::News(news));
+                }
+            }
+        });
+    }
+
+    /// A binding says that frames will be for this peer.
+    pub fn want(&self, peer: PeerId) {
+        if self.shared.config.load().on_demand
+            && let Some((task, _)) = self.lock_peers().get(&peer)
+        {
+            send(task, Message::Wanted);
         }
     }
 
@@ -234,6 +275,7 @@ struct Shared {
     worker: Handle,
     hello: ArcSwap<LocalHello>,
     config: ArcSwap<LinkConfig>,
+    traversals: OnceLock<Traversals>,
 }
 
 impl Shared {

@@ -292,7 +292,9 @@ fn a_direct_path_that_lasts_costs_no_checks() {
 
 #[test]
 fn a_relayed_path_that_lasts_costs_little() {
-    for (a, b) in [(SYMMETRIC, SYMMETRIC), (Site::Blocked, Site::Blocked), (Site::Blocked, PORT), (PORT, SYMMETRIC)] {
+    for (a, b) in
+        [(SYMMETRIC, SYMMETRIC), (Site::Blocked, Site::Blocked), (Site::Blocked, PORT), (PORT, SYMMETRIC)]
+    {
         let mut world = World::new(a, b);
         world.begin();
         assert!(world.run(ms(500), World::connected));

@@ -420,7 +420,8 @@ impl World {
         let now = self.instant();
         let node = &mut self.nodes[index];
         let alive = node.paths.iter().filter(|(_, path)| path.alive);
-        let best = alive.min_by_key(|(route, path)| (hops(&path.pair), Some(**route) != node.selected, **route));
+        let best =
+            alive.min_by_key(|(route, path)| (hops(&path.pair), Some(**route) != node.selected, **route));
         let best = best.map(|(route, path)| (*route, path.pair.kind()));
         let before = std::mem::replace(&mut node.selected, best.map(|(route, _)| route));
         if before == node.selected {

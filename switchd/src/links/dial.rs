@@ -79,8 +79,13 @@ impl DialOrder {
     }
 
     /// Whether the peer was named with this address.
-    pub(super) fn names(&self, route: Route) -> bool {
+    fn names(&self, route: Route) -> bool {
         matches!(route, Route::Direct(address) if self.named.contains(&address))
+    }
+
+    /// Whether the peer was named with this address, and nothing else speaks for it.
+    pub(super) fn is_guess(&self, route: Route) -> bool {
+        self.names(route) && !self.found.iter().any(|(known, _)| *known == route)
     }
 
     /// The best of the named addresses.

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use nat_traversal::{CandidateKind, CandidatePair, Offer, PathEvent, PathId, Route, Slot};
+use nat_traversal::{Offer, PathEvent, PathId, PathNews, Route, Slot};
 use quinn::{Connection, ConnectionError};
 use switch_core::ids::{PeerId, Vni};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::connect::{Dial, DialError};
 use super::control::Control;
@@ -17,6 +17,7 @@ use super::session::{CLOSE_DONE, CLOSE_REFUSED, CLOSE_SILENT, Established, Live,
 use super::sessions::{Action, SessionId, Sessions, Timing};
 use super::{PeerConfig, Shared};
 use crate::dataplane::Command;
+use crate::traversal::News;
 
 /// What happens to a link.
 #[derive(Debug)]
@@ -27,6 +28,10 @@ pub(super) enum Message {
     Made { dialled: bool, route: Option<Route>, result: Result<Box<Established>, DialError> },
     /// A running session says something.
     Session(SessionId, SessionEvent),
+    /// Checks say something about the ways to the peer.
+    News(News),
+    /// A frame or a binding needs the link.
+    Wanted,
     /// The worker says something about the paths.
     Path(PathEvent),
     /// A fresh handshake is due.
@@ -86,6 +91,8 @@ impl PeerTask {
             sessions,
             live: HashMap::new(),
             next_id: 0,
+            wanted: !shared.config.load().on_demand,
+            cancel_dial: None,
             offers: Vec::new(),
             next_path: 0,
             has_been_up: false,
@@ -109,6 +116,10 @@ struct PeerLink {
     sessions: Sessions,
     live: HashMap<SessionId, Live>,
     next_id: SessionId,
+    /// The link is to be made from this end too.
+    wanted: bool,
+    /// Ends the dial of an address that is a mere guess.
+    cancel_dial: Option<oneshot::Sender<()>>,
     /// The ways that the worker was told of, oldest first.
     offers: Vec<(PathId, Route)>,
     next_path: u32,
@@ -124,7 +135,13 @@ struct PeerLink {
 impl PeerLink {
     async fn run(mut self, mut received: mpsc::Receiver<Message>) {
         if let Some(address) = self.order.best_named() {
-            self.select_route(Route::Direct(address));
+            self.note_route(Route::Direct(address));
+        }
+        self.sessions.set_may_dial(self.may_dial(), Instant::now());
+        if self.wanted {
+            self.look_for_ways();
+        } else {
+            self.shared.worker.send(Command::SetOnDemand(self.config.id, true));
         }
         loop {
             self.act();
@@ -171,6 +188,9 @@ impl PeerLink {
             Message::Made { dialled, route, result: Ok(established) } => {
                 self.begin(*established, dialled, route, now);
             }
+            Message::Made { dialled: true, result: Err(DialError::Superseded), .. } => {
+                self.sessions.dial_failed(true, now);
+            }
             Message::Made { dialled, result: Err(e), .. } => {
                 let _entered = self.span.enter();
                 if dialled && self.failed_dials == 0 && self.sessions.active().is_none() {
@@ -195,6 +215,8 @@ impl PeerLink {
             }
             Message::Session(id, SessionEvent::Retire) => self.sessions.retire(id, now),
             Message::Session(id, SessionEvent::Closed(reason)) => self.end(id, &reason, now),
+            Message::News(news) => self.handle_news(news, now),
+            Message::Wanted => self.want(now),
             Message::Path(event) => self.handle_path(event),
             Message::Renew => self.sessions.renew(now),
             Message::Reconfigure(config) => self.reconfigure(config, now),
@@ -231,7 +253,7 @@ impl PeerLink {
 
     fn reconfigure(&mut self, config: PeerConfig, now: Instant) {
         let dropped = |route: Route| match route {
-            Route::Direct(at) => self.order.names(at) && !config.addresses.contains(&at),
+            Route::Direct(at) => self.order.is_guess(route) && !config.addresses.contains(&at),
             Route::Relayed(..) => false,
         };
         let gone: Vec<Route> = self.offers.iter().map(|(_, route)| *route).filter(|r| dropped(*r)).collect();
@@ -269,15 +291,20 @@ impl PeerLink {
     /// Dials: a link that is up on its path, one that is down at the address whose turn it is.
     fn dial(&mut self) {
         let mut patience = super::connect::TIMEOUT;
+        let mut cancelled_by = None;
         if self.sessions.active().is_none()
             && let Some(attempt) = self.order.attempt()
         {
             patience = attempt.patience;
-            if self.route() != Some(Route::Direct(attempt.address)) {
-                self.select_route(Route::Direct(attempt.address));
+            if self.route() != Some(attempt.route) {
+                self.note_route(attempt.route);
+            }
+            if !attempt.found {
+                let (cancel, cancelled) = oneshot::channel();
+                (self.cancel_dial, cancelled_by) = (Some(cancel), Some(cancelled));
             }
         }
-        let dial = Dial { peer: self.config.id, key: self.config.key, patience };
+        let dial = Dial { peer: self.config.id, key: self.config.key, patience, cancelled: cancelled_by };
         let shared = self.shared.clone();
         let connect = async move { dial.connect(&shared).await };
         self.make(connect, true, self.route());
@@ -387,6 +414,15 @@ impl PeerLink {
     }
 
     fn handle_path(&mut self, event: PathEvent) {
+        let news = match event {
+            PathEvent::Selected { pair, .. } => Some(PathNews::Selected(pair.kind())),
+            PathEvent::Dead { route, .. } => Some(PathNews::Dead(route)),
+            PathEvent::AllDead | PathEvent::Lost => Some(PathNews::AllDead),
+            PathEvent::Alive => None,
+        };
+        if let (Some(traversals), Some(news)) = (self.shared.traversals.get(), news) {
+            traversals.path(self.config.id, news);
+        }
         match event {
             PathEvent::Selected { route, pair, .. } => {
                 tracing::info!(parent: &self.span, address = %route, path = pair.kind().name(), "path");
@@ -409,6 +445,51 @@ impl PeerLink {
         }
     }
 
+    /// What checks say. While the link is down it is made by what they found at once, not by guesses.
+    fn handle_news(&mut self, news: News, now: Instant) {
+        match news {
+            News::Found(route, pair) => {
+                tracing::debug!(parent: &self.span, address = %route, path = pair.kind().name(), "a way is found");
+                let new = self.order.found(route, pair);
+                self.offer(route, false);
+                if self.sessions.active().is_some() || !new {
+                    return;
+                }
+                // Its end is a failed dial, and the next one takes what was found.
+                let cancelled = self.cancel_dial.take().is_some_and(|cancel| cancel.send(()).is_ok());
+                if !cancelled && !self.sessions.dialling() {
+                    self.sessions.set_may_dial(self.may_dial(), now);
+                }
+            }
+            News::Gone(route) => {
+                self.order.gone(route);
+                self.withdraw(route);
+            }
+        }
+    }
+
+    fn want(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.wanted, true) {
+            return;
+        }
+        self.look_for_ways();
+        self.sessions.set_may_dial(self.may_dial(), now);
+    }
+
+    fn look_for_ways(&self) {
+        if let Some(traversals) = self.shared.traversals.get() {
+            traversals.wake(self.config.id);
+        }
+    }
+
+    /// The oldest way that is not in use; relayed ones are kept, to fall back on.
+    fn spare_route(&self) -> Option<Route> {
+        let in_use = self.route();
+        let spare = |route: &Route| Some(*route) != in_use;
+        let routes = || self.offers.iter().map(|(_, route)| *route).filter(spare);
+        routes().find(|route| matches!(route, Route::Direct(_))).or_else(|| routes().next())
+    }
+
     fn announce_networks(&self) {
         let vnis = self.shared.hello.load().vnis.clone();
         for live in self.live.values() {
@@ -425,13 +506,12 @@ impl PeerLink {
             self.offers.push((id, route));
             id
         });
-        if self.offers.len() > MAX_PATHS {
-            let oldest = self.offers[0].1;
+        if self.offers.len() > MAX_PATHS
+            && let Some(oldest) = self.spare_route()
+        {
             self.withdraw(oldest);
         }
-        let named = matches!(route, Route::Direct(at) if self.order.names(at));
-        let remote = if named { CandidateKind::Host } else { CandidateKind::PeerReflexive };
-        let pair = CandidatePair { local: CandidateKind::Host, local_address: None, remote };
+        let pair = self.order.pair(route);
         self.shared.paths_mut().know(slot(self.config.id), route);
         self.shared.worker.send(Command::OfferPath(self.config.id, Offer { id, route, pair, proven }));
     }
@@ -443,9 +523,7 @@ impl PeerLink {
     }
 
     fn meet(&mut self, route: Route) {
-        if let Route::Direct(address) = route {
-            self.order.met(address);
-        }
+        self.order.met(route);
     }
 
     fn set_membership(&self, vnis: Vec<Vni>) {
@@ -456,7 +534,7 @@ impl PeerLink {
     /// The way of the next dial.
     fn select_route(&mut self, route: Route) {
         self.note_route(route);
-        self.sessions.set_may_dial(true, Instant::now());
+        self.sessions.set_may_dial(self.may_dial(), Instant::now());
     }
 
     fn note_route(&self, route: Route) {
@@ -469,7 +547,7 @@ impl PeerLink {
     }
 
     fn may_dial(&self) -> bool {
-        self.route().is_some()
+        self.wanted && !self.order.is_empty()
     }
 
     fn status(&self) -> std::sync::MutexGuard<'_, LinkStatus> {
@@ -491,7 +569,7 @@ const KEY_CHANGE: Duration = Duration::from_secs(60);
 const LAST_WORD: Duration = Duration::from_millis(200);
 /// Sessions of a former key end at last this long after the first one of the new key.
 const FORMER_KEY_LINGER: Duration = Duration::from_secs(5);
-/// Ways that the worker is told of.
-const MAX_PATHS: usize = 4;
+/// Ways that the worker is told of; it keeps some for those that it learns itself.
+const MAX_PATHS: usize = 6;
 /// How long a replaced session still opens what is on its way.
 const LINGER: Duration = Duration::from_secs(3);

@@ -29,7 +29,9 @@ impl Sources {
             .relayed
             .iter()
             .map(|(relay, address)| self.candidate(CandidateKind::Relayed, *address, Some(*relay)));
-        for candidate in host.take(MAX_HOST).chain(reflexive.take(MAX_REFLEXIVE)).chain(relayed.take(MAX_RELAYED)) {
+        for candidate in
+            host.take(MAX_HOST).chain(reflexive.take(MAX_REFLEXIVE)).chain(relayed.take(MAX_RELAYED))
+        {
             let known = |other: &Candidate| other.address == candidate.address;
             if !candidates.iter().any(known) {
                 candidates.push(candidate);

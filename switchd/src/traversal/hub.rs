@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use controller_api::node::RelayServers;
 use nat_traversal::{
-    Candidate, NatReport, NetCheck, NetCheckConfig, PathNews, RelayId, Route, Signal, Slot, StunRouter, Traversal,
-    TraversalConfig, TraversalEvent, TraversalTiming,
+    Candidate, NatReport, NetCheck, NetCheckConfig, PathNews, RelayId, Route, Signal, Slot, StunRouter,
+    Traversal, TraversalConfig, TraversalEvent, TraversalTiming,
 };
 use switch_core::ids::PeerId;
 use tokio::sync::{mpsc, oneshot, watch};

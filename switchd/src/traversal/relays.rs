@@ -51,7 +51,15 @@ struct Allocation {
 
 impl Relays {
     pub(super) fn new(underlay: Arc<Underlay>, streams: mpsc::Sender<(RelayId, StreamEvent)>) -> Relays {
-        Relays { underlay, streams, wanted: Vec::new(), last_id: 0, streams_at: None, families: (true, true), changed: false }
+        Relays {
+            underlay,
+            streams,
+            wanted: Vec::new(),
+            last_id: 0,
+            streams_at: None,
+            families: (true, true),
+            changed: false,
+        }
     }
 
     /// These servers from now on, with the addresses behind their names. An allocation goes on with the credentials
@@ -211,7 +219,8 @@ impl Relays {
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let clients = self.allocations().filter_map(|allocation| allocation.client.poll_timeout());
-        let waiting = self.wanted.iter().filter(|wanted| wanted.allocation.is_none() && self.is_tried(wanted));
+        let waiting =
+            self.wanted.iter().filter(|wanted| wanted.allocation.is_none() && self.is_tried(wanted));
         let begin = waiting.map(|wanted| self.begin_at(wanted));
         clients.chain(begin).min()
     }

@@ -61,7 +61,12 @@ impl Servers {
         let answering: Vec<String> = by_udp.map(|relay| relay.address.clone()).collect();
         servers.stun.extend(answering);
         let mut seen = Vec::new();
-        servers.stun.retain(|name| !seen.contains(name) && { seen.push(name.clone()); true });
+        servers.stun.retain(|name| {
+            !seen.contains(name) && {
+                seen.push(name.clone());
+                true
+            }
+        });
         servers.stun.truncate(MAX_STUN);
         servers.relays.truncate(MAX_RELAYS);
         servers
@@ -113,7 +118,11 @@ mod tests {
         let servers = Servers::new(&nat, &controller());
         assert_eq!(servers.stun, ["stun.example:3478", "192.0.2.9:3478", "192.0.2.1:3478"]);
         let transports: Vec<_> = servers.relays.iter().map(|relay| relay.transport).collect();
-        assert_eq!(transports, [RelayTransport::Udp, RelayTransport::Tcp], "an unknown transport is left out");
+        assert_eq!(
+            transports,
+            [RelayTransport::Udp, RelayTransport::Tcp],
+            "an unknown transport is left out"
+        );
         let alone = Nat { controller_servers: false, ..nat };
         assert_eq!(Servers::new(&alone, &controller()).stun, ["stun.example:3478"]);
     }

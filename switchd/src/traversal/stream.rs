@@ -80,7 +80,7 @@ async fn run(
     let Connect { relay, server, tls } = connect;
     let tcp = tokio::time::timeout(CONNECT, TcpStream::connect(server))
         .await
-        .map_err(|_| StreamError::Timeout(server))?
+        .map_err(|_| StreamError::Timeout { server })?
         .map_err(|source| StreamError::Connect { server, source })?;
     tcp.set_nodelay(true).map_err(StreamError::Broken)?;
     match tls {
@@ -91,7 +91,7 @@ async fn run(
             let connecting = TlsConnector::from(Arc::new(config)).connect(name, tcp);
             let stream = tokio::time::timeout(CONNECT, connecting)
                 .await
-                .map_err(|_| StreamError::Timeout(server))?
+                .map_err(|_| StreamError::Timeout { server })?
                 .map_err(StreamError::Tls)?;
             carry(relay, stream, queue, events).await
         }
@@ -194,8 +194,8 @@ impl ServerCertVerifier for Pinned {
 /// Why a relay is not reached by TCP or TLS.
 #[derive(Debug, thiserror::Error)]
 enum StreamError {
-    #[error("no connection to {0} within {} s: is TCP to it let through?", CONNECT.as_secs())]
-    Timeout(SocketAddr),
+    #[error("no connection to {server} within {} s: is TCP to it let through?", CONNECT.as_secs())]
+    Timeout { server: SocketAddr },
     #[error("connecting to {server}: {source}")]
     Connect { server: SocketAddr, source: std::io::Error },
     #[error("the relay's host is no name that a certificate can be for")]
