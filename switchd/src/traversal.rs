@@ -29,6 +29,7 @@ use crate::dataplane::Handle;
 use crate::netlink::Netlink;
 use crate::session::Signals;
 use crate::underlay::{StunDatagram, Underlay};
+use crate::view::RelayRow;
 
 /// What the task starts from.
 pub struct Start {
@@ -77,6 +78,7 @@ enum Ask {
     Path(PeerId, PathNews),
     Report(PeerId, oneshot::Sender<Option<TraversalReport>>),
     Netcheck(oneshot::Sender<NatReport>),
+    Relays(oneshot::Sender<Vec<RelayRow>>),
 }
 
 impl Traversals {
@@ -121,6 +123,13 @@ impl Traversals {
         let (to, answer) = oneshot::channel();
         self.ask(Ask::Netcheck(to));
         answer.await.ok()
+    }
+
+    /// The relays that this node is to use. Empty if the daemon stops.
+    pub async fn relays(&self) -> Vec<RelayRow> {
+        let (to, answer) = oneshot::channel();
+        self.ask(Ask::Relays(to));
+        answer.await.unwrap_or_default()
     }
 
     fn ask(&self, ask: Ask) {

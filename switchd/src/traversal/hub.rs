@@ -180,6 +180,7 @@ impl Hub {
                 let _ = to.send(report);
             }
             Ask::Netcheck(to) => self.begin_netcheck(to, now),
+            Ask::Relays(to) => drop(to.send(self.relays.rows())),
         }
     }
 

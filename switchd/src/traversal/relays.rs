@@ -15,6 +15,7 @@ use super::servers::RelayServer;
 use super::stream::{Connect, Stream, StreamEvent, Tls};
 use crate::config;
 use crate::underlay::{Carrier, StreamMessage, Underlay};
+use crate::view::{RelayRow, RelayState};
 
 /// All of them.
 pub(super) struct Relays {
@@ -37,6 +38,7 @@ struct Wanted {
     failures: u32,
     retry_at: Instant,
     allocation: Option<Allocation>,
+    last_error: Option<String>,
 }
 
 struct Allocation {
@@ -74,7 +76,14 @@ impl Relays {
                     let retry_at = if renewed { now } else { known.retry_at };
                     Wanted { server, addresses, retry_at, ..known }
                 }
-                None => Wanted { server, addresses, failures: 0, retry_at: now, allocation: None },
+                None => Wanted {
+                    server,
+                    addresses,
+                    failures: 0,
+                    retry_at: now,
+                    allocation: None,
+                    last_error: None,
+                },
             };
             self.wanted.push(wanted);
         }
@@ -92,6 +101,28 @@ impl Relays {
     /// The relayed address of an allocation.
     pub(super) fn relayed_address(&self, relay: RelayId) -> Option<SocketAddr> {
         self.allocations().find(|allocation| allocation.id == relay)?.relayed
+    }
+
+    /// All relays, for people.
+    pub(super) fn rows(&self) -> Vec<RelayRow> {
+        let row = |wanted: &Wanted| {
+            let relayed = wanted.allocation.as_ref().and_then(|allocation| allocation.relayed);
+            let state = match (&wanted.allocation, relayed) {
+                (Some(_), Some(_)) => RelayState::Serving,
+                (Some(_), None) => RelayState::Asking,
+                (None, _) if self.is_tried(wanted) || wanted.addresses.is_empty() => RelayState::Waiting,
+                (None, _) => RelayState::Spare,
+            };
+            let unknown = wanted.addresses.is_empty().then(|| UNRESOLVED.to_owned());
+            RelayRow {
+                server: wanted.server.address.clone(),
+                transport: wanted.server.transport.name().to_owned(),
+                state,
+                relayed,
+                last_error: unknown.or_else(|| wanted.last_error.clone()),
+            }
+        };
+        self.wanted.iter().map(row).collect()
     }
 
     /// Lets these peers send to an allocation.
@@ -315,6 +346,7 @@ impl Relays {
         }
         let wait = (FIRST_RETRY * 2u32.saturating_pow(wanted.failures.min(8))).min(LAST_RETRY);
         wanted.failures = wanted.failures.saturating_add(1);
+        wanted.last_error = Some(why.to_owned());
         wanted.retry_at = now + wait;
         self.changed |= served;
         self.underlay.relays().set_relay(relay, None);
@@ -336,5 +368,6 @@ fn is_of_peer(message: &[u8]) -> bool {
 
 /// A relay that can be reached by UDP has answered by then.
 const STREAMS_AFTER: Duration = Duration::from_millis(600);
+const UNRESOLVED: &str = "its name has no address yet: see the host's DNS";
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(60);
