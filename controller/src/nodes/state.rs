@@ -210,6 +210,25 @@ mod tests {
     }
 
     #[test]
+    fn a_node_is_told_what_it_is_itself_in_a_network_of_the_nodes() {
+        let station = HostStation {
+            addresses: vec![("10.9.0.7".parse().unwrap(), 24), ("fd00::7".parse().unwrap(), 64)],
+            mac: Mac([2, 0, 0, 0, 0, 7]),
+        };
+        let networks = || [7, 8].map(|vni| Network { vni: Vni(vni), ..Network::default() }).to_vec();
+        let hosts = BTreeMap::from([(Vni(8), station)]);
+        let all = Snapshot { networks: networks(), hosts: hosts.clone(), ..Snapshot::default() };
+        let new = Delta { networks: networks(), hosts, ..Delta::default() };
+        for parts in [snapshot(1, &all), surroundings(1, &all), delta(1, &new)] {
+            let parts = decoded(parts);
+            assert_eq!(parts[0].networks[0].host, None);
+            let host = parts[0].networks[1].host.as_ref().unwrap();
+            assert_eq!(host.addresses, ["10.9.0.7/24", "fd00::7/64"]);
+            assert_eq!(host.mac, [2, 0, 0, 0, 0, 7]);
+        }
+    }
+
+    #[test]
     fn a_snapshot_in_two_halves_is_one() {
         let own = Snapshot {
             revision: Revision(5),

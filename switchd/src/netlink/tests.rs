@@ -41,11 +41,6 @@ pub(crate) async fn wait_for<T>(
 }
 
 impl Netlink {
-    /// An address for tests of shutdown.
-    pub(crate) async fn add_address(&self, index: u32, ip: IpAddr, prefix: u8) {
-        self.handle.address().add(index, ip, prefix).execute().await.unwrap();
-    }
-
     /// A bridge as an administrator makes it: its MAC not pinned, no alias of ours.
     pub(crate) async fn add_plain_bridge(&self, name: &str) -> Link {
         self.handle.link().add(LinkBridge::new(name).build()).execute().await.unwrap();

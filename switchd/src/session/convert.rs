@@ -8,7 +8,7 @@ use switch_core::frame::Tags;
 use switch_core::ids::{Generation, Mac, Vni};
 use switch_core::switch::{BindingKey, Source, State};
 
-use crate::config::{self, AntiSpoof, Mode, Network};
+use crate::config::{self, AntiSpoof, HostStation, Mode, Network};
 use crate::desired::{DesiredBinding, DesiredPeer};
 use crate::key::PublicKey;
 
@@ -46,8 +46,19 @@ pub(super) fn network(wire: &wire::Network) -> Result<Network, String> {
     network.mss_clamp = wire.mss_clamp;
     let gateways: Option<Vec<IpAddr>> = wire.gateways.iter().map(|text| text.parse().ok()).collect();
     network.gateways = gateways.ok_or_else(|| wrong("a gateway is no IP address"))?;
+    network.host = wire.host.as_ref().map(host_station).transpose().map_err(|error| wrong(&error))?;
     network.check().map_err(|error| wrong(&error))?;
     Ok(network)
+}
+
+fn host_station(wire: &wire::HostStation) -> Result<HostStation, String> {
+    let mac = wire.mac.as_slice().try_into().map_err(|_| "the MAC of this node in it has not 6 bytes")?;
+    let address = |text: &String| {
+        let (ip, prefix) = text.split_once('/')?;
+        Some((ip.parse().ok()?, prefix.parse().ok()?))
+    };
+    let addresses: Option<Vec<(IpAddr, u8)>> = wire.addresses.iter().map(address).collect();
+    Ok(HostStation { addresses: addresses.ok_or("an address of this node in it is none")?, mac: Mac(mac) })
 }
 
 /// Another node, by its id. Addresses that cannot be dialled are left out.
@@ -126,7 +137,10 @@ pub(super) fn network_to_wire(network: &Network) -> wire::Network {
         broadcast_rate: network.broadcast_rate,
         broadcast_burst: network.broadcast_burst,
         gateways: texts(&network.gateways),
-        host: None,
+        host: network.host.as_ref().map(|host| wire::HostStation {
+            addresses: host.addresses.iter().map(|(ip, prefix)| format!("{ip}/{prefix}")).collect(),
+            mac: host.mac.0.to_vec(),
+        }),
     }
 }
 
