@@ -131,7 +131,7 @@ fn the_watch_tells_links_ports_and_addresses() {
         until(&mut watch, &new(port, "t0", Some(bridge))).await;
         netlink.release(port).await.unwrap();
         let seen = until(&mut watch, &new(port, "t0", None)).await;
-        netlink.add_address(bridge, "10.0.0.1".parse().unwrap(), 24).await;
+        netlink.add_address(bridge, "10.0.0.1".parse().unwrap(), 24).await.unwrap();
         let more = until(&mut watch, &LinkEvent::AddressChanged { index: bridge }).await;
         let gone = seen.iter().chain(&more).any(|event| matches!(event, LinkEvent::LinkGone { .. }));
         assert!(!gone, "a port that leaves its bridge is not gone: {seen:?} {more:?}");

@@ -196,3 +196,52 @@ pub(super) fn texts<T: ToString>(items: &[T]) -> Vec<String> {
 
 /// Of each table of a network: what a cluster's whole network may need.
 const MAX_ENTRIES: usize = 1 << 17;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wire(addresses: &[&str], mac: &[u8]) -> wire::Network {
+        wire::Network {
+            vni: 7,
+            name: "mgmt".into(),
+            mode: "preserve".into(),
+            mtu: 1500,
+            dhcp: "local-only".into(),
+            anti_spoof: "strict".into(),
+            broadcast_rate: 1000,
+            broadcast_burst: 2000,
+            host: Some(wire::HostStation {
+                addresses: addresses.iter().map(|text| (*text).to_owned()).collect(),
+                mac: mac.to_vec(),
+            }),
+            ..wire::Network::default()
+        }
+    }
+
+    #[test]
+    fn what_this_node_is_in_a_network_is_stored_as_it_came() {
+        let told = wire(&["100.80.0.7/16", "fd00::7/64"], &[2, 0, 0, 0, 0, 7]);
+        let network = network(&told).unwrap();
+        assert_eq!(network.host.as_ref().map(|host| host.addresses.len()), Some(2));
+        assert_eq!(network_to_wire(&network), told);
+        let moved = Network { host: None, ..network.clone() };
+        assert!(!network.differs_live_only(&moved), "the bridge is made anew");
+    }
+
+    #[test]
+    fn what_no_node_can_be_is_a_sentence() {
+        let mac = [2, 0, 0, 0, 0, 7];
+        let cases = [
+            (wire(&["100.80.0.7"], &mac), "is none"),
+            (wire(&["100.80.0.7/33"], &mac), "cannot be the node's own address"),
+            (wire(&["224.0.0.1/16"], &mac), "cannot be the node's own address"),
+            (wire(&["100.80.0.7/16"], &mac[..5]), "has not 6 bytes"),
+            (wire(&["100.80.0.7/16"], &[3, 0, 0, 0, 0, 7]), "cannot be the node's own MAC"),
+        ];
+        for (told, words) in cases {
+            let error = network(&told).unwrap_err();
+            assert!(error.contains(words) && error.contains("mend it at the controller"), "{error}");
+        }
+    }
+}
