@@ -98,7 +98,6 @@ impl Limits {
     pub fn heartbeat(&self) -> Duration {
         Duration::from_secs(self.heartbeat_seconds.into())
     }
-
 }
 
 impl Default for Config {

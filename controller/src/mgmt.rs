@@ -92,7 +92,11 @@ mod tests {
         let network = "mgmt".to_owned();
         engine.command(Command::UpdateNetwork { network: network.clone(), update }).await.unwrap();
         ensure(engine, mgmt).await;
-        assert_eq!(engine.read(|registry| registry.networks()[&mgmt.vni].mtu).await, 1400, "as it was changed");
+        assert_eq!(
+            engine.read(|registry| registry.networks()[&mgmt.vni].mtu).await,
+            1400,
+            "as it was changed"
+        );
         let refusal = engine.command(Command::DeleteNetwork { network: network.clone() }).await.unwrap_err();
         assert_eq!(refusal.kind, RefusalKind::Conflict);
     }
@@ -109,7 +113,10 @@ mod tests {
         engine.command(Command::CreateNetwork(blue("mgmt", None))).await.unwrap();
         ensure(engine, wanted.mgmt.as_ref().unwrap()).await;
         assert_eq!(engine.read(|registry| registry.networks().len()).await, 1, "its name is taken");
-        engine.command(Command::CreateNetwork(blue("blue", wanted.mgmt.as_ref().map(|m| m.vni)))).await.unwrap();
+        engine
+            .command(Command::CreateNetwork(blue("blue", wanted.mgmt.as_ref().map(|m| m.vni))))
+            .await
+            .unwrap();
         ensure(engine, wanted.mgmt.as_ref().unwrap()).await;
         assert!(!engine.read(|registry| registry.networks().values().any(|n| n.host)).await);
         engine.command(Command::DeleteNetwork { network: "blue".to_owned() }).await.unwrap();

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use controller_api::node as proto;
 use controller_registry::{
     AntiSpoof, Binding, BindingClaim, BindingKey, BindingSource, BindingState, BindingWithdrawal, Capacity,
-    ClaimRefusal, ClaimRefusalReason, DesiredInstance, DesiredState, Dhcp, Generation, HostStation, InstanceState,
-    InstanceStatus, Mac, Mode, Network, NodeId, Peer, Vni,
+    ClaimRefusal, ClaimRefusalReason, DesiredInstance, DesiredState, Dhcp, Generation, HostStation,
+    InstanceState, InstanceStatus, Mac, Mode, Network, NodeId, Peer, Vni,
 };
 
 /// What is wrong with a message: a sentence with the field.

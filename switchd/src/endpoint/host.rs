@@ -71,15 +71,16 @@ impl Keeper {
         Ok(())
     }
 
-    /// No station of a bridge that switchd made gives the host routes or addresses by router advertisements.
+    /// On a bridge that switchd made the host is asked for the addresses of that bridge alone, not for others that it
+    /// has, and takes no routes or addresses from router advertisements. False if the latter could not be said.
     pub(super) fn keep_to_itself(&self) -> bool {
+        sysctl("ipv4", &self.config.bridge, "arp_ignore", "1");
         sysctl("ipv6", &self.config.bridge, "accept_ra", "0")
     }
 
     /// The host speaks here for its addresses of this network alone, and does not pass on what it hears here. False if
     /// it might take routes from others.
     fn make_station(&self, bridge: &str) -> bool {
-        sysctl("ipv4", bridge, "arp_ignore", "1");
         sysctl("ipv4", bridge, "arp_announce", "2");
         sysctl("ipv4", bridge, "accept_redirects", "0");
         sysctl("ipv4", bridge, "forwarding", "0");

@@ -350,18 +350,22 @@ mod tests {
         let longer = address("10.9.0.7", 24);
         let cases = [
             ("all is well", with(host().mac, &[v4, v6]), vec![]),
-            ("nothing there", with(BRIDGE, &[]), vec![
-                SetBridgeMac { bridge: 7, mac: host().mac },
-                add(v4),
-                add(v6),
-            ]),
+            (
+                "nothing there",
+                with(BRIDGE, &[]),
+                vec![SetBridgeMac { bridge: 7, mac: host().mac }, add(v4), add(v6)],
+            ),
             ("one deleted", with(host().mac, &[v6]), vec![add(v4)]),
             ("one too many", with(host().mac, &[v4, v6, other]), vec![remove(other)]),
             ("another prefix", with(host().mac, &[longer, v6]), vec![remove(longer), add(v4)]),
         ];
         for (name, observed, steps) in cases {
             assert_eq!(plan(&observed, &wanted), steps, "{name}");
-            assert_eq!(plan(&observed, &Wanted { host: None, ..wanted.clone() }), [], "{name}: not ours to say");
+            assert_eq!(
+                plan(&observed, &Wanted { host: None, ..wanted.clone() }),
+                [],
+                "{name}: not ours to say"
+            );
         }
         let no_tap = Observed { tap: None, ..with(BRIDGE, &[]) };
         assert_eq!(plan(&no_tap, &wanted).last(), Some(&OpenTap), "the host does not wait for the TAP");

@@ -67,7 +67,10 @@ async fn a_network_of_the_nodes_themselves() {
     let (lab, a, _) = Lab::furnished().await;
     let network = json!({"name": "mgmt", "host": true, "subnet_v4": "100.80.0.0/16"});
     let made = lab.ok(Method::POST, "/v1/networks", network).await;
-    assert_eq!((&made["host"], &lab.get("/v1/networks/blue").await.body["host"]), (&json!(true), &json!(false)));
+    assert_eq!(
+        (&made["host"], &lab.get("/v1/networks/blue").await.body["host"]),
+        (&json!(true), &json!(false))
+    );
     let node = lab.get(&format!("/v1/compute-nodes/{a}")).await.body;
     assert_eq!(node["host_addresses"], json!(["100.80.0.1"]), "{node}");
     let refused =
