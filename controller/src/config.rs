@@ -9,7 +9,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use controller_registry::Settings;
+use controller_registry::{Settings, Subnet, Vni};
 use serde::Deserialize;
 
 use crate::provider::ProviderConfig;
@@ -49,6 +49,21 @@ pub struct Config {
     pub relay: RelayConfig,
     /// What is too much.
     pub limits: Limits,
+    /// The network of the nodes themselves that the controller makes and keeps; `None` for none.
+    pub mgmt: Option<Mgmt>,
+}
+
+/// A network of the nodes themselves.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mgmt {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub vni: Vni,
+    /// Where the nodes' IPv4 addresses come from.
+    pub subnet_v4: Option<Subnet>,
+    /// Where the nodes' IPv6 addresses come from.
+    pub subnet_v6: Option<Subnet>,
 }
 
 /// Bounds against mistakes and abuse.
@@ -88,14 +103,6 @@ impl Limits {
     pub fn heartbeat(&self) -> Duration {
         Duration::from_secs(self.heartbeat_seconds.into())
     }
-
-    /// Those that the registry goes by.
-    pub fn settings(&self) -> Settings {
-        Settings {
-            learned_per_node: self.learned_bindings_per_node,
-            agent_grace_ms: u64::from(self.agent_grace_seconds) * 1000,
-        }
-    }
 }
 
 impl Default for Config {
@@ -113,6 +120,7 @@ impl Default for Config {
             providers: Vec::new(),
             relay: RelayConfig::default(),
             limits: Limits::default(),
+            mgmt: None,
         }
     }
 }
@@ -139,6 +147,15 @@ impl Config {
             return Err(ConfigError::Invalid { path: path.to_owned(), problems });
         }
         Ok(file.into_config())
+    }
+
+    /// What of it the registry goes by.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            learned_per_node: self.limits.learned_bindings_per_node,
+            agent_grace_ms: u64::from(self.limits.agent_grace_seconds) * 1000,
+            kept_network: self.mgmt.as_ref().map(|mgmt| mgmt.vni),
+        }
     }
 
     /// The store's file.
@@ -188,6 +205,48 @@ struct ConfigFile {
     provider: Vec<ProviderTable>,
     relay: relay::RelayTable,
     limits: Limits,
+    mgmt: MgmtTable,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct MgmtTable {
+    enabled: bool,
+    name: String,
+    vni: u32,
+    subnets: Vec<String>,
+}
+
+impl Default for MgmtTable {
+    fn default() -> MgmtTable {
+        MgmtTable {
+            enabled: false,
+            name: MGMT_NAME.to_owned(),
+            vni: MGMT_VNI,
+            subnets: MGMT_SUBNETS.map(str::to_owned).to_vec(),
+        }
+    }
+}
+
+impl MgmtTable {
+    fn read(&self) -> Result<Mgmt, String> {
+        let vni = Vni(self.vni);
+        if vni.0 == 0 || vni > Vni::MAX {
+            return Err(format!("mgmt.vni: {vni} is not a VNI; use 1 to 16777215"));
+        }
+        let mut mgmt = Mgmt { name: self.name.clone(), vni, subnet_v4: None, subnet_v6: None };
+        for text in &self.subnets {
+            let subnet: Subnet = text.parse().map_err(|error| format!("mgmt.subnets: {error}"))?;
+            let family = if subnet.base().is_ipv4() { &mut mgmt.subnet_v4 } else { &mut mgmt.subnet_v6 };
+            if family.replace(subnet).is_some() {
+                return Err(format!("mgmt.subnets: {subnet} is the second of its family; name one of each"));
+            }
+        }
+        if self.subnets.is_empty() {
+            return Err("mgmt.subnets: there is none; name one of either family, or of both".to_owned());
+        }
+        Ok(mgmt)
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -280,6 +339,7 @@ impl ConfigFile {
         if least.contains(&0) || limits.connections == 0 || limits.learned_bindings_per_node == 0 {
             problems.push("limits: each is at least 1".to_owned());
         }
+        problems.extend(self.mgmt.read().err());
         problems
     }
 
@@ -294,6 +354,7 @@ impl ConfigFile {
             command: table.command,
             timeout: Duration::from_secs(table.timeout_seconds.unwrap_or(PROVIDER_TIMEOUT_SECONDS)),
         };
+        let mgmt = self.mgmt.enabled.then(|| self.mgmt.read().ok()).flatten();
         Config {
             state_dir: self.state_dir.unwrap_or(default.state_dir),
             advertise: self.advertise,
@@ -306,6 +367,7 @@ impl ConfigFile {
             providers: self.provider.into_iter().map(provider).collect(),
             relay: self.relay.into_config(),
             limits: self.limits,
+            mgmt,
         }
     }
 }
@@ -345,5 +407,10 @@ pub fn dialled(text: &str) -> Result<String, String> {
     Ok(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
 }
 
+const MGMT_NAME: &str = "mgmt";
+/// Where nobody numbers by hand, and above those that are chosen one after the other.
+const MGMT_VNI: u32 = 16_777_200;
+/// A part of RFC 6598's shared space, and a unique local prefix.
+const MGMT_SUBNETS: [&str; 2] = ["100.80.0.0/16", "fd73:6b69:7070::/64"];
 const OFF: &str = "off";
 const PROVIDER_TIMEOUT_SECONDS: u64 = 600;

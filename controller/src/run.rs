@@ -16,6 +16,7 @@ use crate::audit::AuditLog;
 use crate::config::{self, Config};
 use crate::engine::{self, Engine, Started};
 use crate::metrics::Metrics;
+use crate::mgmt;
 use crate::nodes::Nodes;
 use crate::provider::Providers;
 use crate::provision::{self, Joining};
@@ -57,7 +58,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         .map_err(anyhow::Error::msg)?;
     let providers = Providers::new(&config.providers);
     let names = providers.names().map(str::to_owned).collect();
-    let (path, settings) = (state_dir.store(), config.limits.settings());
+    let (path, settings) = (state_dir.store(), config.settings());
     let (store, started) =
         tokio::task::spawn_blocking(move || -> anyhow::Result<(Arc<dyn Store>, Started)> {
             let store: Arc<dyn Store> = Arc::new(FileStore::open(&path)?);
@@ -67,6 +68,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         .await
         .context("opening the store")??;
     let Started { engine, effects } = started;
+    if let Some(mgmt) = &config.mgmt {
+        mgmt::ensure(&engine, mgmt).await;
+    }
     let (ready, on_ready) = watch::channel(false);
     let (stop, on_stop) = watch::channel(false);
 

@@ -198,6 +198,17 @@ pub struct Network {
     pub peers: Option<Vec<String>>,
     /// Static bindings.
     pub bindings: Vec<StaticBinding>,
+    /// The node itself is a station of it: only a controller says so.
+    pub host: Option<HostStation>,
+}
+
+/// What the node itself is in a network: its bridge has these, and no others.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HostStation {
+    /// The addresses, with their prefix length.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// The MAC.
+    pub mac: Mac,
 }
 
 /// `[[network.binding]]`: who lives where, as if a controller had said so.

@@ -30,6 +30,7 @@ pub(crate) const NODES: &[Column<ComputeNode>] = columns! {
     "PROVIDER" Always |node, _| node.provider.clone();
     "TYPE" Wide |node, _| node.node_type.clone();
     "ADDRESSES" Wide |node, _| node.addresses.join(", ");
+    "HOST ADDRESSES" Wide |node, _| list(&node.host_addresses);
     "DRIVERS" Wide |node, _| node.drivers.join(", ");
     "ACCELERATOR" Wide |node, _| node.accelerator.clone();
     "SWITCH" Wide |node, _| node.switch_version.clone().unwrap_or_default();
@@ -66,6 +67,7 @@ pub(crate) const NETWORKS: &[Column<Network>] = columns! {
     "BROADCAST RATE" Wide |n, _| or_default(n.broadcast_rate);
     "BROADCAST BURST" Wide |n, _| or_default(n.broadcast_burst);
     "NODES" Always |n, _| n.compute_nodes.as_ref().map_or_else(|| "all".to_owned(), |nodes| nodes.join(", "));
+    "FOR" Wide |n, _| if n.host { "nodes" } else { "instances" }.to_owned();
     "AGE" Wide |n, now| age(n.created_at, now);
 };
 

@@ -281,6 +281,7 @@ fn network(
         gateways: gateways.into_iter().flatten().map(|at| at.value).collect(),
         peers: member_peers,
         bindings,
+        host: None,
     })
 }
 
