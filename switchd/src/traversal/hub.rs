@@ -181,6 +181,10 @@ impl Hub {
             }
             Ask::Netcheck(to) => self.begin_netcheck(to, now),
             Ask::Relays(to) => drop(to.send(self.relays.rows())),
+            Ask::Close(done) => {
+                self.relays.close(now);
+                let _ = done.send(());
+            }
         }
     }
 

@@ -87,10 +87,29 @@ impl Relays {
             };
             self.wanted.push(wanted);
         }
-        for gone in old.iter().filter_map(|wanted| wanted.allocation.as_ref()) {
-            self.underlay.relays().set_relay(gone.id, None);
-        }
+        self.give_back(old, now);
         self.streams_at.get_or_insert(now + STREAMS_AFTER);
+    }
+
+    /// Gives every allocation back and asks for none any more: a relay keeps a socket's allocation for minutes,
+    /// and would refuse the next process's.
+    pub(super) fn close(&mut self, now: Instant) {
+        let all = std::mem::take(&mut self.wanted);
+        self.give_back(all, now);
+    }
+
+    fn give_back(&self, gone: Vec<Wanted>, now: Instant) {
+        for mut allocation in gone.into_iter().filter_map(|wanted| wanted.allocation) {
+            allocation.client.close(now);
+            // One that was made by a stream ends with it.
+            while allocation.stream.is_none()
+                && let Some(bytes) = allocation.client.poll_transmit(now)
+            {
+                // What the kernel refuses now is not sent again: the allocation expires by itself.
+                let _ = self.underlay.send_by(Route::Direct(allocation.server), &bytes);
+            }
+            self.underlay.relays().set_relay(allocation.id, None);
+        }
     }
 
     /// Addresses that there are allocations at.
@@ -170,13 +189,13 @@ impl Relays {
                         Ok(Some(message)) => drop(allocation.client.handle_datagram(message, now)),
                         Ok(None) => break,
                         Err(error) => {
-                            self.lost(relay, &error.to_string(), now);
+                            self.lost(relay, &error.to_string(), Duration::ZERO, now);
                             break;
                         }
                     }
                 }
             }
-            StreamEvent::Closed(why) => self.lost(relay, &why, now),
+            StreamEvent::Closed(why) => self.lost(relay, &why, Duration::ZERO, now),
         }
         of_peers
     }
@@ -243,7 +262,7 @@ impl Relays {
             }
         }
         for (relay, why) in lost {
-            self.lost(relay, &why.to_string(), now);
+            self.lost(relay, &why.to_string(), why.retry_after(), now);
         }
         changed | std::mem::take(&mut self.changed)
     }
@@ -333,7 +352,8 @@ impl Relays {
         }
     }
 
-    fn lost(&mut self, relay: RelayId, why: &str, now: Instant) {
+    /// `at_least`: how long the relay is not asked again.
+    fn lost(&mut self, relay: RelayId, why: &str, at_least: Duration, now: Instant) {
         let holder =
             self.wanted.iter_mut().find(|wanted| wanted.allocation.as_ref().is_some_and(|a| a.id == relay));
         let Some(wanted) = holder else { return };
@@ -347,7 +367,7 @@ impl Relays {
         let wait = (FIRST_RETRY * 2u32.saturating_pow(wanted.failures.min(8))).min(LAST_RETRY);
         wanted.failures = wanted.failures.saturating_add(1);
         wanted.last_error = Some(why.to_owned());
-        wanted.retry_at = now + wait;
+        wanted.retry_at = now + wait.max(at_least);
         self.changed |= served;
         self.underlay.relays().set_relay(relay, None);
     }
