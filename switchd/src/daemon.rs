@@ -296,6 +296,9 @@ impl Daemon {
     async fn stop(self) {
         tracing::info!("stopping");
         self.links.shutdown().await;
+        if let Some(traversals) = self.links.traversals() {
+            traversals.close().await;
+        }
         self.endpoints.shutdown().await;
         self.worker.send(Command::Stop);
         let thread = self.thread;

@@ -180,6 +180,11 @@ impl Hub {
                 let _ = to.send(report);
             }
             Ask::Netcheck(to) => self.begin_netcheck(to, now),
+            Ask::Relays(to) => drop(to.send(self.relays.rows())),
+            Ask::Close(done) => {
+                self.relays.close(now);
+                let _ = done.send(());
+            }
         }
     }
 
