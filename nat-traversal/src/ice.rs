@@ -66,8 +66,8 @@ pub(crate) trait Agent: Send {
     fn set_bases(&mut self, bases: &Bases);
     /// The peer's credentials and candidates, as with `set_bases`.
     fn set_peer(&mut self, peer: &Peer);
-    /// Forgets what was found, and checks all pairs anew.
-    fn restart(&mut self, now: Instant);
+    /// Forgets what was found, and checks all pairs anew: from the next `handle_timeout` on, which is due at once.
+    fn restart(&mut self);
     /// Whether the peer's credentials are known: without them nothing is sent.
     fn knows_peer(&self) -> bool;
     /// A STUN datagram; `false`: not for this agent, or not authentic.
@@ -258,7 +258,7 @@ impl Agent for IsAgent {
         self.peer = Some(peer.clone());
     }
 
-    fn restart(&mut self, now: Instant) {
+    fn restart(&mut self) {
         // A new agent, not the old one's `recreate_candidate_pairs`: its lists of candidates only ever grow, and an
         // address once withdrawn would be refused as peer-reflexive for good.
         self.agent = build(&self.own, self.agent.controlling(), self.tie_breaker, self.pace);
@@ -282,8 +282,6 @@ impl Agent for IsAgent {
                 ));
             }
         }
-        // The agent names no time before its first.
-        self.handle_timeout(now, &mut |_| true);
     }
 
     fn knows_peer(&self) -> bool {
@@ -321,7 +319,7 @@ impl Agent for IsAgent {
         }
         self.drain(&mut |_| true);
         if self.agent.local_candidates().count() > MAX_LOCAL {
-            self.restart(now);
+            self.restart();
         }
         true
     }

@@ -196,9 +196,9 @@ fn candidates_may_come_one_by_one() {
         let all = world.nodes[0].candidates.clone();
         [all.clone(), all[..1].to_vec()]
     };
-    world.set_candidates(0, some);
+    world.set_candidates(0, &some);
     world.run_for(ms(100));
-    world.set_candidates(0, all);
+    world.set_candidates(0, &all);
     assert!(world.run(ms(600), |world| world.hops() == Some(0)));
 }
 
@@ -292,7 +292,9 @@ fn a_direct_path_that_lasts_costs_no_checks() {
 
 #[test]
 fn a_relayed_path_that_lasts_costs_little() {
-    for (a, b) in [(SYMMETRIC, SYMMETRIC), (Site::Blocked, Site::Blocked), (Site::Blocked, PORT), (PORT, SYMMETRIC)] {
+    for (a, b) in
+        [(SYMMETRIC, SYMMETRIC), (Site::Blocked, Site::Blocked), (Site::Blocked, PORT), (PORT, SYMMETRIC)]
+    {
         let mut world = World::new(a, b);
         world.begin();
         assert!(world.run(ms(500), World::connected));
@@ -361,4 +363,48 @@ fn a_relayed_path_has_a_reason() {
     assert!(report.why_relayed()[0].contains("direct pairs were checked and none answered"), "{report:?}");
     assert!(report.pairs.iter().any(|pair| pair.sent > 0));
     assert!(world.kinds().iter().all(|pair| hops(&pair.unwrap()) == 1));
+}
+
+#[test]
+fn without_relays_both_sides_try_at_the_same_time_and_ever_less_often() {
+    let mut world = World::new(PORT, PORT);
+    world.net.allocations.clear();
+    world.net.nats.iter_mut().for_each(|nat| nat.timeout = secs(5));
+    world.net.cut = true;
+    world.begin();
+    world.run_for(secs(600));
+    let before: Vec<_> = world.nodes.iter().map(|node| (node.stun_bytes, node.signals)).collect();
+    world.run_for(secs(600));
+    for (node, (bytes, signals)) in world.nodes.iter().zip(before) {
+        let bits = (node.stun_bytes - bytes) * 8 / 600;
+        assert!(
+            bits < 1000 && node.signals - signals < 60,
+            "{bits} bit/s, {} signals",
+            node.signals - signals
+        );
+    }
+    world.net.cut = false;
+    assert!(world.run(secs(75), |world| world.hops() == Some(0)));
+}
+
+#[test]
+fn long_and_lossy_ways_only_take_longer() {
+    for (delay, loss, within) in
+        [(75, 0, 600), (150, 0, 1200), (10, 20, 2000), (75, 20, 3000), (75, 40, 6000)]
+    {
+        for (a, b) in [(PORT, PORT), (SYMMETRIC, PORT), (Site::Blocked, PORT), (Site::Open, SYMMETRIC)] {
+            let mut world = World::new(a, b);
+            world.net.delay = ms(delay);
+            world.bad_packets = loss;
+            world.patience = secs(3);
+            world.begin();
+            assert!(world.run(ms(within), World::connected), "{delay} ms, {loss} %: {a:?} / {b:?}");
+            let direct = a != Site::Blocked && (a, b) != (SYMMETRIC, PORT);
+            let hops = usize::from(!direct);
+            assert!(
+                world.run(secs(30), |world| world.hops() == Some(hops)),
+                "{delay} ms, {loss} %: {a:?} / {b:?}"
+            );
+        }
+    }
 }

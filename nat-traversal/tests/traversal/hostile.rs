@@ -38,7 +38,7 @@ fn replayed_checks_from_elsewhere_have_no_effect() {
     let (mut world, record) = recorded();
     for round in 0..50 {
         for (n, (host, _, payload)) in record.iter().enumerate() {
-            world.inject(*host, stranger(round * 100 + n as u16), payload.clone());
+            world.inject(*host, stranger(round * 100 + n as u16), payload);
         }
     }
     world.run_for(Duration::from_secs(10));
@@ -57,10 +57,11 @@ fn checks_that_never_arrived_and_come_from_elsewhere_cause_little_work() {
     world.swallow = true;
     world.run_for(Duration::from_secs(8));
     let record = world.record.take().unwrap();
-    let checks: Vec<_> = record.into_iter().filter(|(host, _, payload)| *host == 0 && payload.starts_with(&[0, 1])).collect();
+    let checks: Vec<_> =
+        record.into_iter().filter(|(host, _, payload)| *host == 0 && payload.starts_with(&[0, 1])).collect();
     assert!(checks.len() > 30, "{}", checks.len());
     for (n, (host, _, payload)) in checks.into_iter().enumerate() {
-        world.inject(host, stranger(n as u16), payload);
+        world.inject(host, stranger(n as u16), &payload);
     }
     // At most 16 addresses are looked into, each with a few checks.
     world.run_for(Duration::from_secs(60));
@@ -78,7 +79,7 @@ fn answers_count_only_from_where_they_are_awaited_and_once() {
     let before: Vec<BTreeSet<Route>> =
         world.nodes.iter().map(|node| node.paths.keys().copied().collect()).collect();
     for (n, (host, _, payload)) in answers.enumerate() {
-        world.inject(host, stranger(n as u16), payload);
+        world.inject(host, stranger(n as u16), &payload);
     }
     let after: Vec<BTreeSet<Route>> =
         world.nodes.iter().map(|node| node.paths.keys().copied().collect()).collect();
@@ -167,11 +168,10 @@ fn candidates_that_are_no_places_to_send_to_get_no_checks() {
     let (mut world, _) = recorded();
     let mut signal = world.nodes[1].last_signal.clone().unwrap();
     signal.sequence += 1;
-    let bad = ["127.0.0.1:53", "0.0.0.0:1", "255.255.255.255:9", "224.0.0.1:5353", "203.0.113.50:0", "[fe80::1]:1"];
-    let candidates = bad.map(|address| SignalCandidate {
-        kind: CandidateKind::Host,
-        address: address.parse().unwrap(),
-    });
+    let bad =
+        ["127.0.0.1:53", "0.0.0.0:1", "255.255.255.255:9", "224.0.0.1:5353", "203.0.113.50:0", "[fe80::1]:1"];
+    let candidates =
+        bad.map(|address| SignalCandidate { kind: CandidateKind::Host, address: address.parse().unwrap() });
     signal.candidates = candidates.to_vec();
     let now = world.instant();
     world.nodes[0].traversal.handle_signal(&signal, now).unwrap();

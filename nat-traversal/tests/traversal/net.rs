@@ -155,7 +155,9 @@ impl Net {
                     return None;
                 }
                 let near = self.hosts.iter().position(|host| {
-                    host.site == self.hosts[from].site && host.addresses.contains(&to.ip()) && host.port == to.port()
+                    host.site == self.hosts[from].site
+                        && host.addresses.contains(&to.ip())
+                        && host.port == to.port()
                 });
                 if let Some(host) = near {
                     return self.direct(host, source, to);
@@ -164,7 +166,8 @@ impl Net {
                 self.arrive(seen, to, false, now)
             }
             Route::Relayed(id, to) => {
-                let allocation = self.allocations.iter().find(|own| own.host == from && own.id == id && own.up)?;
+                let allocation =
+                    self.allocations.iter().find(|own| own.host == from && own.id == id && own.up)?;
                 if !allocation.permitted.contains(&to.ip()) {
                     return None;
                 }
@@ -198,9 +201,10 @@ impl Net {
         }
         let mut inside = to;
         let mut outermost: Vec<usize> = Vec::new();
-        let owner = self.hosts.iter().position(|host| {
-            host.nats.last().is_some_and(|nat| self.nats[*nat].public == to.ip())
-        });
+        let owner = self
+            .hosts
+            .iter()
+            .position(|host| host.nats.last().is_some_and(|nat| self.nats[*nat].public == to.ip()));
         let host = match owner {
             Some(host) => {
                 outermost.extend(self.hosts[host].nats.iter().rev());
