@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "all of this is test code")]
 
 mod changes;
+mod chaos;
+
 mod hostile;
 mod matrix;
 mod net;
