@@ -48,6 +48,12 @@ pub(crate) struct Peer {
     pub(crate) candidates: Vec<(SocketAddr, CandidateKind)>,
 }
 
+impl Peer {
+    fn credentials(&self) -> IceCreds {
+        IceCreds { ufrag: self.ufrag.clone(), pass: self.password.clone() }
+    }
+}
+
 /// What came of a datagram or of time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum AgentEvent {
@@ -245,8 +251,7 @@ impl Agent for IsAgent {
         let known =
             self.peer.as_ref().filter(|known| known.ufrag == peer.ufrag && known.password == peer.password);
         if self.peer.is_none() || known.is_some() {
-            self.agent
-                .set_remote_credentials(IceCreds { ufrag: peer.ufrag.clone(), pass: peer.password.clone() });
+            self.agent.set_remote_credentials(peer.credentials());
             let old = known.map(|known| known.candidates.clone()).unwrap_or_default();
             for (preference, (address, kind)) in peer.candidates.iter().enumerate() {
                 if !old.iter().any(|(known, _)| known == address) {
@@ -269,8 +274,7 @@ impl Agent for IsAgent {
             self.agent.add_local_candidate(candidate);
         }
         if let Some(peer) = &self.peer {
-            self.agent
-                .set_remote_credentials(IceCreds { ufrag: peer.ufrag.clone(), pass: peer.password.clone() });
+            self.agent.set_remote_credentials(peer.credentials());
             for (preference, (address, kind)) in peer.candidates.iter().enumerate() {
                 self.agent.add_remote_candidate(remote_candidate(*address, *kind, preference));
             }
@@ -318,7 +322,7 @@ impl Agent for IsAgent {
             }
         }
         self.drain(&mut |_| true);
-        if self.agent.local_candidates().count() > MAX_LOCAL {
+        if mapped.is_some() && self.agent.local_candidates().count() > MAX_LOCAL {
             self.restart();
         }
         true

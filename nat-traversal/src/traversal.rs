@@ -124,6 +124,10 @@ impl Traversal {
         }
         self.local = candidates.to_vec();
         self.agent.set_bases(&bases(candidates));
+        // What can be used of the peer's depends on this node's own.
+        if let Some(peer) = self.peer() {
+            self.agent.set_peer(&peer);
+        }
         for relay in lost.iter().filter_map(|candidate| candidate.relay) {
             if !self.local.iter().any(|candidate| candidate.relay == Some(relay)) {
                 self.permitted.remove(&relay);
@@ -139,7 +143,10 @@ impl Traversal {
             CandidateKind::ServerReflexive => !lost.is_empty() && !self.is_settled_nearby(),
             _ => false,
         });
-        if self.awake && (moved || !self.is_settled()) {
+        self.remaps[0] &= !moved;
+        // A relay that is new is a path to fall back to.
+        let relay = new.iter().any(|candidate| candidate.kind == CandidateKind::Relayed);
+        if self.awake && (moved || relay || !self.is_settled()) {
             self.schedule.check_more(moved && !lost.is_empty(), now);
         }
         self.advance(now);
@@ -154,11 +161,10 @@ impl Traversal {
             self.signalling.announce(now);
         }
         if news.instance || news.candidates {
-            let remote = self.remote_candidates();
-            let Some(known) = self.signalling.peer() else { return Ok(()) };
-            let peer =
-                Peer { ufrag: known.ufrag.clone(), password: known.password.clone(), candidates: remote };
-            let withdrawn = before.iter().any(|old| !known.candidates.contains(old));
+            let Some(peer) = self.peer() else { return Ok(()) };
+            let withdrawn = before.iter().any(|old| !signal.candidates.contains(old));
+            let new = signal.candidates.iter().filter(|new| !before.contains(new));
+            let relay = new.filter(|new| new.kind == CandidateKind::Relayed).count() > 0;
             let first = !self.agent.knows_peer();
             self.agent.set_peer(&peer);
             let names = |route: &Route| peer.candidates.iter().any(|(address, _)| *address == route.remote());
@@ -168,11 +174,12 @@ impl Traversal {
             };
             let lost_some = !gone.is_empty();
             self.gone(gone);
+            self.remaps[1] &= !withdrawn;
             if news.instance {
                 self.selected = None;
                 self.remaps[1] = false;
                 self.schedule.begin(self.timing.checking, !first, now);
-            } else if lost_some || !self.is_settled() || withdrawn && !self.is_settled_nearby() {
+            } else if lost_some || relay || !self.is_settled() || withdrawn && !self.is_settled_nearby() {
                 self.schedule.check_more(withdrawn, now);
             }
         }
@@ -373,6 +380,12 @@ impl Traversal {
         }
     }
 
+    fn peer(&self) -> Option<Peer> {
+        let known = self.signalling.peer()?;
+        let candidates = usable(&known.candidates, &self.local);
+        Some(Peer { ufrag: known.ufrag.clone(), password: known.password.clone(), candidates })
+    }
+
     /// The peer's candidates that this node can use, each address once, best first.
     fn remote_candidates(&self) -> Vec<(SocketAddr, CandidateKind)> {
         self.signalling.peer().map(|peer| usable(&peer.candidates, &self.local)).unwrap_or_default()
@@ -382,7 +395,7 @@ impl Traversal {
         self.local.iter().find(|own| own.relay == Some(relay)).map(|own| own.address)
     }
 
-    /// A direct path is in use, and checks are over.
+    /// Frames go by a direct path: there is nothing better to be found.
     fn is_settled(&self) -> bool {
         self.selected.is_some_and(|kind| kind != CandidateKind::Relayed)
     }

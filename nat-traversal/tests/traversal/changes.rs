@@ -220,6 +220,43 @@ fn a_relay_that_is_lost_is_replaced() {
 }
 
 #[test]
+fn a_new_relay_becomes_the_standby_of_a_direct_path() {
+    let mut world = connect(PORT, PORT, 0);
+    world.run_for(secs(20));
+    let standby = |world: &World| {
+        world
+            .nodes
+            .iter()
+            .all(|node| node.paths.values().any(|path| hops(&path.pair) == 1 && !path.told_dead))
+    };
+    assert!(standby(&world));
+    world.net.allocations.iter_mut().for_each(|own| own.up = false);
+    world.gather(0);
+    world.gather(1);
+    world.run_for(secs(10));
+    assert!(world.nodes.iter().all(|node| node.paths.len() == 1));
+    world.allocate(0, 2);
+    world.gather(0);
+    assert!(world.run(secs(2), standby));
+    assert_eq!(world.hops(), Some(0));
+}
+
+#[test]
+fn an_address_that_a_nat_has_mapped_anew_is_told_before_the_old_one_is_dead() {
+    let mut world = connect(PORT, PORT, 0);
+    world.run_for(secs(20));
+    let old = world.nodes[1].selected;
+    // The new one is known before the data path has missed an answer.
+    world.net.nats[0].rebind();
+    world.gather(0);
+    assert!(world.run(ms(300), |world| world.nodes[1].selected.is_some_and(|now| Some(now) != old)
+        || world.nodes[1].paths.len() > 2));
+    world.run_for(secs(10));
+    assert_eq!(world.hops(), Some(0));
+    assert!(!world.nodes[1].paths.contains_key(&old.unwrap()));
+}
+
+#[test]
 fn without_a_controller_a_cut_path_is_replaced_still() {
     let mut world = connect(PORT, PORT, 0);
     world.run_for(secs(20));
