@@ -1,5 +1,6 @@
 //! The controller's configuration: `/etc/controller/controller.toml`. Everything in it has a default.
 
+mod relay;
 #[cfg(test)]
 mod tests;
 
@@ -8,10 +9,11 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use controller_registry::Settings;
+use controller_registry::{Settings, Subnet, Vni};
 use serde::Deserialize;
 
 use crate::provider::ProviderConfig;
+pub use relay::{ExternalRelay, RELAY_PORT, RelayConfig, Transport, fingerprint, with_port};
 
 /// Where the configuration is, unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/controller/controller.toml";
@@ -43,8 +45,25 @@ pub struct Config {
     pub admin_group: String,
     /// The providers beside `manual`.
     pub providers: Vec<ProviderConfig>,
+    /// The embedded relay, and other ones.
+    pub relay: RelayConfig,
     /// What is too much.
     pub limits: Limits,
+    /// The network of the nodes themselves that the controller makes and keeps; `None` for none.
+    pub mgmt: Option<Mgmt>,
+}
+
+/// A network of the nodes themselves.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mgmt {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub vni: Vni,
+    /// Where the nodes' IPv4 addresses come from.
+    pub subnet_v4: Option<Subnet>,
+    /// Where the nodes' IPv6 addresses come from.
+    pub subnet_v6: Option<Subnet>,
 }
 
 /// Bounds against mistakes and abuse.
@@ -55,7 +74,8 @@ pub struct Limits {
     pub enrolments_per_minute: u32,
     /// TCP connections of nodes at a time. Default 10000.
     pub connections: usize,
-    /// Signals that one node may send in a second. Default 200.
+    /// Signals that one node may send in a second, over time: eight times that at once, so that a node that starts
+    /// may tell all others of itself. Default 500.
     pub signals_per_second: u32,
     /// Seconds between heartbeats; three silent ones end a session. Default 5.
     pub heartbeat_seconds: u32,
@@ -70,7 +90,7 @@ impl Default for Limits {
         Limits {
             enrolments_per_minute: 30,
             connections: 10_000,
-            signals_per_second: 200,
+            signals_per_second: 500,
             heartbeat_seconds: 5,
             learned_bindings_per_node: 4096,
             agent_grace_seconds: 30,
@@ -82,14 +102,6 @@ impl Limits {
     /// The time between heartbeats.
     pub fn heartbeat(&self) -> Duration {
         Duration::from_secs(self.heartbeat_seconds.into())
-    }
-
-    /// Those that the registry goes by.
-    pub fn settings(&self) -> Settings {
-        Settings {
-            learned_per_node: self.learned_bindings_per_node,
-            agent_grace_ms: u64::from(self.agent_grace_seconds) * 1000,
-        }
     }
 }
 
@@ -106,7 +118,9 @@ impl Default for Config {
             admin_socket: "/run/controller/controller.sock".into(),
             admin_group: "controller".to_owned(),
             providers: Vec::new(),
+            relay: RelayConfig::default(),
             limits: Limits::default(),
+            mgmt: None,
         }
     }
 }
@@ -133,6 +147,15 @@ impl Config {
             return Err(ConfigError::Invalid { path: path.to_owned(), problems });
         }
         Ok(file.into_config())
+    }
+
+    /// What of it the registry goes by.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            learned_per_node: self.limits.learned_bindings_per_node,
+            agent_grace_ms: u64::from(self.limits.agent_grace_seconds) * 1000,
+            kept_network: self.mgmt.as_ref().map(|mgmt| mgmt.vni),
+        }
     }
 
     /// The store's file.
@@ -180,7 +203,50 @@ struct ConfigFile {
     metrics: MetricsTable,
     admin: AdminTable,
     provider: Vec<ProviderTable>,
+    relay: relay::RelayTable,
     limits: Limits,
+    mgmt: MgmtTable,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct MgmtTable {
+    enabled: bool,
+    name: String,
+    vni: u32,
+    subnets: Vec<String>,
+}
+
+impl Default for MgmtTable {
+    fn default() -> MgmtTable {
+        MgmtTable {
+            enabled: false,
+            name: MGMT_NAME.to_owned(),
+            vni: MGMT_VNI,
+            subnets: MGMT_SUBNETS.map(str::to_owned).to_vec(),
+        }
+    }
+}
+
+impl MgmtTable {
+    fn read(&self) -> Result<Mgmt, String> {
+        let vni = Vni(self.vni);
+        if vni.0 == 0 || vni > Vni::MAX {
+            return Err(format!("mgmt.vni: {vni} is not a VNI; use 1 to 16777215"));
+        }
+        let mut mgmt = Mgmt { name: self.name.clone(), vni, subnet_v4: None, subnet_v6: None };
+        for text in &self.subnets {
+            let subnet: Subnet = text.parse().map_err(|error| format!("mgmt.subnets: {error}"))?;
+            let family = if subnet.base().is_ipv4() { &mut mgmt.subnet_v4 } else { &mut mgmt.subnet_v6 };
+            if family.replace(subnet).is_some() {
+                return Err(format!("mgmt.subnets: {subnet} is the second of its family; name one of each"));
+            }
+        }
+        if self.subnets.is_empty() {
+            return Err("mgmt.subnets: there is none; name one of either family, or of both".to_owned());
+        }
+        Ok(mgmt)
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -262,6 +328,7 @@ impl ConfigFile {
                 problems.push(format!("{at}: timeout_seconds is at least 1"));
             }
         }
+        problems.extend(self.relay.problems());
         let limits = &self.limits;
         let least = [
             limits.enrolments_per_minute,
@@ -272,6 +339,7 @@ impl ConfigFile {
         if least.contains(&0) || limits.connections == 0 || limits.learned_bindings_per_node == 0 {
             problems.push("limits: each is at least 1".to_owned());
         }
+        problems.extend(self.mgmt.read().err());
         problems
     }
 
@@ -286,6 +354,7 @@ impl ConfigFile {
             command: table.command,
             timeout: Duration::from_secs(table.timeout_seconds.unwrap_or(PROVIDER_TIMEOUT_SECONDS)),
         };
+        let mgmt = self.mgmt.enabled.then(|| self.mgmt.read().ok()).flatten();
         Config {
             state_dir: self.state_dir.unwrap_or(default.state_dir),
             advertise: self.advertise,
@@ -296,7 +365,9 @@ impl ConfigFile {
             admin_socket: self.admin.socket.unwrap_or(default.admin_socket),
             admin_group: self.admin.group.unwrap_or(default.admin_group),
             providers: self.provider.into_iter().map(provider).collect(),
+            relay: self.relay.into_config(),
             limits: self.limits,
+            mgmt,
         }
     }
 }
@@ -336,5 +407,10 @@ pub fn dialled(text: &str) -> Result<String, String> {
     Ok(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
 }
 
+const MGMT_NAME: &str = "mgmt";
+/// Where nobody numbers by hand, and above those that are chosen one after the other.
+const MGMT_VNI: u32 = 16_777_200;
+/// A part of RFC 6598's shared space, and a unique local prefix.
+const MGMT_SUBNETS: [&str; 2] = ["100.80.0.0/16", "fd73:6b69:7070::/64"];
 const OFF: &str = "off";
 const PROVIDER_TIMEOUT_SECONDS: u64 = 600;

@@ -1,7 +1,13 @@
 //! Metrics, in the text format of Prometheus. What the API does is counted here; everything else is read from the
 //! engine and the nodes' sessions when somebody asks.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
+mod relay_metrics;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use controller_registry::{BindingSource, BindingState, NodeRuntime, NodeState, Registry};
 use prometheus::{
@@ -13,6 +19,7 @@ use crate::{
     engine::Engine,
     nodes::{NodeCounters, Nodes},
     provider::ProviderCalls,
+    relay::RelayCounters,
 };
 
 /// The media type of the text.
@@ -38,6 +45,7 @@ pub struct Metrics {
     connections: IntGauge,
     connections_refused: IntCounterVec,
     connections_cut: IntCounterVec,
+    relay: Option<Arc<RelayCounters>>,
 }
 
 impl Metrics {
@@ -98,6 +106,7 @@ impl Metrics {
             connections,
             connections_refused,
             connections_cut,
+            relay: None,
         }
     }
 
@@ -106,6 +115,13 @@ impl Metrics {
     pub fn with_provider_calls(self, calls: &ProviderCalls) -> Metrics {
         add(&self.own, calls.results.clone());
         add(&self.own, calls.durations.clone());
+        self
+    }
+
+    /// Tells of the embedded relay as well.
+    #[must_use]
+    pub fn with_relay(mut self, counters: Option<Arc<RelayCounters>>) -> Metrics {
+        self.relay = counters;
         self
     }
 
@@ -155,6 +171,10 @@ impl Metrics {
         let seen = prometheus::Registry::new();
         engine.read(|registry| records(&seen, registry)).await;
         self.sessions(&seen);
+        self.links(&seen);
+        if let Some(relay) = &self.relay {
+            relay_metrics::add_all(&seen, relay);
+        }
         store(&seen, engine);
         let info = gauges("controller_build_info", "1, with the version.", &["version"]);
         info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -165,6 +185,14 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&families, &mut text).expect("text can be written to memory");
         String::from_utf8(text).expect("the encoder writes UTF-8")
+    }
+
+    fn links(&self, seen: &prometheus::Registry) {
+        let links = gauges("controller_links", "Links as their ends report them.", &["state", "path"]);
+        for ((state, path), count) in self.nodes.observed().link_counts() {
+            links.with_label_values(&[state, path]).set(count);
+        }
+        add(seen, links);
     }
 
     fn sessions(&self, seen: &prometheus::Registry) {
@@ -209,6 +237,7 @@ impl Metrics {
         add(seen, pushes);
         let signals = counters("controller_signals_total", "Signals between nodes.", &["result"]);
         signals.with_label_values(&["passed-on"]).inc_by(c.signals.get());
+        signals.with_label_values(&["replaced"]).inc_by(c.signals_replaced.get());
         signals.with_label_values(&["dropped"]).inc_by(c.signals_dropped.get());
         add(seen, signals);
         let volumes = counters("controller_volumes_total", "Volumes moved between nodes.", &["result"]);

@@ -5,8 +5,10 @@ mod convert;
 mod counters;
 mod enrol;
 mod limits;
+mod mailbox;
 mod observed;
 mod outbox;
+mod relays;
 mod served;
 mod session;
 mod sessions;
@@ -31,6 +33,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::config::Limits;
 use crate::engine::Engine;
+use crate::relay::Announcer;
 pub use counters::NodeCounters;
 pub use observed::{NodeReports, Observed};
 use outbox::Closing;
@@ -52,13 +55,19 @@ struct Shared {
     switches: Sessions<served::ToSwitch>,
     agents: Sessions<proto::ControllerToAgent>,
     volumes: Volumes,
+    relays: Arc<Announcer>,
     observed: Arc<Observed>,
     counters: Arc<NodeCounters>,
 }
 
 impl Nodes {
-    /// Nothing is served yet.
+    /// Nothing is served yet, and no relay announced.
     pub fn new(engine: Engine, limits: Limits) -> Nodes {
+        Nodes::with_relays(engine, limits, Arc::new(Announcer::none()))
+    }
+
+    /// Tells switches of these relays.
+    pub fn with_relays(engine: Engine, limits: Limits, relays: Arc<Announcer>) -> Nodes {
         let counters = Arc::new(NodeCounters::default());
         Nodes {
             shared: Arc::new(Shared {
@@ -69,6 +78,7 @@ impl Nodes {
                 switches: Sessions::default(),
                 agents: Sessions::default(),
                 volumes: Volumes::new(counters.clone()),
+                relays,
                 observed: Arc::default(),
                 counters,
             }),

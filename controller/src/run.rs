@@ -1,6 +1,8 @@
 //! Assembles the controller: store, engine, nodes' sessions, REST API, providers, admin socket.
 
 use std::io::IsTerminal;
+use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -14,20 +16,22 @@ use crate::audit::AuditLog;
 use crate::config::{self, Config};
 use crate::engine::{self, Engine, Started};
 use crate::metrics::Metrics;
+use crate::mgmt;
 use crate::nodes::Nodes;
 use crate::provider::Providers;
 use crate::provision::{self, Joining};
+use crate::relay::{Announcer, Embedded, Relay, RelaySetup, Secret};
 use crate::rest;
-use crate::state_dir::StateDir;
+use crate::state_dir::{self, StateDir};
 use crate::store::{FileStore, Store};
 
 /// Runs until SIGTERM or SIGINT, or until the store fails.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let filter = match std::env::var("CONTROLLER_LOG") {
         Ok(text) => {
-            EnvFilter::try_new(text).context("CONTROLLER_LOG: use error, warn, info, debug or trace")?
+            EnvFilter::try_new(format!("{QUIET},{text}")).context("CONTROLLER_LOG: use error, warn, info, debug or trace")?
         }
-        Err(_) => EnvFilter::new("info"),
+        Err(_) => EnvFilter::new(format!("{QUIET},info")),
     };
     let stderr = std::io::stderr;
     let ansi = stderr().is_terminal();
@@ -54,7 +58,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         .map_err(anyhow::Error::msg)?;
     let providers = Providers::new(&config.providers);
     let names = providers.names().map(str::to_owned).collect();
-    let (path, settings) = (state_dir.store(), config.limits.settings());
+    let (path, settings) = (state_dir.store(), config.settings());
     let (store, started) =
         tokio::task::spawn_blocking(move || -> anyhow::Result<(Arc<dyn Store>, Started)> {
             let store: Arc<dyn Store> = Arc::new(FileStore::open(&path)?);
@@ -64,6 +68,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         .await
         .context("opening the store")??;
     let Started { engine, effects } = started;
+    if let Some(mgmt) = &config.mgmt {
+        mgmt::ensure(&engine, mgmt).await;
+    }
     let (ready, on_ready) = watch::channel(false);
     let (stop, on_stop) = watch::channel(false);
 
@@ -78,12 +85,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         Some(address) => Some(bind(address, "metrics").await?),
         None => None,
     };
-    let nodes = Nodes::new(engine.clone(), config.limits);
+    let (relay, announcer) = start_relay(&config, &state_dir, advertise, (&tls, &certificate), &engine)?;
+    let announcer = Arc::new(announcer);
+    let nodes = Nodes::with_relays(engine.clone(), config.limits, announcer.clone());
     let admin = AdminSocket::bind(&config.admin_socket, &config.admin_group)?;
     let joining =
         Joining { controller: key.public(), addresses: addresses.clone(), cluster: setup.cluster.clone() };
 
-    let metrics = Arc::new(Metrics::new(nodes.clone()).with_provider_calls(providers.calls()));
+    let metrics = Metrics::new(nodes.clone()).with_provider_calls(providers.calls());
+    let metrics = Arc::new(metrics.with_relay(relay.as_ref().map(|relay| relay.counters().clone())));
     let api = Arc::new(rest::Api {
         engine: engine.clone(),
         observed: nodes.observed().clone(),
@@ -102,6 +112,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         tokio::spawn(provision::carry_out(engine.clone(), nodes.clone(), providers, joining, effects));
     let clock = engine.clone();
     let clock_task = tokio::spawn(async move { clock.keep_time().await });
+    let secrets_task = tokio::spawn(async move { announcer.watch_secrets().await });
+    if let Some(relay) = relay {
+        let stopped = stopped(on_stop.clone());
+        tasks.spawn(async move { relay.run_until(stopped).await.context("serving the relay") });
+    }
     let (serving, stopped) = (nodes.clone(), stopped(on_stop.clone()));
     tasks.spawn(async move { serving.serve(node_listener, &key, stopped).await.context("serving nodes") });
 
@@ -133,13 +148,51 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             tracing::warn!("while stopping: {error:#}");
         }
     }
-    for task in [admin_task, effects_task, clock_task] {
+    for task in [admin_task, effects_task, clock_task, secrets_task] {
         task.abort();
         // It was aborted: there is no result.
         let _ = task.await;
     }
     tracing::info!("stopped");
     result
+}
+
+/// The embedded relay, if there is one, and what nodes are told of relays.
+fn start_relay(
+    config: &Config,
+    state_dir: &StateDir,
+    advertise: &[String],
+    (tls, certificate): (&rustls::ServerConfig, &Path),
+    engine: &Engine,
+) -> anyhow::Result<(Option<Relay>, Announcer)> {
+    let own = &config.relay;
+    if !own.enabled {
+        return Ok((None, Announcer::new(own.credentials, None, &own.external)?));
+    }
+    // Whoever is told of no other address reaches the relay where the controller is.
+    let hosts: Vec<String> = match own.address.as_slice() {
+        [] => advertise.iter().map(|address| Ok(config::check_advertise(address)?.0)).collect(),
+        named => Ok(named.to_vec()),
+    }
+    .map_err(|problem: String| anyhow::Error::msg(problem))?;
+    let literal = |host: &String| config::check_advertise(host).ok()?.0.parse::<IpAddr>().ok();
+    let secret = Secret::load_or_make(&state_dir.relay_secret())?;
+    let mut tls = tls.clone();
+    tls.alpn_protocols.clear();
+    let members = engine.clone();
+    let setup = RelaySetup {
+        secret: secret.clone(),
+        announced: hosts.iter().filter_map(literal).collect(),
+        tls: Some(Arc::new(tls)),
+        is_node: Box::new(move |node| members.is_member(node)),
+        allow_loopback: false,
+    };
+    let relay = Relay::start(own, setup)?;
+    let port = relay.address().port();
+    let addresses = hosts.iter().map(|host| config::with_port(host, port)).collect::<Result<_, _>>();
+    let certificate_sha256 = config::fingerprint(&state_dir::fingerprint(certificate)?);
+    let embedded = Embedded { secret, addresses: addresses.map_err(anyhow::Error::msg)?, certificate_sha256 };
+    Ok((Some(relay), Announcer::new(own.credentials, Some(embedded), &own.external)?))
 }
 
 /// Until a signal, or a failure.
@@ -170,3 +223,6 @@ async fn bind(address: std::net::SocketAddr, what: &str) -> anyhow::Result<TcpLi
         format!("listening for {what} on {address}: is another controller running, or is the address another host's?")
     })
 }
+
+/// The parser of STUN warns of what strangers send; the relay counts that.
+const QUIET: &str = "stun_types=error,stun_proto=error";

@@ -55,6 +55,12 @@ impl StateDir {
         self.path.join(CERTIFICATE_KEY)
     }
 
+    /// What the relay's credentials are made with. It is in no backup: a new one is made where it is missing, and nodes
+    /// are told of it.
+    pub fn relay_secret(&self) -> PathBuf {
+        self.path.join("relay.secret")
+    }
+
     /// The directory itself.
     pub fn path(&self) -> &Path {
         &self.path

@@ -3,17 +3,20 @@
 //! One task per network watches the kernel's events, compares what is there with what is wanted
 //! (`plan`) and does the difference (`keeper`). The data plane gets each new TAP once it is usable.
 
+mod host;
 mod keeper;
 mod plan;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+use std::net::IpAddr;
 
 use switch_core::ids::Mac;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::config::HostStation;
 use crate::netlink::{Netlink, NetlinkError};
 use crate::tap::{Offloads, Tap, TapError};
 
@@ -32,6 +35,8 @@ pub struct EndpointConfig {
     pub mtu: u32,
     /// Ask for super-frames and partial checksums.
     pub offloads: bool,
+    /// What the bridge, which has to be one of switchd's, has of the host itself.
+    pub host: Option<HostStation>,
 }
 
 /// What the data plane is told.
@@ -184,6 +189,31 @@ pub enum EndpointError {
     /// A step on the bridge or on the TAP as a link.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
+    /// A bridge that someone else made is in the place of the one that is to be the host's.
+    #[error(
+        "{name} is not of switchd's making, and this node's own addresses are only put on a bridge that is: rename or \
+         delete it"
+    )]
+    ForeignBridge {
+        /// The bridge.
+        name: String,
+    },
+    /// The host would no longer reach its own network.
+    #[error(
+        "{ip}/{prefix} of {bridge} and {other} of {device} overlap: give the network another subnet at the controller"
+    )]
+    Overlap {
+        /// The address that was to be added.
+        ip: IpAddr,
+        /// Its prefix length.
+        prefix: u8,
+        /// The bridge.
+        bridge: String,
+        /// The device that has the other one.
+        device: String,
+        /// The other one.
+        other: IpAddr,
+    },
     /// What was done did not stay done.
     #[error("the TAP or its bridge keeps changing: something else on this node manages them")]
     Unsettled,

@@ -6,13 +6,13 @@ mod error;
 pub(crate) mod tests;
 mod watch;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
-use rtnetlink::packet_route::address::{AddressAttribute, AddressScope};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressScope};
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgeMulticastRouterType, In6AddrGenMode, InfoBridgePort, InfoKind,
     InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
@@ -21,7 +21,7 @@ use rtnetlink::packet_route::neighbour::{
     NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::{LinkBridge, LinkBridgePort, LinkUnspec};
+use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkUnspec};
 use switch_core::ids::Mac;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
@@ -93,6 +93,36 @@ impl Netlink {
                 })
             })
             .collect())
+    }
+
+    /// Adds an address. An IPv6 one is usable at once: who has it is decided elsewhere, and the kernel does not ask the
+    /// network. That it is there already is no error.
+    pub async fn add_address(&self, index: u32, ip: IpAddr, prefix: u8) -> Result<(), NetlinkError> {
+        let mut request = self.handle.address().add(index, ip, prefix);
+        if ip.is_ipv6() {
+            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        }
+        match step(&format!("add {ip}/{prefix} to device {index}"), request.execute()).await {
+            Err(e) if e.errno() == Some(libc::EEXIST) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Removes an address; that it was gone already is no error.
+    pub async fn remove_address(&self, index: u32, ip: IpAddr, prefix: u8) -> Result<(), NetlinkError> {
+        let message = match ip {
+            IpAddr::V4(ip) => {
+                AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(ip, prefix).build()
+            }
+            IpAddr::V6(ip) => {
+                AddressMessageBuilder::<Ipv6Addr>::new().index(index).address(ip, prefix).build()
+            }
+        };
+        let request = self.handle.address().del(message).execute();
+        match step(&format!("remove {ip}/{prefix} from device {index}"), request).await {
+            Err(e) if e.errno() == Some(libc::EADDRNOTAVAIL) => Ok(()),
+            other => other,
+        }
     }
 
     /// Finds the bridge `name`; creates it, with this MTU and up, if there is none and `create` says so.

@@ -7,7 +7,7 @@ use crate::{
     command::{BindingClaim, BindingWithdrawal, ClaimRefusal, ClaimRefusalReason, Outcome},
     ids::{Generation, NodeId},
     networks::bindable,
-    records::{Binding, BindingKey, BindingSource, BindingState},
+    records::{Binding, BindingKey, BindingSource, BindingState, Network},
     refusal::Refusal,
     registry::Registry,
 };
@@ -57,9 +57,10 @@ impl Registry {
 
     fn claim(&mut self, node: NodeId, claim: BindingClaim) -> Result<(), ClaimRefusalReason> {
         let BindingClaim { key, mut ips, seen_generation } = claim;
-        if self.networks.get(&key.vni).is_none_or(|n| !n.nodes.includes(node)) {
+        let Some(network) = self.networks.get(&key.vni).filter(|n| n.nodes.includes(node)) else {
             return Err(ClaimRefusalReason::Network);
-        }
+        };
+        let nodes_only = network.host;
         ips.sort_unstable();
         ips.dedup();
         let another = |ip: &IpAddr| key.vlans.is_empty() && self.is_placed_elsewhere(&key, *ip);
@@ -71,6 +72,7 @@ impl Registry {
             Some(current) if current.source == BindingSource::Controller => {
                 return if current.node == node { Ok(()) } else { Err(ClaimRefusalReason::BoundElsewhere) };
             }
+            _ if nodes_only => return Err(ClaimRefusalReason::Address),
             Some(current) if current.node == node && current.ips == ips => return Ok(()),
             Some(current) if current.generation != seen_generation => return Err(ClaimRefusalReason::Stale),
             _ => {}
@@ -123,6 +125,7 @@ impl Registry {
         }
         let node = node.id;
         let network = self.find_network(&key.vni.to_string())?;
+        check_not_host(network)?;
         if !network.nodes.includes(node) {
             return Err(Refusal::conflict(format!(
                 "{node} does not have network {}; add it to the network",
@@ -159,6 +162,9 @@ impl Registry {
         if !self.bindings.contains_key(key) {
             return Err(Refusal::not_found("binding", &key.to_string()));
         }
+        if let Some(network) = self.networks.get(&key.vni) {
+            check_not_host(network)?;
+        }
         self.check_by_hand(key, expected)?;
         self.remove_binding(key);
         self.event(EventKind::BindingRemoved, key, format!("the binding of {key} was removed by hand"));
@@ -180,6 +186,16 @@ impl Registry {
             _ => Ok(()),
         }
     }
+}
+
+fn check_not_host(network: &Network) -> Result<(), Refusal> {
+    if !network.host {
+        return Ok(());
+    }
+    Err(Refusal::conflict(format!(
+        "network {} is for the nodes themselves, and their bindings come and go with them; take another network",
+        network.name
+    )))
 }
 
 /// A station that can be bound.

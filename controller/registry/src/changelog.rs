@@ -1,8 +1,9 @@
 //! What changed lately of what nodes see, so that a session sends what is new at the cost of what changed.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
+    hosts::HostStation,
     ids::{NodeId, Revision, Vni},
     records::{Binding, BindingKey, Membership, Network},
     registry::Registry,
@@ -75,6 +76,8 @@ pub struct Snapshot {
     pub revision: Revision,
     /// Its networks.
     pub networks: Vec<Network>,
+    /// What it is itself in those of the nodes themselves.
+    pub hosts: BTreeMap<Vni, HostStation>,
     /// The nodes that share one with it.
     pub peers: Vec<Peer>,
     /// Who lives in them.
@@ -88,6 +91,8 @@ pub struct Delta {
     pub revision: Revision,
     /// New or changed ones.
     pub networks: Vec<Network>,
+    /// What it is itself in those of them that are of the nodes themselves.
+    pub hosts: BTreeMap<Vni, HostStation>,
     /// Networks that are gone, with all that was in them.
     pub removed_networks: Vec<Vni>,
     /// New or changed ones.
@@ -159,6 +164,7 @@ impl Registry {
         let mut delta = self.peers_among(node, peers);
         let visible = |vni: &Vni| self.networks.get(vni).filter(|n| n.nodes.includes(node));
         delta.networks = networks.iter().filter_map(visible).cloned().collect();
+        delta.hosts = self.hosts_among(node, &delta.networks);
         delta.removed_networks = gone.into_iter().collect();
         let stations = self.stations_among(bindings, |vni| visible(&vni).is_some());
         (delta.bindings, delta.removed_bindings) = (stations.bindings, stations.removed);
@@ -221,10 +227,16 @@ impl Registry {
         if !self.nodes.get(&node).is_some_and(crate::records::Node::is_member) {
             return Snapshot { revision, ..Snapshot::default() };
         }
-        let networks = self.networks.values().filter(|n| n.nodes.includes(node)).cloned().collect();
+        let networks: Vec<Network> =
+            self.networks.values().filter(|n| n.nodes.includes(node)).cloned().collect();
+        let hosts = self.hosts_among(node, &networks);
         let others = self.nodes.keys().filter(|id| **id != node);
         let peers = others.filter_map(|id| self.peer_of(node, *id)).collect();
-        Snapshot { revision, networks, peers, bindings: Vec::new() }
+        Snapshot { revision, networks, hosts, peers, bindings: Vec::new() }
+    }
+
+    fn hosts_among(&self, node: NodeId, networks: &[Network]) -> BTreeMap<Vni, HostStation> {
+        networks.iter().filter_map(|n| Some((n.vni, self.host_station(node, n.vni)?))).collect()
     }
 
     fn peers_among(&self, node: NodeId, peers: BTreeSet<NodeId>) -> Delta {

@@ -237,6 +237,7 @@ pub struct NewNetwork {
     pub mss_clamp: bool,
     pub broadcast_rate: u32,
     pub broadcast_burst: u32,
+    pub host: bool,
     /// Nodes by id or name; none for all.
     pub nodes: Option<Vec<String>>,
 }
@@ -385,7 +386,8 @@ pub enum ClaimRefusalReason {
     BoundElsewhere,
     /// No such network, or the node is not in it.
     Network,
-    /// Not a unicast MAC, not a bindable IP, or an IP that is another's by placement.
+    /// Not a unicast MAC, not a bindable IP, an IP that is another's by placement, or a station that is no node in a
+    /// network of the nodes themselves.
     Address,
     /// The node has too many learned bindings.
     Full,
@@ -541,6 +543,7 @@ impl Default for NewNetwork {
             mss_clamp: d.mss_clamp,
             broadcast_rate: d.broadcast_rate,
             broadcast_burst: d.broadcast_burst,
+            host: d.host,
             nodes: None,
         }
     }

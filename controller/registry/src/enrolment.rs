@@ -134,6 +134,7 @@ impl Registry {
         self.put_node(node);
         self.spend_tokens(id);
         self.log_change(Entry::Peer(id));
+        self.place_new_host(id);
         self.event(EventKind::NodeEnrolled, id, "it enrolled with its key");
         self.advance_addition(id);
         Ok(self.enrolled(id))

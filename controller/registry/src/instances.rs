@@ -70,11 +70,11 @@ impl Registry {
 
     fn networks_of(&self, references: &[String]) -> Result<Vec<Vni>, Refusal> {
         if references.is_empty() {
-            let named = self.networks.values().find(|n| n.name == "default");
-            return match (named, self.networks.len()) {
-                (Some(network), _) => Ok(vec![network.vni]),
-                (None, 1) => Ok(self.networks.keys().copied().collect()),
-                (None, 0) => Err(Refusal::not_ready("there is no network yet; create one first")),
+            let open: Vec<&Network> = self.networks.values().filter(|n| !n.host).collect();
+            let named = open.iter().find(|n| n.name == "default");
+            return match (named, open.as_slice()) {
+                (Some(network), _) | (None, [network]) => Ok(vec![network.vni]),
+                (None, []) => Err(Refusal::not_ready("there is no network yet; create one first")),
                 (None, _) => Err(Refusal::invalid(
                     "networks",
                     "there are several and none is named `default`; name one",
@@ -86,7 +86,16 @@ impl Registry {
         }
         let mut vnis = Vec::new();
         for reference in references {
-            let vni = self.find_network(reference)?.vni;
+            let Network { vni, host, name, .. } = self.find_network(reference)?;
+            if *host {
+                return Err(Refusal::invalid(
+                    "networks",
+                    format!(
+                        "`{name}` is for the nodes themselves, and no instance may be in it; take another one"
+                    ),
+                ));
+            }
+            let vni = *vni;
             if vnis.contains(&vni) {
                 return Err(Refusal::invalid("networks", format!("`{}` is named twice", shown(reference))));
             }

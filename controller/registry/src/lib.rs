@@ -12,6 +12,7 @@ mod changes;
 mod command;
 mod drain;
 mod enrolment;
+mod hosts;
 mod ids;
 mod index;
 mod instances;
@@ -38,6 +39,7 @@ pub use command::{
     Input, InstanceState, InstanceStatus, KeyStatus, NetworkUpdate, NewInstance, NewNetwork, NewNode,
     NewType, Outcome, ProviderResult, Request, SwitchInput,
 };
+pub use hosts::HostStation;
 pub use ids::{
     ApiTokenId, Generation, InstanceId, Mac, NodeId, OperationId, ParseIdError, PublicKey, Revision,
     SecretHash, Timestamp, TokenId, TypeId, Vni,

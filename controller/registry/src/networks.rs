@@ -38,10 +38,14 @@ impl Registry {
             mss_clamp: new.mss_clamp,
             broadcast_rate: new.broadcast_rate,
             broadcast_burst: new.broadcast_burst,
+            host: new.host,
             nodes,
             created: self.now,
         };
         check_network(&network)?;
+        if network.host {
+            self.check_room_for_hosts(&network)?;
+        }
         if self.counters.vni < vni.0 && new.vni.is_none() {
             self.counters.vni = vni.0;
             self.mark(RecordKey::Counters);
@@ -49,6 +53,7 @@ impl Registry {
         self.event(EventKind::NetworkCreated, vni, format!("network {} was made", network.name));
         let members = network.nodes.clone();
         self.put_network(network);
+        self.place_hosts();
         self.log_change(Entry::Network(vni));
         self.log_peers(&members);
         Ok(Outcome::Network(vni))
@@ -140,6 +145,13 @@ impl Registry {
     pub(crate) fn delete_network(&mut self, reference: &str) -> Result<Outcome, Refusal> {
         let network = self.find_network(reference)?.clone();
         let vni = network.vni;
+        if network.host && self.settings.kept_network == Some(vni) {
+            return Err(Refusal::conflict(format!(
+                "the controller's configuration keeps network {}; set mgmt.enabled = false there and restart the \
+                 controller first",
+                network.name
+            )));
+        }
         if let Some(instance) = self.instances.values().find(|i| i.nics.iter().any(|n| n.vni == vni)) {
             return Err(Refusal::conflict(format!(
                 "{} is on network {}; delete the network's instances first",
@@ -212,6 +224,9 @@ fn check_network(network: &Network) -> Result<(), Refusal> {
     }
     check_subnet("subnet_v4", network.subnet_v4, true)?;
     check_subnet("subnet_v6", network.subnet_v6, false)?;
+    if network.host {
+        check_host_network(network)?;
+    }
     for v4 in [true, false] {
         if network.gateways.iter().filter(|ip| ip.is_ipv4() == v4).count() > 1 {
             return Err(Refusal::invalid("gateways", "more than one of a family; name one"));
@@ -245,6 +260,29 @@ fn check_subnet(field: &'static str, subnet: Option<Subnet>, v4: bool) -> Result
     }
     if subnet.length() < 8 || subnet.base().is_multicast() || subnet.base().is_loopback() {
         return Err(Refusal::invalid(field, format!("{subnet} cannot be a network's; use a private range")));
+    }
+    Ok(())
+}
+
+/// A network of the nodes themselves has all of them and nobody else.
+fn check_host_network(network: &Network) -> Result<(), Refusal> {
+    if network.subnet_v4.is_none() && network.subnet_v6.is_none() {
+        return Err(Refusal::invalid(
+            "subnet_v4",
+            "a network of the nodes themselves gives them addresses; name a subnet of either family",
+        ));
+    }
+    if !network.gateways.is_empty() {
+        return Err(Refusal::invalid(
+            "gateways",
+            "a network of the nodes themselves has none; leave them out",
+        ));
+    }
+    if network.nodes != Membership::All {
+        return Err(Refusal::invalid(
+            "nodes",
+            "every node has a network of the nodes themselves; leave them out",
+        ));
     }
     Ok(())
 }

@@ -200,6 +200,7 @@ impl Registry {
         for key in bindings {
             self.remove_binding(&key);
         }
+        self.place_hosts_again();
         if was_member {
             self.log_change(Entry::Peer(id));
         }

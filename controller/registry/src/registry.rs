@@ -68,11 +68,13 @@ pub struct Settings {
     /// Milliseconds that an agent may be away before operations stop waiting for it. Default 30000: longer than its
     /// own restart takes.
     pub agent_grace_ms: u64,
+    /// A network of the nodes themselves that cannot be deleted. Default none.
+    pub kept_network: Option<Vni>,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { learned_per_node: 4096, agent_grace_ms: 30_000 }
+        Settings { learned_per_node: 4096, agent_grace_ms: 30_000, kept_network: None }
     }
 }
 

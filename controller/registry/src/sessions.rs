@@ -241,6 +241,8 @@ impl Registry {
     }
 
     fn set_addresses(&mut self, node: NodeId, mut addresses: Vec<SocketAddr>) {
+        // A session may come through the nodes' own network, which the links carry.
+        addresses.retain(|address| !self.is_host_address(address.ip()));
         addresses.truncate(ADDRESSES_MAX);
         let Some(mut record) = self.nodes.get(&node).cloned() else { return };
         if record.addresses != addresses {

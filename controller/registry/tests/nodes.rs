@@ -443,7 +443,7 @@ fn what_an_agent_has_and_the_controller_did_not_make_is_said_once_and_left_alone
 #[test]
 fn an_operator_sets_limit_and_grace() {
     let (mut world, nodes) = World::with_nodes(1);
-    let settings = Settings { learned_per_node: 2, agent_grace_ms: 5 * SECOND };
+    let settings = Settings { learned_per_node: 2, agent_grace_ms: 5 * SECOND, ..Settings::default() };
     world.registry = std::mem::take(&mut world.registry).with_settings(settings);
     let refused: Vec<_> =
         (0..3).map(|n| Claims(&mut world, nodes[0]).claim(station(100, n), &[], 0)).collect();

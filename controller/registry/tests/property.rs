@@ -43,6 +43,7 @@ enum Step {
     SyncSwitch(usize),
     Membership(usize),
     OtherNetwork(bool),
+    HostNetwork(bool),
     Rotate(usize),
     Wait(u64),
     Crash,
@@ -87,6 +88,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => n.clone().prop_map(SyncSwitch),
         1 => n.clone().prop_map(Membership),
         1 => any::<bool>().prop_map(OtherNetwork),
+        1 => prop_oneof![4 => Just(true), 1 => Just(false)].prop_map(HostNetwork),
         1 => n.prop_map(Rotate),
         2 => prop_oneof![Just(SECOND), Just(31 * SECOND), Just(121 * SECOND)].prop_map(Wait),
         1 => Just(Crash),
@@ -95,9 +97,9 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Some on the other network, which may be missing.
+/// Some on the other networks, which may be missing.
 fn station_of(k: u8) -> BindingKey {
-    station(if k > 1 { 200 } else { 100 }, k)
+    station([100, 101, 200, 200][usize::from(k % 4)], k)
 }
 
 /// Picks one of what there is.
@@ -241,6 +243,15 @@ fn apply(world: &mut World, step: &Step) {
             _ = world.command(Command::CreateNetwork(new));
         }
         Step::OtherNetwork(false) => _ = world.command(Command::DeleteNetwork { network: "lan".into() }),
+        Step::HostNetwork(true) => {
+            // Six addresses: the last nodes find none.
+            let subnet_v4 = Some("100.80.0.0/29".parse().unwrap());
+            let subnet_v6 = Some("fd00:80::/64".parse().unwrap());
+            let name = "mgmt".into();
+            let new = NewNetwork { name, host: true, subnet_v4, subnet_v6, ..NewNetwork::default() };
+            _ = world.command(Command::CreateNetwork(new));
+        }
+        Step::HostNetwork(false) => _ = world.command(Command::DeleteNetwork { network: "mgmt".into() }),
         Step::Rotate(n) => {
             let node = node(world, n);
             let Some(session) = world.registry.switch_session(node).map(|s| s.session) else { return };

@@ -30,6 +30,7 @@ pub(crate) const NODES: &[Column<ComputeNode>] = columns! {
     "PROVIDER" Always |node, _| node.provider.clone();
     "TYPE" Wide |node, _| node.node_type.clone();
     "ADDRESSES" Wide |node, _| node.addresses.join(", ");
+    "HOST ADDRESSES" Wide |node, _| list(&node.host_addresses);
     "DRIVERS" Wide |node, _| node.drivers.join(", ");
     "ACCELERATOR" Wide |node, _| node.accelerator.clone();
     "SWITCH" Wide |node, _| node.switch_version.clone().unwrap_or_default();
@@ -66,6 +67,7 @@ pub(crate) const NETWORKS: &[Column<Network>] = columns! {
     "BROADCAST RATE" Wide |n, _| or_default(n.broadcast_rate);
     "BROADCAST BURST" Wide |n, _| or_default(n.broadcast_burst);
     "NODES" Always |n, _| n.compute_nodes.as_ref().map_or_else(|| "all".to_owned(), |nodes| nodes.join(", "));
+    "FOR" Wide |n, _| if n.host { "nodes" } else { "instances" }.to_owned();
     "AGE" Wide |n, now| age(n.created_at, now);
 };
 
@@ -122,10 +124,14 @@ pub(crate) const LINKS: &[Column<Link>] = columns! {
     "PATH" Always |l, _| l.path.clone().unwrap_or_default();
     "ADDRESS" Always |l, _| l.address.clone().unwrap_or_default();
     "RTT" Always |l, _| l.rtt_us.map(|us| units::milliseconds(us.into())).unwrap_or_default();
+    "LOSS" Always |l, _| l.path.as_ref().map(|_| units::parts_per_million(l.loss_ppm)).unwrap_or_default();
     "MTU" Wide |l, _| l.path_mtu.map(|mtu| mtu.to_string()).unwrap_or_default();
     "TO PEER" Always |l, _| units::size(l.bytes_to_peer);
     "FROM PEER" Always |l, _| units::size(l.bytes_from_peer);
+    "LOCAL" Wide |l, _| l.local_candidate.clone().unwrap_or_default();
+    "REMOTE" Wide |l, _| l.remote_candidate.clone().unwrap_or_default();
     "REPORTED" Wide |l, now| age(l.reported_at, now);
+    "WHY RELAYED" Wide |l, _| l.why_relayed.clone().unwrap_or_default();
     "LAST ERROR" Wide |l, _| l.last_error.clone().unwrap_or_default();
 };
 

@@ -119,6 +119,11 @@ pub fn milliseconds(us: u64) -> String {
     format!("{}.{:02} ms", us / 1000, us % 1000 / 10)
 }
 
+/// `0.30 %` from parts in a million.
+pub fn parts_per_million(ppm: u32) -> String {
+    if ppm == 0 { "0 %".to_owned() } else { format!("{}.{:02} %", ppm / 10_000, ppm % 10_000 / 100) }
+}
+
 fn scaled(value: f64, unit: &str) -> String {
     if value >= 99.95 || (value - value.round()).abs() < 0.05 {
         format!("{value:.0} {unit}")
@@ -230,5 +235,7 @@ mod tests {
         assert_eq!(age(Duration::from_secs(120)), "2m");
         assert_eq!(age(Duration::from_secs(3 * 86_400)), "3d");
         assert_eq!(milliseconds(254), "0.25 ms");
+        assert_eq!(parts_per_million(0), "0 %");
+        assert_eq!(parts_per_million(12_345), "1.23 %");
     }
 }

@@ -23,6 +23,9 @@ fn everything_can_be_set() {
         admin = { socket = "/tmp/s", group = "wheel" }
         [limits]
         heartbeat_seconds = 1
+        [mgmt]
+        enabled = true
+        subnets = ["10.90.0.0/24"]
         [[provider]]
         name = "netns"
         kind = "exec"
@@ -33,6 +36,10 @@ fn everything_can_be_set() {
     .unwrap();
     assert_eq!(config.store_path(), Path::new("/tmp/c/controller.redb"));
     assert_eq!(config.metrics_listen, None);
+    let mgmt = config.mgmt.as_ref().unwrap();
+    assert_eq!((mgmt.name.as_str(), mgmt.vni.0, mgmt.subnet_v6), ("mgmt", 16_777_200, None));
+    assert_eq!(mgmt.subnet_v4.unwrap().to_string(), "10.90.0.0/24");
+    assert_eq!(config.settings().kept_network, Some(mgmt.vni));
     assert_eq!(config.limits.heartbeat(), Duration::from_secs(1));
     assert_eq!(config.providers[0].timeout, Duration::from_secs(9));
     let dialled: Vec<String> = config.advertise.iter().map(|text| super::dialled(text).unwrap()).collect();
@@ -89,4 +96,19 @@ fn the_example_says_what_the_defaults_are() {
     let config = parse(&all).unwrap();
     assert_eq!((config.advertise.len(), config.providers.len()), (2, 1));
     assert!(config.rest_certificate.is_some());
+}
+
+#[test]
+fn the_nodes_own_network_is_checked_also_while_it_is_off() {
+    let cases = [
+        ("vni = 0", "mgmt.vni: 0 is not a VNI"),
+        ("subnets = []", "name one of either family"),
+        ("subnets = [\"10.0.0.1/8\"]", "bits past its length"),
+        ("subnets = [\"10.0.0.0/8\", \"11.0.0.0/8\"]", "second of its family"),
+    ];
+    for (line, words) in cases {
+        let error = parse(&format!("[mgmt]\n{line}")).unwrap_err().to_string();
+        assert!(error.contains(words), "{line}: {error}");
+    }
+    assert_eq!(parse("[mgmt]\nvni = 7").unwrap().mgmt, None);
 }

@@ -5,14 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 use controller_api::node as proto;
 use controller_registry::{
     AntiSpoof, Binding, BindingClaim, BindingKey, BindingSource, BindingState, BindingWithdrawal, Capacity,
-    ClaimRefusal, ClaimRefusalReason, DesiredInstance, DesiredState, Dhcp, Generation, InstanceState,
-    InstanceStatus, Mac, Mode, Network, NodeId, Peer, Vni,
+    ClaimRefusal, ClaimRefusalReason, DesiredInstance, DesiredState, Dhcp, Generation, HostStation,
+    InstanceState, InstanceStatus, Mac, Mode, Network, NodeId, Peer, Vni,
 };
 
 /// What is wrong with a message: a sentence with the field.
 pub(super) type Wrong = String;
 
-pub(super) fn network(network: &Network) -> proto::Network {
+/// A network with what the receiver is itself in it.
+pub(super) fn network(network: &Network, host: Option<&HostStation>) -> proto::Network {
     proto::Network {
         vni: network.vni.0,
         name: network.name.clone(),
@@ -33,8 +34,15 @@ pub(super) fn network(network: &Network) -> proto::Network {
         mss_clamp: network.mss_clamp,
         broadcast_rate: network.broadcast_rate,
         broadcast_burst: network.broadcast_burst,
-        host: None,
+        host: host.map(host_station),
         gateways: network.gateways.iter().map(IpAddr::to_string).collect(),
+    }
+}
+
+fn host_station(station: &HostStation) -> proto::HostStation {
+    proto::HostStation {
+        addresses: station.addresses.iter().map(|(ip, length)| format!("{ip}/{length}")).collect(),
+        mac: station.mac.0.to_vec(),
     }
 }
 

@@ -41,6 +41,8 @@ pub struct NodeCounters {
     pub deltas: Counter,
     /// Signals passed on.
     pub signals: Counter,
+    /// Signals that took the place of an older one of the same sender, which was not sent yet.
+    pub signals_replaced: Counter,
     /// Signals dropped: too many, too large, no such peer, or its queue is full.
     pub signals_dropped: Counter,
     /// Volumes that were moved.

@@ -48,6 +48,18 @@ impl Observed {
         links
     }
 
+    /// How many links there are by state and path, in words that are known.
+    pub fn link_counts(&self) -> BTreeMap<(&'static str, &'static str), i64> {
+        let known = |word: &str, words: &[&'static str]| words.iter().find(|known| **known == word).copied();
+        let mut counts = BTreeMap::new();
+        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        for link in nodes.values().flat_map(|reports| reports.links.values()) {
+            let state = known(&link.state, &STATES).unwrap_or("down");
+            *counts.entry((state, known(&link.path, &PATHS).unwrap_or("none"))).or_default() += 1;
+        }
+        counts
+    }
+
     pub(super) fn take_links(
         &self,
         node: NodeId,
@@ -64,6 +76,10 @@ impl Observed {
             link.address = convert::text(link.address, 64);
             link.path = convert::text(link.path, 32);
             link.last_error = convert::text(link.last_error, MAX_SENTENCE);
+            link.local_candidate = convert::text(link.local_candidate, MAX_CANDIDATE);
+            link.remote_candidate = convert::text(link.remote_candidate, MAX_CANDIDATE);
+            link.loss_ppm = link.loss_ppm.min(1_000_000);
+            link.why_relayed = convert::text(link.why_relayed, MAX_SENTENCE);
             taken.push((peer, link));
         }
         self.change(node, |reports| {
@@ -121,6 +137,10 @@ impl Observed {
     }
 }
 
+const STATES: [&str; 3] = ["up", "connecting", "down"];
+const PATHS: [&str; 4] = ["host", "server-reflexive", "peer-reflexive", "relayed"];
 const MAX_LINKS: usize = 4096;
 const MAX_NETWORKS: usize = 4096;
+/// A kind and an address.
+const MAX_CANDIDATE: usize = 96;
 const MAX_PROBLEMS: usize = 32;

@@ -29,6 +29,7 @@ impl<M: Outgoing> Session<M> {
             boot: 0,
             key: caller.key,
             queue: to_queue,
+            signals: Arc::default(),
             closing,
             life: Arc::new(Life::new()),
         };
@@ -51,9 +52,15 @@ impl<M: Outgoing> Session<M> {
         let _ = self.outbox.send(M::registered(registered)).await;
     }
 
+    /// Sends one message before all others; nothing happens if the session ends.
+    pub(super) async fn tell(&mut self, message: M) {
+        let _ = self.outbox.send(message).await;
+    }
+
     /// Sends what waits, and the newest state whenever it changed and the node takes more. Until the session ends.
     pub(super) async fn pump(&mut self, changed: &mut watch::Receiver<u64>, state: &mut impl State<M>) {
         let mut due = true;
+        let signals = self.handle.signals.clone();
         loop {
             if due {
                 // First the room, then the state: what is made then is the newest, however long that took.
@@ -74,6 +81,7 @@ impl<M: Outgoing> Session<M> {
                 biased;
                 _ = self.outbox.closing() => return,
                 message = self.queue.recv() => message,
+                signal = signals.next() => Some(signal),
                 change = changed.changed() => {
                     if change.is_err() {
                         return;
@@ -247,5 +255,5 @@ pub(super) fn note_end(shared: &Shared, node: NodeId, what: &'static str, closin
 
 const FIRST_TIMEOUT: Duration = Duration::from_secs(10);
 const SILENT_HEARTBEATS: u32 = 3;
-/// Messages for one node that wait until it takes them: answers, signals, heartbeats.
+/// Messages for one node that wait until it takes them: answers, heartbeats, relays.
 const QUEUE: usize = 64;

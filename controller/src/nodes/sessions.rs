@@ -8,6 +8,7 @@ use std::time::Duration;
 use controller_registry::{NodeId, PublicKey};
 use tokio::sync::{mpsc, watch};
 
+use super::mailbox::Mailbox;
 use super::outbox::{Closing, Outgoing};
 
 /// What others see of a session.
@@ -18,6 +19,8 @@ pub(super) struct Handle<M> {
     pub(super) key: PublicKey,
     /// What waits to be sent.
     pub(super) queue: mpsc::Sender<M>,
+    /// The words of its peers.
+    pub(super) signals: Arc<Mailbox<M>>,
     pub(super) closing: watch::Sender<Option<Closing>>,
     pub(super) life: Arc<Life>,
 }
@@ -29,6 +32,7 @@ impl<M> Clone for Handle<M> {
             boot: self.boot,
             key: self.key,
             queue: self.queue.clone(),
+            signals: self.signals.clone(),
             closing: self.closing.clone(),
             life: self.life.clone(),
         }

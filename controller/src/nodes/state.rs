@@ -1,8 +1,10 @@
 //! What a switch shall have, as encoded messages of bounded size.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use controller_api::node as proto;
-use controller_registry::{Delta, Snapshot, Stations};
+use controller_registry::{Delta, HostStation, Network, Snapshot, Stations, Vni};
 use prost::Message;
 
 use super::convert;
@@ -47,7 +49,7 @@ pub(super) fn own(epoch: u64, delta: &Delta, more: bool) -> Vec<Bytes> {
     // Few of these, and small.
     parts.part.removed_vnis = delta.removed_networks.iter().map(|vni| vni.0).collect();
     parts.part.removed_peers = delta.removed_peers.iter().map(ToString::to_string).collect();
-    delta.networks.iter().for_each(|network| parts.add(convert::network(network), |part| &mut part.networks));
+    parts.networks(&delta.networks, &delta.hosts);
     delta.peers.iter().for_each(|peer| parts.add(convert::peer(peer), |part| &mut part.peers));
     delta.bindings.iter().for_each(|binding| parts.add(convert::binding(binding), |part| &mut part.bindings));
     delta
@@ -80,11 +82,15 @@ impl Parts {
     }
 
     fn surroundings(&mut self, snapshot: &Snapshot) {
-        for network in &snapshot.networks {
-            self.add(convert::network(network), |part| &mut part.networks);
-        }
+        self.networks(&snapshot.networks, &snapshot.hosts);
         for peer in &snapshot.peers {
             self.add(convert::peer(peer), |part| &mut part.peers);
+        }
+    }
+
+    fn networks(&mut self, networks: &[Network], hosts: &BTreeMap<Vni, HostStation>) {
+        for network in networks {
+            self.add(convert::network(network, hosts.get(&network.vni)), |part| &mut part.networks);
         }
     }
 
@@ -137,7 +143,7 @@ const PART_BYTES: usize = 64 << 10;
 mod tests {
     use super::*;
     use controller_registry::{
-        Binding, BindingKey, BindingSource, BindingState, Generation, Mac, Network, NodeId, Revision, Vni,
+        Binding, BindingKey, BindingSource, BindingState, Generation, Mac, NodeId, Revision,
     };
 
     fn decoded(parts: Vec<Bytes>) -> Vec<proto::StateUpdate> {
@@ -177,8 +183,8 @@ mod tests {
         let all = Snapshot {
             revision: Revision(5),
             networks: vec![Network { vni: Vni(7), ..Network::default() }],
-            peers: vec![],
             bindings: bindings(100_000),
+            ..Snapshot::default()
         };
         let parts = decoded(snapshot(1, &all));
         assert!(parts.len() > 2);
@@ -201,6 +207,25 @@ mod tests {
         let gone = Delta { removed_networks: vec![Vni(7)], ..Delta::default() };
         let parts = decoded(delta(1, &gone));
         assert!(parts.len() == 1 && !parts[0].snapshot && !parts[0].first && parts[0].removed_vnis == [7]);
+    }
+
+    #[test]
+    fn a_node_is_told_what_it_is_itself_in_a_network_of_the_nodes() {
+        let station = HostStation {
+            addresses: vec![("10.9.0.7".parse().unwrap(), 24), ("fd00::7".parse().unwrap(), 64)],
+            mac: Mac([2, 0, 0, 0, 0, 7]),
+        };
+        let networks = || [7, 8].map(|vni| Network { vni: Vni(vni), ..Network::default() }).to_vec();
+        let hosts = BTreeMap::from([(Vni(8), station)]);
+        let all = Snapshot { networks: networks(), hosts: hosts.clone(), ..Snapshot::default() };
+        let new = Delta { networks: networks(), hosts, ..Delta::default() };
+        for parts in [snapshot(1, &all), surroundings(1, &all), delta(1, &new)] {
+            let parts = decoded(parts);
+            assert_eq!(parts[0].networks[0].host, None);
+            let host = parts[0].networks[1].host.as_ref().unwrap();
+            assert_eq!(host.addresses, ["10.9.0.7/24", "fd00::7/64"]);
+            assert_eq!(host.mac, [2, 0, 0, 0, 0, 7]);
+        }
     }
 
     #[test]

@@ -11,7 +11,9 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::limits::Bucket;
+use super::mailbox::Put;
 use super::outbox::Closing;
+use super::relays::Relays;
 use super::served::ToSwitch;
 use super::session::{self, Session, State, Take, protocol};
 use super::{Caller, Shared, convert};
@@ -36,11 +38,15 @@ pub(super) async fn run(
         }
     };
     session.welcome(&shared, node).await;
+    let mut relays = Relays::new(shared.relays.clone(), node);
+    session.tell(relays.now()).await;
+    let told = relays.keep_told(session.handle.queue.clone());
     let mut reader = Reader::new(shared.clone(), node, caller, &session);
     let mut sender = StateSender { shared: shared.clone(), node, known, oldest: None, behind: false };
     let mut changed = shared.engine.published();
     let end = tokio::select! {
         () = session.pump(&mut changed, &mut sender) => None,
+        () = told => None,
         closing = session::take_all(&shared, &mut inbound, &mut reader) => Some(closing),
     };
     // The reason of whoever ended it first counts.
@@ -173,7 +179,8 @@ impl Take<proto::SwitchMessage> for Reader {
 
 impl Reader {
     fn new(shared: Arc<Shared>, node: NodeId, caller: Caller, session: &Session<Message>) -> Reader {
-        let signals = Bucket::full(f64::from(shared.limits.signals_per_second), Instant::now());
+        let size = f64::from(shared.limits.signals_per_second) * SIGNAL_BURST;
+        let signals = Bucket::full(size, Instant::now());
         Reader {
             shared,
             node,
@@ -194,18 +201,20 @@ impl Reader {
         let to = convert::node_id(&signal.node_id).map_err(|wrong| protocol(format!("signal: {wrong}")))?;
         let rate = f64::from(self.shared.limits.signals_per_second);
         let small = signal.payload.len() <= MAX_SIGNAL;
-        let allowed = small && self.signals.take(rate, rate, Instant::now());
+        let allowed = small && self.signals.take(rate * SIGNAL_BURST, rate, Instant::now());
         let node = self.node;
         if !allowed || !self.shared.engine.read(|registry| registry.are_peers(node, to)).await {
             counters.signals_dropped.add(1);
             return Ok(());
         }
         let passed = proto::Signal { node_id: node.to_string(), payload: signal.payload };
+        let bytes = passed.payload.len();
         let message = Message::from(Out::Signal(passed));
-        // A peer without room loses it, as one without a session does; nobody waits for a slow peer.
-        match self.shared.switches.get(to).map(|peer| peer.queue.try_send(message).is_ok()) {
-            Some(true) => counters.signals.add(1),
-            _ => counters.signals_dropped.add(1),
+        // Nobody waits for a slow peer, and nothing is kept for one without a session.
+        match self.shared.switches.get(to).map(|peer| peer.signals.put(node, message, bytes)) {
+            Some(Put::Waits) => counters.signals.add(1),
+            Some(Put::Replaced) => counters.signals_replaced.add(1),
+            Some(Put::Full) | None => counters.signals_dropped.add(1),
         }
         Ok(())
     }
@@ -278,3 +287,5 @@ impl Reader {
 
 /// Candidates and a handshake's worth of other words.
 const MAX_SIGNAL: usize = 16 << 10;
+/// Seconds' worth of signals at once: a node that starts has one or more for each of its peers.
+const SIGNAL_BURST: f64 = 8.0;

@@ -76,6 +76,7 @@ pub(crate) fn compute_node(
         agent_online: agent.is_some(),
         public_key: node.public_key.map(|key| PublicKey(key.0).to_string()),
         addresses: node.addresses.iter().map(ToString::to_string).collect(),
+        host_addresses: registry.host_addresses(node.id).collect(),
         switch_version: switch.map(|session| session.version.clone()),
         agent_version: agent.map(|session| session.version.clone()),
         capacity: (node.capacity != registry::Capacity::default()).then(|| rest::Capacity {
@@ -175,6 +176,7 @@ pub(crate) fn network(network: &registry::Network) -> rest::Network {
         mss_clamp: network.mss_clamp,
         broadcast_rate: network.broadcast_rate,
         broadcast_burst: network.broadcast_burst,
+        host: network.host,
         compute_nodes: match &network.nodes {
             registry::Membership::All => None,
             registry::Membership::Nodes(nodes) => Some(nodes.iter().map(ToString::to_string).collect()),

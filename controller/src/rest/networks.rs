@@ -76,6 +76,7 @@ async fn create_network(
         mss_clamp: create.mss_clamp.unwrap_or(default.mss_clamp),
         broadcast_rate: create.broadcast_rate.unwrap_or(default.broadcast_rate),
         broadcast_burst: create.broadcast_burst.unwrap_or(default.broadcast_burst),
+        host: create.host.unwrap_or(default.host),
         nodes: create.compute_nodes.and_then(members),
     });
     call.carry_out(&api, command, async |outcome, _| answer(&api, StatusCode::CREATED, outcome).await).await

@@ -22,7 +22,8 @@ impl Lab {
         let lab = Lab { dir: tempfile::tempdir().unwrap(), nodes_port: free(), rest_port: free() };
         let config = format!(
             "state_dir = {:?}\nadmin.socket = {:?}\nadmin.group = \"root\"\nmetrics.listen = \"off\"\n\
-             nodes.listen = \"127.0.0.1:{}\"\nrest.listen = \"127.0.0.1:{}\"\n{further}",
+             nodes.listen = \"127.0.0.1:{}\"\nrest.listen = \"127.0.0.1:{}\"\n\
+             relay.listen = \"127.0.0.1:0\"\n{further}",
             lab.path("state"),
             lab.path("admin.sock"),
             lab.nodes_port,

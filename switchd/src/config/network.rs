@@ -6,7 +6,7 @@ use std::time::Duration;
 use switch_core::ids::{Mac, Vni};
 
 use super::read::{interface_name, node_name};
-use super::{AntiSpoof, Dhcp, Mode, Network};
+use super::{AntiSpoof, Dhcp, HostStation, Mode, Network};
 
 impl Network {
     /// A network with every default, on a bridge of its own, `swbr` and the VNI, that is created if it is missing.
@@ -33,6 +33,7 @@ impl Network {
             gateways: Vec::new(),
             peers: None,
             bindings: Vec::new(),
+            host: None,
         }
     }
 
@@ -53,9 +54,25 @@ impl Network {
         within("broadcast_burst", u64::from(self.broadcast_burst), RATES)?;
         within("max_macs", self.max_macs as u64, TABLE_LIMITS)?;
         within("max_ips", self.max_ips as u64, TABLE_LIMITS)?;
+        if let Some(host) = &self.host {
+            self.check_host(host)?;
+        }
         for (key, age) in [("mac_age", self.mac_age), ("ip_age", self.ip_age)] {
             if !AGES.contains(&age) {
                 return Err(format!("{key}: {age:?} is out of range: use 10s to 24h"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_host(&self, host: &HostStation) -> Result<(), String> {
+        if !host.mac.is_unicast() || host.mac == self.endpoint_mac {
+            return Err(format!("host: {} cannot be the node's own MAC", host.mac));
+        }
+        for (ip, prefix) in &host.addresses {
+            let most = if ip.is_ipv4() { 32 } else { 128 };
+            if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || !(1..=most).contains(prefix) {
+                return Err(format!("host: {ip}/{prefix} cannot be the node's own address"));
             }
         }
         Ok(())

@@ -53,6 +53,7 @@ impl Endpoints {
             endpoint_mac: network.endpoint_mac,
             mtu: u32::from(network.mtu),
             offloads: network.offloads,
+            host: network.host.clone(),
         };
         self.stopping.retain(|stopping| stopping.peek().is_none());
         let after = join_all(self.stopping.clone()).map(drop);

@@ -1,5 +1,6 @@
 //! The doing: observe, plan, perform, wait for an event, again.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use switch_core::ids::Mac;
@@ -14,8 +15,8 @@ use crate::tap::{Offloads, Tap};
 
 /// See [`Keeper::run`].
 pub(super) struct Keeper {
-    config: EndpointConfig,
-    netlink: Netlink,
+    pub(super) config: EndpointConfig,
+    pub(super) netlink: Netlink,
     events: mpsc::Sender<EndpointEvent>,
     state: watch::Sender<EndpointState>,
     tap: Option<OwnTap>,
@@ -24,6 +25,8 @@ pub(super) struct Keeper {
     /// Since when a bridge that we knew is missing.
     bridge_missing: Option<Instant>,
     pace: Pace,
+    /// Addresses of the host that this bridge does not take.
+    pub(super) refused: Vec<IpAddr>,
 }
 
 /// The TAP that is open, here or in the data plane.
@@ -64,6 +67,7 @@ impl Keeper {
             bridge: None,
             bridge_missing: None,
             pace: Pace::default(),
+            refused: Vec::new(),
         }
     }
 
@@ -134,6 +138,7 @@ impl Keeper {
                         found_mac: link.mac,
                         ours: link.created_by_us && self.config.create_bridge,
                     });
+                    self.refused.clear();
                 }
             }
             None if self.bridge.take().is_some() => self.bridge_missing = Some(Instant::now()),
@@ -148,8 +153,12 @@ impl Keeper {
             let has_other_ports = !enslaved && self.has_other_ports(link.index).await?;
             // The MAC of a bridge that lost its last port is zero.
             let mac = link.mac.filter(|mac| mac.is_unicast()).or(known.found_mac);
-            bridge =
-                Some(BridgeSeen { index: link.index, up: link.up, mac, ours: known.ours, has_other_ports });
+            if self.config.host.is_some() && !known.ours {
+                return Err(EndpointError::ForeignBridge { name: self.config.bridge.clone() });
+            }
+            let addresses = self.host_addresses(link.index).await?;
+            let (index, up, ours) = (link.index, link.up, known.ours);
+            bridge = Some(BridgeSeen { index, up, mac, ours, has_other_ports, addresses });
         }
         Ok(Observed { bridge, tap })
     }
@@ -192,6 +201,7 @@ impl Keeper {
             endpoint_mac: self.config.endpoint_mac,
             own_mac: self.own_mac,
             mtu: self.config.mtu,
+            host: self.wanted_host(),
         }
     }
 
@@ -204,9 +214,15 @@ impl Keeper {
         match step {
             Step::CreateBridge => {
                 self.netlink.ensure_bridge(&self.config.bridge, true, self.config.mtu).await?;
+                self.keep_to_itself();
                 info!(bridge = self.config.bridge, "created the bridge");
             }
             Step::BringBridgeUp { bridge } => self.netlink.set_up(bridge, true).await?,
+            Step::SetBridgeMac { bridge, mac } => self.netlink.set_mac(bridge, mac).await?,
+            Step::RemoveAddress { bridge, ip, prefix } => {
+                self.netlink.remove_address(bridge, ip, prefix).await?;
+            }
+            Step::AddAddress { bridge, ip, prefix } => self.add_host_address(bridge, ip, prefix).await?,
             Step::OpenTap => {
                 let tap = Tap::open(&self.config.name, self.config.offloads)?;
                 self.silence(&tap).await;
@@ -246,7 +262,12 @@ impl Keeper {
             },
             Step::AddFdb => self.netlink.add_fdb(index, self.config.endpoint_mac).await,
             Step::BringTapUp => self.netlink.set_up(index, true).await,
-            Step::CreateBridge | Step::BringBridgeUp { .. } | Step::OpenTap => Ok(()),
+            Step::CreateBridge
+            | Step::BringBridgeUp { .. }
+            | Step::SetBridgeMac { .. }
+            | Step::RemoveAddress { .. }
+            | Step::AddAddress { .. }
+            | Step::OpenTap => Ok(()),
         }
     }
 
@@ -331,7 +352,11 @@ impl Keeper {
                     }
                 }
                 Some(LinkEvent::Resync) => return,
-                Some(LinkEvent::AddressChanged { .. }) => {}
+                Some(LinkEvent::AddressChanged { index }) => {
+                    if self.config.host.is_some() && Some(index) == bridge {
+                        return;
+                    }
+                }
                 // Cannot be while we hold a Netlink; the periodic check goes on.
                 None => std::future::pending().await,
             }
@@ -377,6 +402,7 @@ impl Keeper {
             }
             return Ok(());
         }
+        self.remove_host_addresses(known.index).await?;
         let addresses = self.netlink.addresses(known.index).await?;
         if self.has_other_ports(known.index).await? || addresses.iter().any(|address| !address.link_local) {
             info!(bridge = self.config.bridge, "left the bridge in place: it has other ports or addresses");

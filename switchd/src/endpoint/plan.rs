@@ -1,9 +1,13 @@
 //! The decision: from what is there and what is wanted to the steps between, without touching anything.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use switch_core::ids::Mac;
 use tokio::time::Instant;
+
+use crate::config::HostStation;
+use crate::netlink::Address;
 
 /// What is wanted now.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -16,6 +20,8 @@ pub(super) struct Wanted {
     pub own_mac: Option<Mac>,
     /// MTU of the TAP.
     pub mtu: u32,
+    /// What the bridge is to have of the host; none leaves it as it is.
+    pub host: Option<HostStation>,
 }
 
 /// What is there now.
@@ -36,6 +42,8 @@ pub(super) struct BridgeSeen {
     pub ours: bool,
     /// It has ports beside the TAP. Looked up only while the TAP is not enslaved.
     pub has_other_ports: bool,
+    /// Its addresses. Looked up only where the host is a station.
+    pub addresses: Vec<Address>,
 }
 
 /// The TAP that we hold open.
@@ -57,6 +65,20 @@ pub(super) enum Step {
     CreateBridge,
     BringBridgeUp {
         bridge: u32,
+    },
+    SetBridgeMac {
+        bridge: u32,
+        mac: Mac,
+    },
+    RemoveAddress {
+        bridge: u32,
+        ip: IpAddr,
+        prefix: u8,
+    },
+    AddAddress {
+        bridge: u32,
+        ip: IpAddr,
+        prefix: u8,
     },
     OpenTap,
     SetMtu(u32),
@@ -80,6 +102,9 @@ pub(super) fn plan(observed: &Observed, wanted: &Wanted) -> Vec<Step> {
     let mut steps = Vec::new();
     if bridge.ours && !bridge.up {
         steps.push(Step::BringBridgeUp { bridge: bridge.index });
+    }
+    if let Some(host) = &wanted.host {
+        steps.extend(host_steps(bridge, host));
     }
     let Some(tap) = &observed.tap else {
         steps.push(Step::OpenTap);
@@ -110,6 +135,21 @@ pub(super) fn plan(observed: &Observed, wanted: &Wanted) -> Vec<Step> {
     if !tap.up {
         steps.push(Step::BringTapUp);
     }
+    steps
+}
+
+/// The bridge has the host's MAC and exactly its addresses.
+fn host_steps(bridge: &BridgeSeen, host: &HostStation) -> Vec<Step> {
+    let index = bridge.index;
+    let mut steps = Vec::new();
+    if bridge.mac != Some(host.mac) {
+        steps.push(Step::SetBridgeMac { bridge: index, mac: host.mac });
+    }
+    let there: Vec<(IpAddr, u8)> = bridge.addresses.iter().map(|a| (a.ip, a.prefix)).collect();
+    let wrong = there.iter().filter(|address| !host.addresses.contains(address));
+    steps.extend(wrong.map(|(ip, prefix)| Step::RemoveAddress { bridge: index, ip: *ip, prefix: *prefix }));
+    let missing = host.addresses.iter().filter(|address| !there.contains(address));
+    steps.extend(missing.map(|(ip, prefix)| Step::AddAddress { bridge: index, ip: *ip, prefix: *prefix }));
     steps
 }
 
@@ -163,11 +203,18 @@ mod tests {
     const BRIDGE: Mac = Mac([0x1e, 1, 2, 3, 4, 5]);
 
     fn wanted() -> Wanted {
-        Wanted { create_bridge: false, endpoint_mac: ENDPOINT, own_mac: Some(HIGH), mtu: 1500 }
+        Wanted { create_bridge: false, endpoint_mac: ENDPOINT, own_mac: Some(HIGH), mtu: 1500, host: None }
     }
 
     fn found() -> BridgeSeen {
-        BridgeSeen { index: 7, up: true, mac: Some(BRIDGE), ours: false, has_other_ports: true }
+        BridgeSeen {
+            index: 7,
+            up: true,
+            mac: Some(BRIDGE),
+            ours: false,
+            has_other_ports: true,
+            addresses: Vec::new(),
+        }
     }
 
     fn good() -> TapSeen {
@@ -281,6 +328,47 @@ mod tests {
         for (name, observed, wanted, steps) in cases {
             assert_eq!(plan(&observed, &wanted), steps, "{name}");
         }
+    }
+
+    #[test]
+    fn the_bridge_has_exactly_what_is_the_hosts() {
+        use Step::*;
+        let host = || HostStation {
+            addresses: vec![("10.9.0.7".parse().unwrap(), 16), ("fd00::7".parse().unwrap(), 64)],
+            mac: Mac([2, 0x73, 0x69, 0, 0, 7]),
+        };
+        let address = |ip: &str, prefix| Address { ip: ip.parse().unwrap(), prefix, link_local: false };
+        let with = |mac, addresses: &[Address]| {
+            let addresses = addresses.to_vec();
+            seen(BridgeSeen { ours: true, mac: Some(mac), addresses, ..found() }, good())
+        };
+        let wanted = Wanted { host: Some(host()), ..wanted() };
+        let (v4, v6) = (address("10.9.0.7", 16), address("fd00::7", 64));
+        let add = |a: Address| AddAddress { bridge: 7, ip: a.ip, prefix: a.prefix };
+        let remove = |a: Address| RemoveAddress { bridge: 7, ip: a.ip, prefix: a.prefix };
+        let other = address("192.0.2.1", 24);
+        let longer = address("10.9.0.7", 24);
+        let cases = [
+            ("all is well", with(host().mac, &[v4, v6]), vec![]),
+            (
+                "nothing there",
+                with(BRIDGE, &[]),
+                vec![SetBridgeMac { bridge: 7, mac: host().mac }, add(v4), add(v6)],
+            ),
+            ("one deleted", with(host().mac, &[v6]), vec![add(v4)]),
+            ("one too many", with(host().mac, &[v4, v6, other]), vec![remove(other)]),
+            ("another prefix", with(host().mac, &[longer, v6]), vec![remove(longer), add(v4)]),
+        ];
+        for (name, observed, steps) in cases {
+            assert_eq!(plan(&observed, &wanted), steps, "{name}");
+            assert_eq!(
+                plan(&observed, &Wanted { host: None, ..wanted.clone() }),
+                [],
+                "{name}: not ours to say"
+            );
+        }
+        let no_tap = Observed { tap: None, ..with(BRIDGE, &[]) };
+        assert_eq!(plan(&no_tap, &wanted).last(), Some(&OpenTap), "the host does not wait for the TAP");
     }
 
     #[test]

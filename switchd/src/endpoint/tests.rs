@@ -216,9 +216,122 @@ fn a_created_bridge_goes_unless_it_is_used() {
         let mut lab = Lab::start(true).await;
         let _tap = lab.next_tap().await;
         assert!(lab.settled().await.bridge_created, "in an earlier life");
-        lab.netlink.add_address(kept.index, "10.1.0.1".parse().unwrap(), 24).await;
+        lab.netlink.add_address(kept.index, "10.1.0.1".parse().unwrap(), 24).await.unwrap();
         lab.stop().await;
         assert_eq!(lab.link(BRIDGE).await.expect("it has an address").index, kept.index);
+    });
+}
+
+fn host() -> HostStation {
+    let address = |text: &str, prefix| (text.parse().unwrap(), prefix);
+    HostStation { addresses: vec![address("100.80.0.7", 16), address("fd00:80::7", 64)], mac: HOST }
+}
+
+/// The bridge's addresses, link-local ones aside, and its MAC.
+async fn station(lab: &Lab) -> Option<(Vec<(IpAddr, u8)>, Mac)> {
+    let link = lab.link(BRIDGE).await?;
+    let addresses = lab.netlink.addresses(link.index).await.unwrap();
+    let own = addresses.iter().filter(|a| !a.link_local).map(|a| (a.ip, a.prefix));
+    let mut own: Vec<(IpAddr, u8)> = own.collect();
+    own.sort();
+    Some((own, link.mac?))
+}
+
+async fn is_host(lab: &Lab) {
+    wait_for("the host's station", LIMIT, async || {
+        (station(lab).await? == (host().addresses, HOST)).then_some(())
+    })
+    .await;
+}
+
+#[test]
+fn the_host_is_a_station_and_stays_one() {
+    in_netns(|| async {
+        let mut lab = Lab::start_as(Netlink::open().unwrap(), true, Some(host()));
+        let tap = lab.next_tap().await;
+        lab.settled().await;
+        is_host(&lab).await;
+        let bridge = lab.link(BRIDGE).await.unwrap().index;
+        let sysctl = |key: &str| std::fs::read_to_string(format!("/proc/sys/net/{key}")).unwrap();
+        assert_eq!(sysctl(&format!("ipv6/conf/{BRIDGE}/accept_ra")), "0\n");
+        assert_eq!(sysctl(&format!("ipv4/conf/{BRIDGE}/forwarding")), "0\n");
+
+        // The kernel answers for its address, and for no other, with its MAC.
+        let ask = |target: [u8; 4]| {
+            let sender = [&GUEST.0[..], &[100, 80, 0, 9]].concat();
+            let arp = [&[0, 1, 8, 0, 6, 4, 0, 1][..], &sender, &[0; 6], &target, &[0; 18]].concat();
+            let header = [0; VNET_HDR_LEN];
+            let slices = [&header[..], &Mac::BROADCAST.0, &GUEST.0, &[8, 6], &arp].map(IoSlice::new);
+            tap.write_vectored(&slices).unwrap();
+        };
+        ask([100, 80, 0, 8]);
+        ask([100, 80, 0, 7]);
+        let mut frame = vec![0; crate::tap::READ_MAX];
+        let answer = wait_for("an answer", LIMIT, async || {
+            while let Ok(n) = tap.read(&mut frame) {
+                let frame = &frame[VNET_HDR_LEN..n];
+                if frame[12..14] == [8, 6] && frame[20..22] == [0, 2] {
+                    return Some((Mac(frame[6..12].try_into().unwrap()), frame[28..32].to_vec()));
+                }
+            }
+            None
+        });
+        assert_eq!(answer.await, (HOST, vec![100, 80, 0, 7]));
+
+        // What others do to it is undone.
+        lab.netlink.remove_address(bridge, host().addresses[0].0, 16).await.unwrap();
+        is_host(&lab).await;
+        lab.netlink.add_address(bridge, "192.0.2.1".parse().unwrap(), 24).await.unwrap();
+        is_host(&lab).await;
+        lab.netlink.set_mac(bridge, GUEST).await.unwrap();
+        is_host(&lab).await;
+        lab.netlink.delete_link(bridge).await.unwrap();
+        is_host(&lab).await;
+
+        lab.stop().await;
+        assert!(lab.link(BRIDGE).await.is_none(), "the host's own addresses keep no bridge");
+    });
+}
+
+#[test]
+fn a_bridge_with_other_ports_loses_the_hosts_addresses_all_the_same() {
+    in_netns(|| async {
+        let mut lab = Lab::start_as(Netlink::open().unwrap(), true, Some(host()));
+        let _tap = lab.next_tap().await;
+        is_host(&lab).await;
+        let _port = add_port(&lab.netlink, "g0", GUEST).await;
+        lab.stop().await;
+        assert_eq!(station(&lab).await.expect("it has a port").0, []);
+    });
+}
+
+#[test]
+fn the_host_is_no_station_of_a_bridge_that_is_not_ours() {
+    in_netns(|| async {
+        let netlink = Netlink::open().unwrap();
+        let found = netlink.add_plain_bridge(BRIDGE).await;
+        let mut lab = Lab::start_as(netlink, true, Some(host()));
+        let state = lab.status(EndpointStatus::Failing).await;
+        assert!(state.detail.contains("not of switchd's making"), "{}", state.detail);
+        assert_eq!(station(&lab).await.unwrap().0, []);
+        lab.netlink.delete_link(found.index).await.unwrap();
+        let _tap = lab.next_tap().await;
+        is_host(&lab).await;
+    });
+}
+
+#[test]
+fn the_hosts_own_network_is_not_overlaid() {
+    in_netns(|| async {
+        let netlink = Netlink::open().unwrap();
+        let underlay = netlink.add_plain_bridge("eth0").await;
+        netlink.add_address(underlay.index, "100.80.9.9".parse().unwrap(), 24).await.unwrap();
+        let mut lab = Lab::start_as(netlink, true, Some(host()));
+        let state = lab.status(EndpointStatus::Failing).await;
+        assert!(state.detail.contains("100.80.9.9 of eth0 overlap"), "{}", state.detail);
+        lab.netlink.delete_link(underlay.index).await.unwrap();
+        let _tap = lab.next_tap().await;
+        is_host(&lab).await;
     });
 }
 
@@ -239,6 +352,7 @@ const BRIDGE: &str = "br-t";
 const TAP: &str = "sw-t";
 const ENDPOINT: Mac = Mac([0x02, 0x73, 0x77, 0, 0, 0x64]);
 const GUEST: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const HOST: Mac = Mac([2, 0x73, 0x69, 0, 0, 7]);
 const LIMIT: Duration = Duration::from_secs(5);
 
 struct Lab {
@@ -254,6 +368,10 @@ impl Lab {
     }
 
     fn start_with(netlink: Netlink, create_bridge: bool) -> Lab {
+        Lab::start_as(netlink, create_bridge, None)
+    }
+
+    fn start_as(netlink: Netlink, create_bridge: bool, host: Option<HostStation>) -> Lab {
         let (sender, events) = mpsc::channel(4);
         let config = EndpointConfig {
             name: TAP.into(),
@@ -262,6 +380,7 @@ impl Lab {
             endpoint_mac: ENDPOINT,
             mtu: 1400,
             offloads: true,
+            host,
         };
         let endpoint = Endpoint::start(config, netlink.clone(), sender);
         Lab { netlink, events, state: endpoint.state(), endpoint: Some(endpoint) }

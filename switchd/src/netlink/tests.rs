@@ -41,11 +41,6 @@ pub(crate) async fn wait_for<T>(
 }
 
 impl Netlink {
-    /// An address for tests of shutdown.
-    pub(crate) async fn add_address(&self, index: u32, ip: IpAddr, prefix: u8) {
-        self.handle.address().add(index, ip, prefix).execute().await.unwrap();
-    }
-
     /// A bridge as an administrator makes it: its MAC not pinned, no alias of ours.
     pub(crate) async fn add_plain_bridge(&self, name: &str) -> Link {
         self.handle.link().add(LinkBridge::new(name).build()).execute().await.unwrap();
@@ -136,7 +131,7 @@ fn the_watch_tells_links_ports_and_addresses() {
         until(&mut watch, &new(port, "t0", Some(bridge))).await;
         netlink.release(port).await.unwrap();
         let seen = until(&mut watch, &new(port, "t0", None)).await;
-        netlink.add_address(bridge, "10.0.0.1".parse().unwrap(), 24).await;
+        netlink.add_address(bridge, "10.0.0.1".parse().unwrap(), 24).await.unwrap();
         let more = until(&mut watch, &LinkEvent::AddressChanged { index: bridge }).await;
         let gone = seen.iter().chain(&more).any(|event| matches!(event, LinkEvent::LinkGone { .. }));
         assert!(!gone, "a port that leaves its bridge is not gone: {seen:?} {more:?}");

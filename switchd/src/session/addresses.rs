@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::netlink::{Address, Link, LinkKind, Netlink, NetlinkError};
 
 /// Reads them from the kernel. `overlay` are the names of the overlay's bridges and endpoints.
-pub(super) async fn read(
+pub(crate) async fn read(
     netlink: &Netlink,
     overlay: &[String],
     listen: SocketAddr,
@@ -31,8 +31,9 @@ fn choose(host: &[(Link, Vec<Address>)], overlay: &[String], listen: SocketAddr)
     chosen
 }
 
+/// A bridge that switchd made is the overlay's, also one that an earlier process left and none wants yet.
 fn is_usable(link: &Link, overlay: &[String]) -> bool {
-    link.up && link.kind != LinkKind::Tap && !overlay.contains(&link.name)
+    link.up && link.kind != LinkKind::Tap && !link.created_by_us && !overlay.contains(&link.name)
 }
 
 fn is_reachable(ip: IpAddr, listen: IpAddr) -> bool {
@@ -91,6 +92,10 @@ mod tests {
             (link("br0", LinkKind::Bridge, true), vec![address("198.51.100.1")]),
             (link("br-blue", LinkKind::Bridge, true), vec![address("10.0.0.1")]),
             (link("tap0", LinkKind::Tap, true), vec![address("10.1.0.1")]),
+            (
+                Link { created_by_us: true, ..link("br-mgmt", LinkKind::Bridge, true) },
+                vec![address("100.80.0.1"), address("fd73:6b69:7070::1")],
+            ),
         ]
     }
 

@@ -8,7 +8,7 @@ use switch_core::frame::Tags;
 use switch_core::ids::{Generation, Mac, Vni};
 use switch_core::switch::{BindingKey, Source, State};
 
-use crate::config::{self, AntiSpoof, Mode, Network};
+use crate::config::{self, AntiSpoof, HostStation, Mode, Network};
 use crate::desired::{DesiredBinding, DesiredPeer};
 use crate::key::PublicKey;
 
@@ -46,8 +46,19 @@ pub(super) fn network(wire: &wire::Network) -> Result<Network, String> {
     network.mss_clamp = wire.mss_clamp;
     let gateways: Option<Vec<IpAddr>> = wire.gateways.iter().map(|text| text.parse().ok()).collect();
     network.gateways = gateways.ok_or_else(|| wrong("a gateway is no IP address"))?;
+    network.host = wire.host.as_ref().map(host_station).transpose().map_err(|error| wrong(&error))?;
     network.check().map_err(|error| wrong(&error))?;
     Ok(network)
+}
+
+fn host_station(wire: &wire::HostStation) -> Result<HostStation, String> {
+    let mac = wire.mac.as_slice().try_into().map_err(|_| "the MAC of this node in it has not 6 bytes")?;
+    let address = |text: &String| {
+        let (ip, prefix) = text.split_once('/')?;
+        Some((ip.parse().ok()?, prefix.parse().ok()?))
+    };
+    let addresses: Option<Vec<(IpAddr, u8)>> = wire.addresses.iter().map(address).collect();
+    Ok(HostStation { addresses: addresses.ok_or("an address of this node in it is none")?, mac: Mac(mac) })
 }
 
 /// Another node, by its id. Addresses that cannot be dialled are left out.
@@ -126,7 +137,10 @@ pub(super) fn network_to_wire(network: &Network) -> wire::Network {
         broadcast_rate: network.broadcast_rate,
         broadcast_burst: network.broadcast_burst,
         gateways: texts(&network.gateways),
-        host: None,
+        host: network.host.as_ref().map(|host| wire::HostStation {
+            addresses: host.addresses.iter().map(|(ip, prefix)| format!("{ip}/{prefix}")).collect(),
+            mac: host.mac.0.to_vec(),
+        }),
     }
 }
 
@@ -182,3 +196,52 @@ pub(super) fn texts<T: ToString>(items: &[T]) -> Vec<String> {
 
 /// Of each table of a network: what a cluster's whole network may need.
 const MAX_ENTRIES: usize = 1 << 17;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wire(addresses: &[&str], mac: &[u8]) -> wire::Network {
+        wire::Network {
+            vni: 7,
+            name: "mgmt".into(),
+            mode: "preserve".into(),
+            mtu: 1500,
+            dhcp: "local-only".into(),
+            anti_spoof: "strict".into(),
+            broadcast_rate: 1000,
+            broadcast_burst: 2000,
+            host: Some(wire::HostStation {
+                addresses: addresses.iter().map(|text| (*text).to_owned()).collect(),
+                mac: mac.to_vec(),
+            }),
+            ..wire::Network::default()
+        }
+    }
+
+    #[test]
+    fn what_this_node_is_in_a_network_is_stored_as_it_came() {
+        let told = wire(&["100.80.0.7/16", "fd00::7/64"], &[2, 0, 0, 0, 0, 7]);
+        let network = network(&told).unwrap();
+        assert_eq!(network.host.as_ref().map(|host| host.addresses.len()), Some(2));
+        assert_eq!(network_to_wire(&network), told);
+        let moved = Network { host: None, ..network.clone() };
+        assert!(!network.differs_live_only(&moved), "the bridge is made anew");
+    }
+
+    #[test]
+    fn what_no_node_can_be_is_a_sentence() {
+        let mac = [2, 0, 0, 0, 0, 7];
+        let cases = [
+            (wire(&["100.80.0.7"], &mac), "is none"),
+            (wire(&["100.80.0.7/33"], &mac), "cannot be the node's own address"),
+            (wire(&["224.0.0.1/16"], &mac), "cannot be the node's own address"),
+            (wire(&["100.80.0.7/16"], &mac[..5]), "has not 6 bytes"),
+            (wire(&["100.80.0.7/16"], &[3, 0, 0, 0, 0, 7]), "cannot be the node's own MAC"),
+        ];
+        for (told, words) in cases {
+            let error = network(&told).unwrap_err();
+            assert!(error.contains(words) && error.contains("mend it at the controller"), "{error}");
+        }
+    }
+}

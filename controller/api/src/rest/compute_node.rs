@@ -1,6 +1,6 @@
 //! Compute nodes.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -41,6 +41,10 @@ pub struct ComputeNode {
     /// Where its peers reach its switch, best first.
     #[schema(example = json!(["203.0.113.9:7000"]))]
     pub addresses: Vec<String>,
+    /// Its own addresses in networks for the nodes themselves, such as `mgmt`.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>, example = json!(["100.80.0.7"]))]
+    pub host_addresses: Vec<IpAddr>,
     /// The switch's version; absent before it has reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "0.1.0")]

@@ -30,6 +30,18 @@ pub struct Link {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "host")]
     pub path: Option<String>,
+    /// This node's candidate of the path, `<kind> <address>`; absent if there is none, or not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "server-reflexive 198.51.100.7:29302")]
+    pub local_candidate: Option<String>,
+    /// The peer's candidate of the path, in the same form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "host 203.0.113.9:7000")]
+    pub remote_candidate: Option<String>,
+    /// Why it goes through a relay, a sentence; absent if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "both sides are behind symmetric NATs")]
+    pub why_relayed: Option<String>,
     /// Round-trip time in microseconds; absent if not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = 240)]
@@ -38,6 +50,10 @@ pub struct Link {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = 1452)]
     pub path_mtu: Option<u32>,
+    /// Probes without an answer lately, in a million; 0 if the path has none.
+    #[serde(default)]
+    #[schema(example = 0)]
+    pub loss_ppm: u32,
     /// Datagrams sent since the link was made.
     #[schema(example = 120_433)]
     pub datagrams_to_peer: u64,

@@ -49,6 +49,10 @@ pub struct Network {
     /// The same at once, after a silence; 0 for the switch's default.
     #[schema(example = 200)]
     pub broadcast_burst: u32,
+    /// Whether it is for the nodes themselves: each is a station of it, and no instance may be in it.
+    #[serde(default)]
+    #[schema(example = false)]
+    pub host: bool,
     /// The ids of the nodes that have it; absent for all, those to come too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = json!(["node-7", "node-8"]))]
@@ -134,6 +138,11 @@ pub struct CreateNetwork {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = 200)]
     pub broadcast_burst: Option<u32>,
+    /// Whether it is for the nodes themselves: each gets an address of its subnet, which has to be named, and no
+    /// instance may be in it; absent for false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = false)]
+    pub host: Option<bool>,
     /// The nodes that shall have it, by id or name; absent for all, those to come too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = json!(["rack1-a", "rack1-b"]))]

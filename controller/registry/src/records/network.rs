@@ -39,6 +39,8 @@ pub struct Network {
     pub broadcast_rate: u32,
     /// Broadcast frames at once from one station; 0 for the switch's default.
     pub broadcast_burst: u32,
+    /// It is for the nodes themselves: each of them, not its instances, is a station of it.
+    pub host: bool,
     /// Which nodes have it.
     pub nodes: Membership,
     /// When it was made.
@@ -60,6 +62,7 @@ impl Default for Network {
             mss_clamp: true,
             broadcast_rate: 0,
             broadcast_burst: 0,
+            host: false,
             nodes: Membership::All,
             created: Timestamp(0),
         }

@@ -22,6 +22,7 @@ pub struct World {
     next_secret: u8,
     seen_bindings: BTreeMap<BindingKey, (Generation, Option<Binding>)>,
     seen_generations: BTreeMap<InstanceId, Generation>,
+    seen_hosts: BTreeMap<(Vni, NodeId), HostStation>,
     seen_ids: [u64; 5],
     /// STOPPED or ABSENT that was taken in, by instance, node and generation.
     stopped: BTreeSet<(InstanceId, NodeId, Generation)>,
@@ -46,6 +47,7 @@ impl World {
             next_secret: 0,
             seen_bindings: BTreeMap::new(),
             seen_generations: BTreeMap::new(),
+            seen_hosts: BTreeMap::new(),
             seen_ids: [0; 5],
             stopped: BTreeSet::new(),
         };
@@ -273,6 +275,7 @@ impl World {
         self.store = registry.records().map(|r| (r.key().to_string(), r)).collect();
         self.seen_bindings.clear();
         self.seen_generations.clear();
+        self.seen_hosts.clear();
         self.views.clear();
         self.crash();
         for node in self.agents.keys().copied().collect::<Vec<_>>() {
@@ -335,6 +338,10 @@ impl World {
         };
         forget_members(&mut delta.networks);
         view.revision = delta.revision;
+        for vni in delta.removed_networks.iter().chain(delta.networks.iter().map(|n| &n.vni)) {
+            view.hosts.remove(vni);
+        }
+        view.hosts.extend(delta.hosts);
         replace(&mut view.networks, delta.networks, &delta.removed_networks, |n| n.vni);
         view.bindings.retain(|b| !delta.removed_networks.contains(&b.key.vni));
         replace(&mut view.peers, delta.peers, &delta.removed_peers, |p| p.id);
@@ -406,6 +413,9 @@ impl World {
             assert!(held, "nothing ends {operation:?}");
         }
 
+        check_hosts(&self.registry, &mut self.seen_hosts);
+
+        let registry = &self.registry;
         let newest = [
             registry.nodes().keys().map(|id| id.0).max(),
             registry.instances().keys().map(|id| id.0).max(),
@@ -428,6 +438,33 @@ impl World {
                 assert!(counter >= *seen, "an id would be given out again");
             }
         }
+    }
+}
+
+/// In a network of the nodes themselves each has addresses of its own, and the same for its life; nobody else is there.
+fn check_hosts(registry: &Registry, seen: &mut BTreeMap<(Vni, NodeId), HostStation>) {
+    let member = |node: &NodeId| registry.nodes()[node].is_member();
+    seen.retain(|(vni, node), _| registry.networks().contains_key(vni) && member(node));
+    for network in registry.networks().values().filter(|n| n.host) {
+        let mut ips = BTreeSet::new();
+        for binding in registry.bindings_of(network.vni) {
+            assert_eq!((binding.source, binding.state), (BindingSource::Controller, BindingState::Active));
+            assert!(binding.instance.is_none() && member(&binding.node), "{binding:?}");
+            for ip in &binding.ips {
+                assert!(ips.insert(*ip), "{ip} is there twice");
+            }
+            let station = registry.host_station(binding.node, network.vni).unwrap();
+            assert_eq!((station.mac, station.addresses.len()), (binding.key.mac, binding.ips.len()));
+            let known = seen.entry((network.vni, binding.node)).or_insert_with(|| station.clone());
+            assert_eq!(*known, station, "the station of {} changed", binding.node);
+        }
+        let members = registry.nodes().keys().filter(|n| member(n)).count();
+        let subnets = [network.subnet_v4, network.subnet_v6].into_iter().flatten();
+        let room = subnets.map(|s| s.hosts().take(members).count()).min().unwrap();
+        assert_eq!(registry.bindings_of(network.vni).count(), room, "a node without a station, or with two");
+    }
+    for instance in registry.instances().values() {
+        assert!(instance.nics.iter().all(|nic| !registry.networks()[&nic.vni].host), "{instance:?}");
     }
 }
 

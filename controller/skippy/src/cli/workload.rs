@@ -77,7 +77,8 @@ pub(crate) enum NetworkCommand {
 #[command(after_help = "\
 Examples:
   skippy network add blue --subnet-v4 10.0.0.0/24 --gateway 10.0.0.1
-  skippy network add red --vni 200 --mode preserve --node rack1-a --node rack1-b")]
+  skippy network add red --vni 200 --mode preserve --node rack1-a --node rack1-b
+  skippy network add storage --host --subnet-v4 10.90.0.0/24")]
 pub(crate) struct NetworkAdd {
     /// Its name
     pub(crate) name: String,
@@ -90,6 +91,9 @@ pub(crate) struct NetworkAdd {
     /// Where instances get IPv6 addresses from
     #[arg(long, value_name = "SUBNET")]
     pub(crate) subnet_v6: Option<String>,
+    /// It is for the nodes themselves: each gets an address of the subnet, and no instance may be in it
+    #[arg(long, conflicts_with_all = ["gateways", "nodes"])]
+    pub(crate) host: bool,
     #[command(flatten)]
     pub(crate) options: NetworkOptions,
     /// A node that shall have it; repeat for more [default: all, those to come too]

@@ -97,6 +97,7 @@ fn create_network(args: NetworkAdd) -> CreateNetwork {
         mss_clamp: options.mss_clamp,
         broadcast_rate: options.broadcast_rate,
         broadcast_burst: options.broadcast_burst,
+        host: args.host.then_some(true),
         compute_nodes: some(args.nodes),
     }
 }

@@ -17,6 +17,7 @@ use tonic::transport::Channel;
 use crate::config::Limits;
 use crate::engine::{Engine, Started};
 use crate::nodes::Nodes;
+use crate::relay::Announcer;
 use crate::store::FileStore;
 
 pub(super) const SOON: Duration = Duration::from_secs(10);
@@ -33,6 +34,10 @@ pub(super) struct Lab {
 
 impl Lab {
     pub(super) async fn start(limits: Limits) -> Lab {
+        Lab::announcing(limits, Announcer::none()).await
+    }
+
+    pub(super) async fn announcing(limits: Limits, relays: Announcer) -> Lab {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(FileStore::create(&dir.path().join("store")).unwrap());
         let Started { engine, mut effects } = Engine::start(store, vec!["manual".to_owned()]).unwrap();
@@ -52,7 +57,7 @@ impl Lab {
             ..NewType::default()
         };
         engine.command(Command::AddType(small)).await.unwrap();
-        let nodes = Nodes::new(engine.clone(), limits);
+        let nodes = Nodes::with_relays(engine.clone(), limits, Arc::new(relays));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let key = PrivateKey::generate().unwrap();
@@ -120,7 +125,7 @@ impl Node {
         let (send, messages) = mpsc::channel(64);
         let mut client = lab.dial(&self.key).await.max_decoding_message_size(4 << 20);
         let stream = client.switch_session(ReceiverStream::new(messages)).await.unwrap().into_inner();
-        Switch { send, stream, _client: client }
+        Switch { send, stream, relays: Vec::new(), _client: client }
     }
 
     pub(super) async fn register(&self, lab: &Lab, boot: u64, revision: u64) -> Switch {
@@ -177,6 +182,8 @@ impl Node {
 pub(super) struct Switch {
     pub(super) send: mpsc::Sender<proto::SwitchMessage>,
     pub(super) stream: Streaming<proto::ControllerToSwitch>,
+    /// Everything that it was told of relays.
+    pub(super) relays: Vec<proto::RelayServers>,
     _client: NodeServiceClient<Channel>,
 }
 
@@ -185,7 +192,7 @@ impl Switch {
         self.send.send(proto::SwitchMessage { message: Some(message) }).await.unwrap();
     }
 
-    /// The next message; probes are answered.
+    /// The next message; probes are answered, and relays noted.
     pub(super) async fn hear(&mut self) -> controller_to_switch::Message {
         loop {
             let message = tokio::time::timeout(SOON, self.stream.message()).await.expect("a message");
@@ -194,6 +201,7 @@ impl Switch {
                     let answer = proto::Heartbeat { sequence: beat.sequence, answer: true };
                     self.say(switch_message::Message::Heartbeat(answer)).await;
                 }
+                controller_to_switch::Message::Relays(relays) => self.relays.push(relays),
                 other => return other,
             }
         }

@@ -338,12 +338,13 @@ async fn signals_go_to_peers_only_and_within_bounds() {
         }
     };
     assert_eq!((heard.node_id, heard.payload), (a.id.to_string(), vec![7; 3]));
-    for _ in 0..20 {
+    for _ in 0..60 {
         one.say(signal(&b.id.to_string(), 3)).await;
     }
     let counters = lab.nodes.counters();
     let start = Instant::now();
-    while counters.signals.get() + counters.signals_dropped.get() < 23 {
+    let passed = || counters.signals.get() + counters.signals_replaced.get();
+    while passed() + counters.signals_dropped.get() < 63 {
         assert!(start.elapsed() < SOON);
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }

@@ -63,6 +63,25 @@ async fn a_life_of_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_network_of_the_nodes_themselves() {
+    let (lab, a, _) = Lab::furnished().await;
+    let network = json!({"name": "mgmt", "host": true, "subnet_v4": "100.80.0.0/16"});
+    let made = lab.ok(Method::POST, "/v1/networks", network).await;
+    assert_eq!(
+        (&made["host"], &lab.get("/v1/networks/blue").await.body["host"]),
+        (&json!(true), &json!(false))
+    );
+    let node = lab.get(&format!("/v1/compute-nodes/{a}")).await.body;
+    assert_eq!(node["host_addresses"], json!(["100.80.0.1"]), "{node}");
+    let refused =
+        lab.post("/v1/instances", json!({"type": "small", "name": "in", "networks": ["mgmt"]})).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", refused.body);
+    assert!(refused.body.to_string().contains("for the nodes themselves"), "{}", refused.body);
+    let refused = lab.post("/v1/networks", json!({"name": "other", "host": true})).await;
+    assert!(refused.body.to_string().contains("name a subnet"), "{}", refused.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bindings_by_hand_compare_their_generation() {
     let (lab, ..) = Lab::furnished().await;
     let path = "/v1/bindings/blue/02:00:00:00:00:09?vlans=10,20";
