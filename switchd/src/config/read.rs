@@ -110,8 +110,8 @@ fn link(mut table: Table<'_, '_>) -> LinkConfig {
     let rekey_datagrams = table.number("rekey_datagrams", 1_000..=1 << 31);
     let underlay_mtu = table.number("underlay_mtu", 1280..=9216);
     let span = dead_after.as_ref().or(keepalive.as_ref()).map_or_else(|| table.span(), |at| at.span.clone());
-    let keepalive = keepalive.map_or(Duration::from_secs(1), |at| at.value);
-    let dead_after = dead_after.map_or(Duration::from_secs(4), |at| at.value);
+    let keepalive = keepalive.map_or(Duration::from_secs(3), |at| at.value);
+    let dead_after = dead_after.map_or(Duration::from_secs(10), |at| at.value);
     if dead_after <= 2 * keepalive {
         let (dead, keep) = (show_duration(dead_after), show_duration(keepalive));
         let least = show_duration(2 * keepalive);
