@@ -48,8 +48,12 @@ fn everything_can_be_set() {
     assert_eq!(config.providers[0].timeout, Duration::from_secs(9));
     assert!(!config.relay.enabled);
     assert_eq!((config.relay.ports, config.relay.credentials), (50_000..=50_999, Duration::from_secs(3600)));
-    let external: Vec<_> =
-        config.relay.external.iter().map(|server| (server.address.as_str(), &server.transports[..])).collect();
+    let external: Vec<_> = config
+        .relay
+        .external
+        .iter()
+        .map(|server| (server.address.as_str(), &server.transports[..]))
+        .collect();
     let (tls, both) = ([Transport::Tls], [Transport::Udp, Transport::Tcp]);
     assert_eq!(external, [("[2001:db8::5]:5349", &tls[..]), ("stun.example:3478", &both)]);
     let dialled: Vec<String> = config.advertise.iter().map(|text| super::dialled(text).unwrap()).collect();
@@ -130,8 +134,8 @@ fn the_example_says_what_the_defaults_are() {
         "secret_file",
         "certificate_sha256",
     ]
-        .iter()
-        .fold(all, |all, key| all.replace(&format!("# {key} ="), &format!("{key} =")));
+    .iter()
+    .fold(all, |all, key| all.replace(&format!("# {key} ="), &format!("{key} =")));
     let config = parse(&all).unwrap();
     assert_eq!((config.advertise.len(), config.providers.len()), (2, 1));
     assert!(config.rest_certificate.is_some());
