@@ -4,7 +4,7 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 FUZZ_SECONDS ?= 30
 
-.PHONY: help deps build packages demo demo-clean test bench-ratio bench-cluster fuzz guards
+.PHONY: help deps build packages demo demo-clean test bench-ratio bench-cluster nat-matrix nat-gaps nat-relays nat-mesh fuzz guards
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,14 @@ bench-ratio: deps build ## Measure one TCP flow and ping beside plaintext kernel
 bench-cluster: build ## Measure one controller with 1,000 nodes and 100,000 bindings (at most four minutes; ARGS=--small: seconds).
 	@$(CARGO) build --release -q -p bench --bin cluster-sim
 	@$(TARGET)/release/cluster-sim $(ARGS)
+
+nat-matrix: ## Connect nodes behind each kind of NAT with each, and put the table into docs/performance.md (as root, about six minutes).
+nat-gaps: ## Measure how long a TCP flow is cut by what happens to paths, addresses and servers, 20 times each (as root).
+nat-relays: ## Measure throughput through the controller's relay and through coturn beside the direct path (as root).
+nat-mesh: ## Link 50 nodes, each with every other: time, memory, idle traffic (as root).
+nat-matrix nat-gaps nat-relays nat-mesh: deps build
+	@$(CARGO) build --release -q -p netns-tests --bin natlab
+	@$(TARGET)/release/natlab $(@:nat-%=%) --write docs/performance.md $(ARGS)
 
 fuzz: ## Fuzz each target for FUZZ_SECONDS (30) with cargo-fuzz, or run the corpora if it is not installed.
 	@if command -v cargo-fuzz >/dev/null; then \

@@ -20,5 +20,19 @@ mod stun;
 mod traversal;
 
 pub use demux::{Protocol, classify};
-pub use paths::{Path, PathKind, PathTable, Slot, canonical, is_real_source};
+pub use netcheck::{FamilyReport, Filtering, Mapping, NatReport, NetCheck, NetCheckConfig, ServerReport};
+pub use path_set::{
+    FULL, MAX_PATHS, Offer, PathConfig, PathEvent, PathId, PathProbe, PathSet, PathState, PathView,
+};
+pub use paths::{PathTable, Slot, canonical, is_real_source};
+pub use relay::{
+    LostReason, PeerRefusal, RelayClient, RelayConfig, RelayError, RelayEvent, RelayFamily, RelayTransport,
+    StreamError, StreamSplitter, frame,
+};
 pub use route::{Candidate, CandidateKind, CandidatePair, RelayId, Route, is_global};
+pub use signal::{Heard, Signal, SignalCandidate, SignalError};
+pub use stun::{StunClient, StunEvent};
+pub use traversal::{
+    PairReport, PairState, PathNews, StunRouter, Transmit, Traversal, TraversalConfig, TraversalEvent,
+    TraversalReport, TraversalState, TraversalTiming, stun_username,
+};

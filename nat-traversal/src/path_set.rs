@@ -1,1 +1,558 @@
-//! The paths to one peer, and which of them carries frames.
+//! The paths to one peer, and which of them carries frames. Pure: `now` is an argument of all that needs it.
+//!
+//! Ways to the peer are offered from outside; a way by which an authentic datagram came is taken up too. Each is
+//! probed by request and answer:
+//!
+//! ```text
+//!            an answer                      several answers missing
+//!   untried -----------> alive (measured) --------------------------> dead (tried ever more rarely)
+//!                          ^                                           |
+//!                          +-------------------------------------------+  an answer
+//! ```
+//!
+//! Only a path that is alive and passes datagrams of [`FULL`] bytes is selected. Probes are frequent while frames
+//! flow or an answer is missing, and rare otherwise. The peer's own requests, which say when it last heard this node,
+//! save this node's.
+
+mod mtu;
+mod path;
+mod policy;
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hasher};
+use std::time::{Duration, Instant};
+
+use crate::route::{CandidateKind, CandidatePair, Route};
+use path::{Mode, Path};
+
+/// A path of one peer. Numbers from [`PathId::OWN`] on are the path set's own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct PathId(pub u32);
+
+impl PathId {
+    /// The first number that the path set gives itself, to ways that it learned from authentic datagrams.
+    pub const OWN: u32 = 1 << 31;
+}
+
+/// A way to the peer that may work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Offer {
+    /// Its number, below [`PathId::OWN`].
+    pub id: PathId,
+    /// The way.
+    pub route: Route,
+    /// What it is between.
+    pub pair: CandidatePair,
+    /// A handshake has just been made by it, both ways and with packets of [`FULL`] bytes.
+    pub proven: bool,
+}
+
+/// What became of the paths.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PathEvent {
+    /// Frames take this path from now on.
+    Selected {
+        /// Its number.
+        id: PathId,
+        /// The way.
+        route: Route,
+        /// What it is between.
+        pair: CandidatePair,
+    },
+    /// This path does not answer any more.
+    Dead {
+        /// Its number.
+        id: PathId,
+        /// The way.
+        route: Route,
+    },
+    /// The last path has died; frames are still sent by it.
+    AllDead,
+    /// After [`AllDead`](PathEvent::AllDead): a path answers.
+    Alive,
+    /// No path has answered for `dead_after`: the peer is gone. Reported once for each time.
+    Lost,
+}
+
+/// Timing and limits of a path set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PathConfig {
+    /// Between probes of a path in use while no frames flow.
+    pub keepalive: Duration,
+    /// Without an answer by any path for this long, the peer is [`Lost`](PathEvent::Lost).
+    pub dead_after: Duration,
+    /// The largest IP packet to try, bytes.
+    pub underlay_mtu: u16,
+}
+
+/// A probe to be sealed and sent; or one that was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PathProbe {
+    /// The way to send it, or by which it came.
+    pub route: Route,
+    /// A request; else the answer to one.
+    pub answer_wanted: bool,
+    /// Of the request.
+    pub sequence: u32,
+    /// How long ago the sender had heard the receiver on this path; `None`: never.
+    pub heard: Option<Duration>,
+    /// Bytes of UDP payload of the whole sealed request: its own length to a request, which is to be padded to it (0:
+    /// as short as it gets); what arrived to an answer.
+    pub len: u16,
+}
+
+/// A path as it stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PathView {
+    /// Its number.
+    pub id: PathId,
+    /// The way.
+    pub route: Route,
+    /// What it is between.
+    pub pair: CandidatePair,
+    /// Whether it answers.
+    pub state: PathState,
+    /// It carries frames.
+    pub selected: bool,
+    /// Smoothed round trip.
+    pub rtt: Option<Duration>,
+    /// Probes without an answer, in millionths.
+    pub loss_ppm: u32,
+    /// The largest UDP payload that it is known to carry, bytes; 0: not even [`FULL`] is known yet.
+    pub mtu: u16,
+}
+
+/// Whether a path answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PathState {
+    /// Not asked often enough yet.
+    Untried,
+    /// It answers.
+    Alive,
+    /// It does not any more, or never did.
+    Dead,
+}
+
+impl PathState {
+    /// The name for people and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            PathState::Untried => "untried",
+            PathState::Alive => "alive",
+            PathState::Dead => "dead",
+        }
+    }
+}
+
+/// What every path that carries frames must pass: bytes of UDP payload (RFC 9000, 14).
+pub const FULL: u16 = 1200;
+/// Paths of one peer at most.
+pub const MAX_PATHS: usize = 8;
+
+/// All paths to one peer.
+#[derive(Debug)]
+pub struct PathSet {
+    config: PathConfig,
+    paths: Vec<Path>,
+    /// The selected one's place in `paths`.
+    selected: Option<usize>,
+    /// A session seals for the peer.
+    usable: bool,
+    /// A path was selected since.
+    used: bool,
+    busy_until: Option<Instant>,
+    all_dead: bool,
+    /// When an answer last came by any path, or the set became usable.
+    answered: Option<Instant>,
+    /// When anything did.
+    heard: Option<Instant>,
+    lost: bool,
+    next_own: u32,
+    learned_at: Option<Instant>,
+    seed: [u64; 2],
+    drawn: u64,
+    answers: VecDeque<PathProbe>,
+    probes: VecDeque<PathProbe>,
+    events: VecDeque<PathEvent>,
+}
+
+impl PathSet {
+    /// No path yet. `seed`: secret randomness, from which the numbers of requests are drawn: who answers with one was
+    /// there to read it.
+    pub fn new(config: PathConfig, seed: [u64; 2]) -> PathSet {
+        PathSet {
+            config,
+            paths: Vec::with_capacity(MAX_PATHS),
+            selected: None,
+            usable: false,
+            used: false,
+            busy_until: None,
+            all_dead: false,
+            answered: None,
+            heard: None,
+            lost: false,
+            next_own: 0,
+            learned_at: None,
+            seed,
+            drawn: 0,
+            answers: VecDeque::new(),
+            probes: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Other timing.
+    pub fn set_config(&mut self, config: PathConfig, now: Instant) {
+        self.config = config;
+        for path in &mut self.paths {
+            path.set_top(config.underlay_mtu);
+            path.probe_by(now);
+        }
+    }
+
+    /// A way to the peer, or news of one. If all places are taken, one that does not answer makes room; without such
+    /// a one the offer is ignored.
+    pub fn offer(&mut self, offer: Offer, now: Instant) {
+        let at = match self.paths.iter().position(|path| path.route == offer.route || path.id == offer.id) {
+            Some(at) => {
+                let path = &mut self.paths[at];
+                if path.route == offer.route {
+                    (path.id, path.pair, path.learned) = (offer.id, offer.pair, false);
+                    if self.selected == Some(at) {
+                        self.events.push_back(path.selected_event());
+                    }
+                    Some(at)
+                } else {
+                    self.remove(at);
+                    self.add(Path::new(offer.id, offer.route, offer.pair, false, now), now)
+                }
+            }
+            None => self.add(Path::new(offer.id, offer.route, offer.pair, false, now), now),
+        };
+        let Some(at) = at else { return };
+        if offer.proven {
+            self.paths[at].prove(now);
+            self.answered(now);
+        } else if self.paths[at].state == PathState::Dead {
+            self.paths[at].try_again(now);
+        }
+        self.reselect(now);
+    }
+
+    /// A way is gone for good. If it was selected and no other works, frames have no path any more.
+    pub fn withdraw(&mut self, id: PathId, now: Instant) {
+        if let Some(at) = self.paths.iter().position(|path| path.id == id) {
+            self.remove(at);
+            self.reselect(now);
+        }
+    }
+
+    /// Whether there is a session to seal with. Without one nothing is probed, nor selected, and all that was known of
+    /// the paths is forgotten.
+    pub fn set_usable(&mut self, usable: bool, now: Instant) {
+        if self.usable == usable {
+            return;
+        }
+        self.usable = usable;
+        (self.selected, self.used, self.all_dead, self.lost) = (None, false, false, false);
+        self.answered = usable.then_some(now);
+        self.heard = self.answered;
+        self.busy_until = None;
+        self.answers.clear();
+        self.probes.clear();
+        self.paths.retain(|path| !path.learned);
+        match usable {
+            true => self.paths.iter_mut().for_each(|path| path.try_again(now)),
+            false => self.paths.iter_mut().for_each(|path| path.start_over(now)),
+        }
+        self.reselect(now);
+    }
+
+    /// Frames left by the selected path.
+    pub fn handle_sent(&mut self, now: Instant) {
+        self.busy_until = Some(now + BUSY);
+        let interval = self.interval(Mode::Busy);
+        if let Some(path) = self.selected.map(|at| &mut self.paths[at]) {
+            path.probe_by(path.last_sent().map_or(now, |sent| now.max(sent + interval)));
+        }
+    }
+
+    /// An authentic datagram came by `route`. `newest`: no later one was seen before. True if that was news: there are
+    /// probes to send.
+    pub fn handle_datagram(&mut self, route: Route, newest: bool, now: Instant) -> bool {
+        self.heard = Some(now);
+        match self.paths.iter_mut().find(|path| path.route == route) {
+            Some(path) => path.heard(now),
+            None if newest && self.usable => return self.learn(route, now),
+            None => {}
+        }
+        false
+    }
+
+    /// A probe, in a datagram of `received` bytes that [`handle_datagram`](Self::handle_datagram) has had.
+    pub fn handle_probe(&mut self, probe: PathProbe, received: usize, now: Instant) {
+        let at = self.paths.iter().position(|path| path.route == probe.route);
+        if probe.answer_wanted {
+            if self.answers.len() < MAX_ANSWERS {
+                let len = u16::try_from(received).unwrap_or(u16::MAX);
+                let heard = Some(Duration::ZERO);
+                self.answers.push_back(PathProbe { answer_wanted: false, heard, len, ..probe });
+            }
+            if let (Some(at), Some(ago)) = (at, probe.heard) {
+                self.echo(at, ago, now);
+            }
+            if let Some(at) = at {
+                self.paths[at].said(now);
+            }
+        } else if let Some(at) = at {
+            if !self.paths[at].answer(&probe, now) {
+                return;
+            }
+            self.answered(now);
+            self.schedule(at, now);
+        }
+        self.reselect(now);
+    }
+
+    /// The kernel refused a datagram of `len` bytes by this route as too long.
+    pub fn handle_too_long(&mut self, route: Route, len: usize, now: Instant) {
+        if let Some(path) = self.paths.iter_mut().find(|path| path.route == route) {
+            path.mtu.too_long(u16::try_from(len).unwrap_or(u16::MAX), now);
+            self.reselect(now);
+        }
+    }
+
+    /// Asks by every path at once: this node's address may have changed.
+    pub fn probe_all(&mut self, now: Instant) {
+        self.paths.iter_mut().for_each(|path| path.try_again(now));
+    }
+
+    /// The next probe to seal and send.
+    pub fn poll_transmit(&mut self) -> Option<PathProbe> {
+        self.answers.pop_front().or_else(|| self.probes.pop_front())
+    }
+
+    /// What became of the paths.
+    pub fn poll_event(&mut self) -> Option<PathEvent> {
+        self.events.pop_front()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if !self.usable {
+            return None;
+        }
+        let due = self.paths.iter().enumerate().filter_map(|(at, path)| path.due(self.mode(at)));
+        due.chain(self.lost_at()).min()
+    }
+
+    /// Notices what is missing, and asks again.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if !self.usable {
+            return;
+        }
+        self.busy_until = self.busy_until.filter(|until| now < *until);
+        for at in 0..self.paths.len() {
+            if self.paths[at].expire(now) {
+                self.died(at);
+            }
+        }
+        self.drop_useless(now);
+        self.reselect(now);
+        self.ask_others(now);
+        self.probe(now);
+        if self.lost_at().is_some_and(|at| now >= at) {
+            self.lost = true;
+            self.events.push_back(PathEvent::Lost);
+        }
+    }
+
+    /// The way of frames.
+    #[inline]
+    pub fn selected(&self) -> Option<Route> {
+        self.selected.map(|at| self.paths[at].route)
+    }
+
+    /// The largest UDP payload that frames' datagrams may have, bytes.
+    #[inline]
+    pub fn datagram_max(&self) -> u16 {
+        self.selected.map_or(FULL, |at| self.paths[at].mtu.carried())
+    }
+
+    /// Whether datagrams of the peer are expected by this route.
+    pub fn has_route(&self, route: Route) -> bool {
+        self.paths.iter().any(|path| path.route == route)
+    }
+
+    /// All ways to the peer.
+    pub fn routes(&self) -> impl Iterator<Item = Route> {
+        self.paths.iter().map(|path| path.route)
+    }
+
+    /// All paths as they stand.
+    pub fn paths(&self) -> impl Iterator<Item = PathView> {
+        self.paths.iter().enumerate().map(|(at, path)| path.view(self.selected == Some(at)))
+    }
+
+    fn add(&mut self, path: Path, now: Instant) -> Option<usize> {
+        if self.paths.len() >= MAX_PATHS {
+            let spare = self.spare(path.learned, now)?;
+            self.remove(spare);
+        }
+        let mut path = path;
+        path.set_top(self.config.underlay_mtu);
+        self.paths.push(path);
+        Some(self.paths.len() - 1)
+    }
+
+    fn remove(&mut self, at: usize) {
+        self.paths.remove(at);
+        self.selected = match self.selected {
+            Some(selected) if selected == at => None,
+            Some(selected) if selected > at => Some(selected - 1),
+            selected => selected,
+        };
+    }
+
+    /// The path that is the least loss.
+    fn spare(&self, for_learned: bool, now: Instant) -> Option<usize> {
+        let candidates = self.paths.iter().enumerate().filter(|(at, path)| {
+            self.selected != Some(*at)
+                && path.state != PathState::Alive
+                && (!for_learned || (path.learned && path.is_old(now)))
+        });
+        candidates.min_by_key(|(_, path)| (!path.learned, path.state != PathState::Dead)).map(|(at, _)| at)
+    }
+
+    /// An unknown way by which the peer's newest datagram came: perhaps the peer moved. It must answer from there
+    /// first, since the source of a datagram is not authentic.
+    fn learn(&mut self, route: Route, now: Instant) -> bool {
+        if self.learned_at.is_some_and(|last| now < last + LEARN_EVERY) {
+            return false;
+        }
+        self.learned_at = Some(now);
+        let id = PathId(PathId::OWN | self.next_own);
+        self.next_own = (self.next_own + 1) & !PathId::OWN;
+        let local = match route {
+            Route::Direct(_) => CandidateKind::Host,
+            Route::Relayed(..) => CandidateKind::Relayed,
+        };
+        let pair = CandidatePair { local, local_address: None, remote: CandidateKind::PeerReflexive };
+        let Some(at) = self.add(Path::new(id, route, pair, true, now), now) else { return false };
+        self.paths[at].heard(now);
+        self.probe(now);
+        true
+    }
+
+    fn drop_useless(&mut self, now: Instant) {
+        let useless = |set: &PathSet| {
+            let spare = |(at, path): (usize, &Path)| {
+                set.selected != Some(at) && path.learned && path.state != PathState::Alive && path.is_old(now)
+            };
+            set.paths.iter().enumerate().position(|(at, path)| spare((at, path)))
+        };
+        while let Some(at) = useless(self) {
+            self.remove(at);
+        }
+    }
+
+    fn answered(&mut self, now: Instant) {
+        self.answered = Some(now);
+        self.lost = false;
+    }
+
+    /// Where only one direction died, the end that hears nothing ends the link first.
+    fn lost_at(&self) -> Option<Instant> {
+        let (answered, heard) = (self.answered?, self.heard?);
+        let dead_after = self.config.dead_after;
+        (!self.lost).then(|| (heard.max(answered) + dead_after).min(answered + 2 * dead_after))
+    }
+
+    /// The peer says, in a request, that it heard this node on the path so long ago.
+    fn echo(&mut self, at: usize, ago: Duration, now: Instant) {
+        let interval = self.interval(self.mode(at));
+        let path = &mut self.paths[at];
+        if path.unheard_by_peer(ago, now) {
+            path.die(now);
+            self.died(at);
+        } else if path.state == PathState::Alive {
+            path.echo(ago, interval, now);
+            self.answered = self.answered.max(now.checked_sub(ago));
+        }
+    }
+
+    fn died(&mut self, at: usize) {
+        let path = &self.paths[at];
+        self.events.push_back(PathEvent::Dead { id: path.id, route: path.route });
+    }
+
+    /// After an answer: when the path is asked next.
+    fn schedule(&mut self, at: usize, now: Instant) {
+        let interval = self.interval(self.mode(at));
+        self.paths[at].schedule(interval, now);
+    }
+
+    fn probe(&mut self, now: Instant) {
+        if !self.usable {
+            return;
+        }
+        for at in 0..self.paths.len() {
+            let mode = self.mode(at);
+            let interval = self.interval(mode);
+            for sized in [false, true] {
+                let path = &mut self.paths[at];
+                let len = if sized { path.sized_due(mode, now) } else { path.small_due(now).then_some(0) };
+                let Some(len) = len else { continue };
+                let sequence = draw(self.seed, &mut self.drawn);
+                let path = &mut self.paths[at];
+                let probe = PathProbe {
+                    route: path.route,
+                    answer_wanted: true,
+                    sequence,
+                    heard: path.heard_ago(now),
+                    len,
+                };
+                path.sent(sequence, len, mode, interval, now);
+                self.probes.push_back(probe);
+            }
+        }
+    }
+
+    fn mode(&self, at: usize) -> Mode {
+        match self.selected {
+            _ if self.all_dead => Mode::Needed,
+            None => Mode::Needed,
+            Some(selected) if selected != at => Mode::Standby,
+            Some(_) if self.busy_until.is_some() => Mode::Busy,
+            Some(_) => Mode::Idle,
+        }
+    }
+
+    fn interval(&self, mode: Mode) -> Duration {
+        match mode {
+            Mode::Busy => BUSY_INTERVAL.min(self.config.keepalive),
+            Mode::Idle => self.config.keepalive,
+            Mode::Needed => NEEDED_INTERVAL.min(self.config.keepalive),
+            Mode::Standby => STANDBY_INTERVAL,
+        }
+    }
+}
+
+/// The next number of a keyed sequence.
+fn draw(seed: [u64; 2], drawn: &mut u64) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    seed.iter().for_each(|half| hasher.write_u64(*half));
+    hasher.write_u64(*drawn);
+    *drawn += 1;
+    hasher.finish() as u32
+}
+
+/// Frames flow until this long after the last one.
+const BUSY: Duration = Duration::from_millis(300);
+const BUSY_INTERVAL: Duration = Duration::from_millis(100);
+/// While nothing works.
+const NEEDED_INTERVAL: Duration = Duration::from_millis(250);
+const STANDBY_INTERVAL: Duration = Duration::from_secs(15);
+/// Unknown ways that are taken up.
+const LEARN_EVERY: Duration = Duration::from_millis(100);
+/// Answers that wait to be sent; more are not given.
+const MAX_ANSWERS: usize = 64;

@@ -7,6 +7,7 @@ mod member;
 mod station;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,6 +35,20 @@ pub struct Cluster {
     prefix: String,
     token: String,
     fingerprint: String,
+    setup: Setup,
+}
+
+/// What differs between clusters.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    /// Where nodes reach the controller; the first is where its REST API is asked.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// The controller can make machines on the lab's first underlay.
+    pub(crate) provider: bool,
+    /// Tables at the end of `controller.toml`.
+    pub(crate) controller_toml: String,
+    /// Tables in the `switchd.toml` of every node.
+    pub(crate) switchd_toml: String,
 }
 
 /// Builds a cluster of `nodes` nodes, none of which has joined yet, and runs `body` in it. Evidence is kept under
@@ -56,15 +71,29 @@ impl Cluster {
     }
 
     fn start(lab: Lab) -> Result<Cluster> {
+        let setup = Setup {
+            addresses: vec![lab.node(CONTROLLER)?.underlay_v4(0)],
+            provider: true,
+            controller_toml: String::new(),
+            switchd_toml: QUICK_LINKS.to_owned(),
+        };
+        Cluster::start_as(lab, setup)
+    }
+
+    /// Starts the controller on the lab's node of that name, which can be reached already.
+    pub(crate) fn start_as(lab: Lab, setup: Setup) -> Result<Cluster> {
         let node = lab.node(CONTROLLER)?;
-        let address = node.underlay_v4(0).to_string();
         let controller = bin("controller")?.display().to_string();
         let state = state_dir(node).display().to_string();
-        let init = [&controller, "init", "--state-dir", &state, "--name", "lab", "--advertise", &address];
+        let mut init = vec![controller.clone(), "init".into(), "--state-dir".into(), state];
+        init.extend(["--name".into(), "lab".into()]);
+        init.extend(setup.addresses.iter().flat_map(|ip| ["--advertise".into(), advertised(*ip)]));
         let token = node.ns().exec(&init)?.trim().to_owned();
         let provider = lab.dir().join("provider.toml");
-        std::fs::write(&provider, provider_config(&lab)?)?;
-        node.write_config(&controller_config(&lab, node, &provider)?)?;
+        if setup.provider {
+            std::fs::write(&provider, provider_config(&lab)?)?;
+        }
+        node.write_config(&controller_config(&lab, node, &setup, &provider)?)?;
         let config = node.config_path().display().to_string();
         let fingerprint =
             node.ns().exec(&[&controller, "fingerprint", "--config", &config])?.trim().to_owned();
@@ -83,6 +112,7 @@ impl Cluster {
             prefix,
             token,
             fingerprint,
+            setup,
         };
         cluster.start_controller()?;
         Ok(cluster)
@@ -110,7 +140,8 @@ impl Cluster {
 
     /// Where the REST API is.
     pub fn url(&self) -> Result<String> {
-        Ok(format!("https://{}:4843", self.controller()?.underlay_v4(0)))
+        let address = self.setup.addresses.first().context("the controller has an address")?;
+        Ok(format!("https://{}:4843", advertised(*address)))
     }
 
     /// Starts the controller and waits until it answers.
@@ -253,16 +284,27 @@ fn spec(name: &str, nodes: usize) -> LabSpec {
     }
 }
 
-fn controller_config(lab: &Lab, node: &Node, provider: &Path) -> Result<String> {
+fn controller_config(lab: &Lab, node: &Node, setup: &Setup, provider: &Path) -> Result<String> {
     let command =
         [bin("provider-netns")?.display().to_string(), "--config".into(), provider.display().to_string()];
-    Ok(format!(
+    let mut text = format!(
         "state_dir = {:?}\n\n[admin]\nsocket = {:?}\n\n[metrics]\nlisten = \"127.0.0.1:9842\"\n\n\
-         [limits]\nheartbeat_seconds = 1\nenrolments_per_minute = 1000\n\n\
-         [[provider]]\nname = \"netns\"\nkind = \"exec\"\ncommand = {command:?}\ntimeout_seconds = 60\n",
+         [limits]\nheartbeat_seconds = 1\nenrolments_per_minute = 1000\n\n{}",
         state_dir(node).display().to_string(),
         lab.dir().join("controller.sock").display().to_string(),
-    ))
+        setup.controller_toml,
+    );
+    if setup.provider {
+        text += &format!(
+            "[[provider]]\nname = \"netns\"\nkind = \"exec\"\ncommand = {command:?}\ntimeout_seconds = 60\n"
+        );
+    }
+    Ok(text)
+}
+
+/// As in a URL.
+fn advertised(ip: IpAddr) -> String {
+    if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() }
 }
 
 /// Machines of the provider are namespaces whose names begin as the lab's do, on the lab's underlay.
@@ -280,7 +322,7 @@ fn provider_config(lab: &Lab) -> Result<String> {
         format!("{}{PROVIDED}", lab.prefix()),
         binaries.display().to_string(),
         lab.dir().join("provider").display().to_string(),
-        member::switchd_toml(&dir("switchd/private.key"), &dir("switchd.sock"), &dir("switchd")),
+        member::switchd_toml(&dir("switchd/private.key"), &dir("switchd.sock"), &dir("switchd"), QUICK_LINKS),
         member::agent_toml(&dir("agent"), &dir("switchd"), &dir("switchd/private.key"), &group),
     ))
 }
@@ -289,7 +331,9 @@ fn state_dir(node: &Node) -> PathBuf {
     node.dir().join("state")
 }
 
-const CONTROLLER: &str = "controller";
+pub(crate) const CONTROLLER: &str = "controller";
+/// Tests of failures are as short as these times.
+const QUICK_LINKS: &str = "[link]\nkeepalive = \"200ms\"\ndead_after = \"1s\"\n\n";
 /// With what the names of the provider's machines go on after the lab's prefix.
 const PROVIDED: &str = "p-";
 const READY_WITHIN: Duration = Duration::from_secs(10);

@@ -18,6 +18,7 @@ mod evidence;
 pub mod frames;
 mod lab;
 pub mod measure;
+pub mod nat;
 mod ns;
 pub mod packet;
 mod sys;

@@ -2,6 +2,7 @@
 //! once. `packaging/switchd.toml.example` documents each key.
 
 mod error;
+mod nat;
 mod network;
 mod read;
 mod reload;
@@ -18,6 +19,7 @@ use switch_core::frame::Tags;
 use switch_core::ids::{Generation, Mac, Vni};
 
 pub use self::error::{ConfigError, Problem};
+pub use self::nat::{Nat, Relay, RelayTransport, Secret};
 pub(crate) use self::read::dhcp;
 pub use self::reload::{Reload, diff};
 pub use self::value::show_duration;
@@ -46,6 +48,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// `[link]`
     pub link: LinkConfig,
+    /// `[nat]`
+    pub nat: Nat,
     /// `[controller]`
     pub controller: Controller,
     /// `[[network]]`, in the file's order. No two share a name, VNI, bridge or endpoint.
@@ -132,6 +136,10 @@ pub struct LinkConfig {
     pub rekey_datagrams: u64,
     /// Largest IP packet to try on the underlay, bytes.
     pub underlay_mtu: u16,
+    /// Make a link only when a frame or a binding needs it.
+    pub on_demand: bool,
+    /// Let go of a link that carried no frame for so long, if it was made on demand; none for never.
+    pub idle_after: Option<Duration>,
 }
 
 /// `[controller]`: the session with the controller, of a node that has joined one.

@@ -30,8 +30,9 @@ use crate::key::PrivateKey;
 use crate::links::{self, Links};
 use crate::netlink::{LinkEvent, Netlink};
 use crate::session::{self, Session};
-use crate::underlay::Underlay;
-use crate::view::Origin;
+use crate::traversal::{self, Traversals};
+use crate::underlay::{StunDatagram, Underlay};
+use crate::view::{Origin, View};
 use crate::{admin, cli, metrics};
 use endpoints::Endpoints;
 use node::Node;
@@ -63,7 +64,7 @@ async fn serve(mut config: Config, path: &Path) -> anyhow::Result<()> {
     let key_file = config.node.private_key.clone();
     let (mut daemon, steering) = Daemon::start(config, key.clone()).await?;
     // Without a controller nobody steers this node: its own file says all.
-    let session = joined.map(|joined| {
+    let mut session = joined.map(|joined| {
         let Steering { updates, applied, stations, keys, view, .. } = steering;
         let session = Session::start(session::Start {
             joined,
@@ -78,6 +79,7 @@ async fn serve(mut config: Config, path: &Path) -> anyhow::Result<()> {
         daemon.node.set_controller(session.remote());
         session
     });
+    daemon.look_for_ways(session.as_mut());
     tracing::info!(node = %daemon.node.config().node.name, version = env!("CARGO_PKG_VERSION"), "started");
     let ready = tokio::spawn(ready::tell(daemon.node.clone()));
     let result = daemon.attend(path).await;
@@ -99,6 +101,9 @@ struct Daemon {
     reports: mpsc::UnboundedReceiver<dataplane::Report>,
     endpoints: Endpoints,
     netlink: Netlink,
+    underlay: Arc<Underlay>,
+    /// STUN that the worker read, until something takes it.
+    stun: Option<mpsc::Receiver<StunDatagram>>,
     /// Bindings that the worker has not taken yet.
     bites: VecDeque<Bite>,
     session: steering::Ends,
@@ -120,13 +125,13 @@ impl Daemon {
             None => None,
         };
         let name: Arc<str> = config.node.name.as_str().into();
-        let DataPlane { handle: worker, reports, stations, quic, snapshot, thread } =
+        let DataPlane { handle: worker, reports, stations, quic, stun, snapshot, thread } =
             dataplane::start(underlay.clone(), name, seed())?;
         let links = Links::start(links::Start {
             key: &key,
             node: config.node.name.clone(),
             aes: convert::cpu_has_aes(),
-            underlay,
+            underlay: underlay.clone(),
             received: quic,
             worker: worker.clone(),
             config: convert::link_config(&config.link),
@@ -153,6 +158,8 @@ impl Daemon {
             reports,
             endpoints,
             netlink,
+            underlay,
+            stun: Some(stun),
             bites: VecDeque::new(),
             session,
             updating: None,
@@ -173,6 +180,35 @@ impl Daemon {
             });
         }
         Ok((daemon, steering))
+    }
+
+    /// Ways to the nodes of the controller, and what a check of the network needs without one.
+    fn look_for_ways(&mut self, session: Option<&mut Session>) {
+        let config = self.node.config();
+        let Some(received) = self.stun.take().filter(|_| config.nat.traversal) else { return };
+        let node = Arc::downgrade(&self.node);
+        let overlay = move || {
+            let networks = node.upgrade().map(|node| node.status().networks).unwrap_or_default();
+            networks.into_iter().flat_map(|network| [network.bridge, network.endpoint]).collect()
+        };
+        let (servers, signals) = match session {
+            Some(session) => (Some(session.servers()), session.signals()),
+            None => (None, None),
+        };
+        self.links.start_traversal(|news| {
+            Traversals::start(traversal::Start {
+                underlay: self.underlay.clone(),
+                listen: self.node.listen(),
+                received,
+                worker: self.worker.clone(),
+                netlink: self.netlink.clone(),
+                overlay: Box::new(overlay),
+                config: config.nat.clone(),
+                servers,
+                signals,
+                news,
+            })
+        });
     }
 
     /// Carries reports, signals, updates and changes of the host's addresses until told to stop.

@@ -13,10 +13,12 @@ mod carry_out;
 mod command;
 mod core;
 mod drops;
+mod held;
 mod inbound;
 mod network;
 mod networks;
 mod outbound;
+mod paths;
 mod peers;
 mod snapshot;
 mod stations;
@@ -31,10 +33,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 pub use command::{BITE, BindingChange, Bite, Command, Handle, MssClamp, Refused, Report};
-pub use snapshot::{PeerCounters, Snapshot};
+pub use snapshot::{PeerCounters, PeerSnapshot, Snapshot};
 
 use crate::desired::StationReport;
-use crate::underlay::{QuicDatagram, Underlay};
+use crate::underlay::{QuicDatagram, StunDatagram, Underlay};
 use switch_core::switch::SwitchConfig;
 
 /// A network as the worker needs it.
@@ -59,6 +61,8 @@ pub struct DataPlane {
     pub stations: mpsc::Receiver<StationReport>,
     /// QUIC packets that it read.
     pub quic: mpsc::Receiver<QuicDatagram>,
+    /// STUN messages that it read.
+    pub stun: mpsc::Receiver<StunDatagram>,
     /// Its counters, at most a quarter of a second old.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Its thread.
@@ -71,12 +75,14 @@ pub fn start(underlay: Arc<Underlay>, node: Arc<str>, hash_seed: [u64; 4]) -> Re
     let (reports_to, reports) = mpsc::unbounded_channel();
     let (stations_to, stations) = mpsc::channel(STATION_REPORTS);
     let (quic_to, quic) = mpsc::channel(QUIC_QUEUE);
+    let (stun_to, stun) = mpsc::channel(STUN_QUEUE);
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
     let ends = worker::Ends {
         received,
         reports: reports_to,
         stations: stations_to,
         quic: quic_to,
+        stun: stun_to,
         snapshot: snapshot.clone(),
     };
     let worker = worker::Worker::new(underlay, node, hash_seed, ends).map_err(StartError::Epoll)?;
@@ -84,7 +90,7 @@ pub fn start(underlay: Arc<Underlay>, node: Arc<str>, hash_seed: [u64; 4]) -> Re
         .name("worker".into())
         .spawn(move || worker.run())
         .map_err(StartError::Thread)?;
-    Ok(DataPlane { handle, reports, stations, quic, snapshot, thread })
+    Ok(DataPlane { handle, reports, stations, quic, stun, snapshot, thread })
 }
 
 /// Which step of starting the worker failed.
@@ -103,5 +109,7 @@ pub enum StartError {
 
 /// QUIC packets that may wait for the link plane; more are lost, which QUIC repairs.
 const QUIC_QUEUE: usize = 1024;
+/// STUN messages that may wait for the link plane; more are lost, and asked again.
+const STUN_QUEUE: usize = 512;
 /// Reports of local stations that may wait; then the next one of a network is a full one.
 const STATION_REPORTS: usize = 64;

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod netlink;
 pub mod session;
 pub mod tap;
+pub mod traversal;
 pub mod underlay;
 pub mod view;
 

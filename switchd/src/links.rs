@@ -23,18 +23,19 @@ mod socket;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use nat_traversal::PathTable;
-use quinn::{ClientConfig, ConnectionError, Endpoint, EndpointConfig, ServerConfig, TransportConfig};
+use nat_traversal::{PathConfig, PathTable};
+use quinn::{ClientConfig, ConnectionError, Endpoint, EndpointConfig, ServerConfig, TransportConfig, VarInt};
 use quinn_proto::RandomConnectionIdGenerator;
 use switch_core::ids::{PeerId, Vni};
 use tokio::sync::mpsc;
 
 use crate::dataplane::{Command, Handle, Report};
 use crate::key::{PrivateKey, PublicKey};
+use crate::traversal::{News, Traversals};
 use crate::underlay::{QuicDatagram, Underlay};
 use identity::{Allowed, Identity};
 use peer::{Message, PeerTask};
@@ -46,14 +47,16 @@ pub use peer::LinkStatus;
 /// Timing and limits of all links.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LinkConfig {
-    /// A silent link is spoken on this often.
+    /// A path that nothing flows by is asked this often.
     pub keepalive: Duration,
-    /// A link that was silent this long is down.
+    /// A link that no path answers for this long is down.
     pub dead_after: Duration,
     /// Keys this old are renewed.
     pub rekey_after: Duration,
     /// The largest IP packet to try on the underlay, bytes.
     pub underlay_mtu: u16,
+    /// Links are made when a frame or a binding needs them.
+    pub on_demand: bool,
 }
 
 /// A peer as configured.
@@ -67,6 +70,8 @@ pub struct PeerConfig {
     pub key: PublicKey,
     /// Where to dial it, best first; without, it must dial.
     pub addresses: Vec<SocketAddr>,
+    /// What the controller calls it: ways to it are looked for then.
+    pub node_id: Option<String>,
 }
 
 /// All links of this node.
@@ -119,8 +124,10 @@ impl Links {
             worker: start.worker,
             hello: ArcSwap::from_pointee(hello),
             config: ArcSwap::from_pointee(start.config),
+            traversals: OnceLock::new(),
         });
-        shared.endpoint.set_server_config(Some(shared.server_config(false).map_err(LinksError::Tls)?));
+        shared.worker.send(Command::SetPathConfig(path_config(&start.config)));
+        shared.endpoint.set_server_config(Some(shared.server_config().map_err(LinksError::Tls)?));
         let links = Arc::new(Links { shared, peers: Mutex::default(), last_refusal: Mutex::default() });
         tokio::spawn(accept::accept(links.clone()));
         Ok(links)
@@ -130,6 +137,9 @@ impl Links {
     /// proved the new one, or for a minute.
     pub fn set_peer(&self, peer: PeerConfig) {
         self.shared.allow(peer.key, peer.id);
+        if let (Some(traversals), Some(node_id)) = (self.shared.traversals.get(), &peer.node_id) {
+            traversals.add(peer.id, node_id.clone(), self.shared.public_key() < peer.key);
+        }
         match self.lock_peers().entry(peer.id) {
             Entry::Occupied(mut known) => {
                 let (task, config) = known.get_mut();
@@ -148,6 +158,9 @@ impl Links {
     /// Cuts a peer off at once; its handshakes are refused from now on.
     pub fn remove_peer(&self, id: PeerId) {
         self.shared.forbid(id);
+        if let Some(traversals) = self.shared.traversals.get() {
+            traversals.remove(id);
+        }
         // The task's own last words come later.
         self.shared.worker.send(Command::RemovePeer(id));
         if let Some((task, _)) = self.lock_peers().remove(&id) {
@@ -160,7 +173,7 @@ impl Links {
     pub fn set_key(&self, key: &PrivateKey) -> Result<(), LinksError> {
         let identity = Identity::new(key, self.shared.aes).map_err(LinksError::Tls)?;
         self.shared.identity.store(Arc::new((key.public(), identity)));
-        let server = self.shared.server_config(false).map_err(LinksError::Tls)?;
+        let server = self.shared.server_config().map_err(LinksError::Tls)?;
         self.shared.endpoint.set_server_config(Some(server));
         for (i, (task, _)) in self.lock_peers().values().enumerate() {
             send(task, Message::OwnKey(OWN_KEY_SPREAD * (i % 100) as u32));
@@ -181,7 +194,8 @@ impl Links {
     /// Timing for new sessions, and for the renewal of keys of all.
     pub fn set_config(&self, config: LinkConfig) -> Result<(), LinksError> {
         self.shared.config.store(Arc::new(config));
-        let server = self.shared.server_config(false).map_err(LinksError::Tls)?;
+        self.shared.worker.send(Command::SetPathConfig(path_config(&config)));
+        let server = self.shared.server_config().map_err(LinksError::Tls)?;
         self.shared.endpoint.set_server_config(Some(server));
         for (task, _) in self.lock_peers().values() {
             send(task, Message::SetTiming);
@@ -192,11 +206,41 @@ impl Links {
     /// Takes what the worker reports.
     pub fn handle_report(&self, report: Report) {
         let (peer, message) = match report {
-            Report::Moved(peer, address) => (peer, Message::Moved(address)),
-            Report::RekeyDue(peer) | Report::TooLong(peer) => (peer, Message::Renew),
+            Report::Path(peer, event) => (peer, Message::Path(event)),
+            Report::RekeyDue(peer) => (peer, Message::Renew),
+            Report::Wanted(peer) => (peer, Message::Wanted),
         };
         if let Some((task, _)) = self.lock_peers().get(&peer) {
             send(task, message);
+        }
+    }
+
+    /// Begins to look for ways to the nodes of the controller, once. Peers that were set before are not looked for.
+    pub fn start_traversal(
+        self: &Arc<Links>,
+        start: impl FnOnce(mpsc::UnboundedSender<(PeerId, News)>) -> Traversals,
+    ) {
+        let (news_to, mut news) = mpsc::unbounded_channel();
+        if self.shared.traversals.set(start(news_to)).is_err() {
+            return;
+        }
+        let links = Arc::downgrade(self);
+        tokio::spawn(async move {
+            while let Some((peer, news)) = news.recv().await {
+                let Some(links) = links.upgrade() else { return };
+                if let Some((task, _)) = links.lock_peers().get(&peer) {
+                    send(task, Message::News(news));
+                }
+            }
+        });
+    }
+
+    /// A binding says that frames will be for this peer.
+    pub fn want(&self, peer: PeerId) {
+        if self.shared.config.load().on_demand
+            && let Some((task, _)) = self.lock_peers().get(&peer)
+        {
+            send(task, Message::Wanted);
         }
     }
 
@@ -231,6 +275,7 @@ struct Shared {
     worker: Handle,
     hello: ArcSwap<LocalHello>,
     config: ArcSwap<LinkConfig>,
+    traversals: OnceLock<Traversals>,
 }
 
 impl Shared {
@@ -265,37 +310,17 @@ impl Shared {
         });
     }
 
-    fn client_config(&self, peer: PublicKey, v6: bool) -> Result<ClientConfig, rustls::Error> {
+    fn client_config(&self, peer: PublicKey) -> Result<ClientConfig, rustls::Error> {
         let mut config = ClientConfig::new(Arc::new(self.identity.load().1.client(peer)?));
-        config.transport_config(self.transport(v6));
+        config.transport_config(transport());
         Ok(config)
     }
 
-    fn server_config(&self, v6: bool) -> Result<ServerConfig, rustls::Error> {
+    fn server_config(&self) -> Result<ServerConfig, rustls::Error> {
         let mut config =
             ServerConfig::with_crypto(Arc::new(self.identity.load().1.server(self.allowed.clone())?));
-        config.transport_config(self.transport(v6));
+        config.transport_config(transport());
         Ok(config)
-    }
-
-    fn transport(&self, v6: bool) -> Arc<TransportConfig> {
-        let config = self.config.load();
-        let mut discovery = quinn::MtuDiscoveryConfig::default();
-        let headers = if v6 { IPV6_UDP_HEADERS } else { IPV4_UDP_HEADERS };
-        discovery
-            .upper_bound(config.underlay_mtu.saturating_sub(headers))
-            .minimum_change(1)
-            .interval(REDISCOVERY);
-        let mut transport = TransportConfig::default();
-        transport
-            .max_idle_timeout(config.dead_after.try_into().ok())
-            .keep_alive_interval(Some(config.keepalive))
-            .initial_rtt(INITIAL_RTT)
-            .mtu_discovery_config(Some(discovery))
-            .max_concurrent_bidi_streams(1u8.into())
-            .max_concurrent_uni_streams(0u8.into())
-            .datagram_receive_buffer_size(None);
-        Arc::new(transport)
     }
 
     fn paths(&self) -> RwLockReadGuard<'_, PathTable> {
@@ -304,6 +329,28 @@ impl Shared {
 
     fn paths_mut(&self) -> RwLockWriteGuard<'_, PathTable> {
         self.paths.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a peer is there is the data path's to say, and how long its datagrams may be.
+fn transport() -> Arc<TransportConfig> {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT_MS).into()))
+        .keep_alive_interval(Some(KEEPALIVE))
+        .initial_rtt(INITIAL_RTT)
+        .mtu_discovery_config(None)
+        .max_concurrent_bidi_streams(1u8.into())
+        .max_concurrent_uni_streams(0u8.into())
+        .datagram_receive_buffer_size(None);
+    Arc::new(transport)
+}
+
+fn path_config(config: &LinkConfig) -> PathConfig {
+    PathConfig {
+        keepalive: config.keepalive,
+        dead_after: config.dead_after,
+        underlay_mtu: config.underlay_mtu,
     }
 }
 
@@ -376,9 +423,8 @@ const TLS_ALERTS_LAST: u64 = 0x1ff;
 /// Between the fresh handshakes of two links after a change of this node's key.
 const OWN_KEY_SPREAD: Duration = Duration::from_millis(50);
 const INITIAL_RTT: Duration = Duration::from_millis(100);
-/// How often a path is tried for a larger MTU.
-const REDISCOVERY: Duration = Duration::from_secs(60);
-const IPV4_UDP_HEADERS: u16 = 28;
-const IPV6_UDP_HEADERS: u16 = 48;
+/// QUIC's own keepalive holds nothing up: it finds connections whose other end has gone without a word.
+const KEEPALIVE: Duration = Duration::from_secs(25);
+const IDLE_TIMEOUT_MS: u32 = 120_000;
 const MAX_UDP_PAYLOAD: u16 = 9216;
 const CID_LEN: usize = 8;

@@ -6,7 +6,7 @@
 //! `reports` and `conversation` are pure and decide; `task` carries messages between them, the network and the
 //! daemon.
 
-mod addresses;
+pub(crate) mod addresses;
 mod claims;
 mod conversation;
 mod convert;

@@ -1,11 +1,21 @@
-//! The node's one UDP socket: IPv4 and IPv6, with GSO and GRO where the kernel has them.
+//! The node's one UDP socket: IPv4 and IPv6, with GSO and GRO where the kernel has them; and the relays beside it.
+
+mod channel;
+mod relays;
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use bytes::Bytes;
+use nat_traversal::{RelayId, Route};
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
+
+pub(crate) use channel::{
+    CHANNEL_HEADER_LEN, channel_header, parse_channel, parse_data_indication, send_indication,
+};
+pub(crate) use relays::Relay;
+pub use relays::{Carrier, Relays};
 
 /// The socket, shared by the worker (which alone receives) and by QUIC (which sends).
 #[derive(Debug)]
@@ -16,6 +26,7 @@ pub struct Underlay {
     /// fail.
     quic: UdpSocketState,
     dual_stack: bool,
+    relays: Relays,
 }
 
 impl Underlay {
@@ -48,7 +59,7 @@ impl Underlay {
         let socket = UdpSocket::from(socket);
         let state = UdpSocketState::new((&socket).into()).map_err(UnderlayError::Options)?;
         let quic = UdpSocketState::new((&socket).into()).map_err(UnderlayError::Options)?;
-        Ok(Underlay { socket, state, quic, dual_stack })
+        Ok(Underlay { socket, state, quic, dual_stack, relays: Relays::default() })
     }
 
     /// Sends one datagram, or with `segment` several of that size (the last may be shorter) in one system call.
@@ -74,11 +85,38 @@ impl Underlay {
         })
     }
 
-    /// Sends one QUIC packet.
-    pub fn send_quic(&self, destination: SocketAddr, contents: &[u8]) -> io::Result<()> {
+    /// Sends one datagram by a route; for what is not frames. A relayed one is lost if its relay is gone, or is busy.
+    pub fn send_by(&self, route: Route, contents: &[u8]) -> io::Result<()> {
+        let (id, peer) = match route {
+            Route::Direct(destination) => return self.send_one(destination, contents),
+            Route::Relayed(id, peer) => (id, peer),
+        };
+        let table = self.relays.load();
+        let relay = table.get(id).ok_or(io::ErrorKind::NotConnected)?;
+        let (mut message, pad) = match relay.channel(peer) {
+            Some(channel) => (channel_header(channel, contents.len()).to_vec(), 0),
+            None => send_indication(peer, contents.len(), random_transaction()),
+        };
+        message.extend_from_slice(contents);
+        message.resize(message.len() + pad, 0);
+        match &relay.carrier {
+            Carrier::Udp(server) => self.send_one(*server, &message),
+            Carrier::Stream(to) => {
+                message.resize(message.len().next_multiple_of(4), 0);
+                to.try_send(message.into()).map_err(|_| io::ErrorKind::WouldBlock.into())
+            }
+        }
+    }
+
+    fn send_one(&self, destination: SocketAddr, contents: &[u8]) -> io::Result<()> {
         let destination = self.wire_form(destination)?;
         let transmit = Transmit { destination, ecn: None, contents, segment_size: None, src_ip: None };
         self.quic.try_send((&self.socket).into(), &transmit)
+    }
+
+    /// The relays that carry this node's datagrams.
+    pub fn relays(&self) -> &Relays {
+        &self.relays
     }
 
     /// Receives up to `bufs.len()` buffers of datagrams; see [`RecvMeta::stride`] for several in one buffer.
@@ -116,10 +154,37 @@ impl Underlay {
 /// A QUIC packet that the worker read.
 #[derive(Debug)]
 pub struct QuicDatagram {
-    /// Where it came from.
-    pub source: SocketAddr,
+    /// The way it came.
+    pub route: Route,
     /// Its bytes.
     pub payload: Bytes,
+}
+
+/// A STUN message that the worker read: a server's or relay's word, or a peer's check.
+#[derive(Debug)]
+pub struct StunDatagram {
+    /// The way it came.
+    pub route: Route,
+    /// The address of this host that it was sent to; unknown beyond a relay, and where the kernel does not say.
+    pub local: Option<IpAddr>,
+    /// Its bytes.
+    pub payload: Bytes,
+}
+
+/// What a relay sent by a stream: one message of channel data or one Data indication.
+#[derive(Debug)]
+pub struct StreamMessage {
+    /// The relay.
+    pub relay: RelayId,
+    /// Its bytes.
+    pub message: Bytes,
+}
+
+/// Of a STUN message that needs no answer, so that nobody has to guess it.
+pub(crate) fn random_transaction() -> [u8; 12] {
+    let mut bytes = [0; 12];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the operating system has randomness");
+    bytes
 }
 
 /// Asks for [`SOCKET_BUFFER`] bytes each way, beyond the sysctl limits where privileges allow.

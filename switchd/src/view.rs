@@ -203,11 +203,14 @@ pub struct Link {
     pub state: LinkState,
     /// The peer's address in use, or the one to be tried.
     pub address: Option<SocketAddr>,
-    /// Kind of path under the link: `static`, later `host`, `server-reflexive`, `peer-reflexive`, `relayed`.
+    /// Kind of path under the link: `host`, `server-reflexive`, `peer-reflexive`, `relayed`.
     pub path: Option<String>,
     /// Smoothed round-trip time.
     #[serde(rename = "rtt_seconds", with = "units::opt_seconds")]
     pub rtt: Option<Duration>,
+    /// Probes of the path that had no answer lately, 0 to 1.
+    #[serde(rename = "loss_ratio", default)]
+    pub loss: Option<f64>,
     /// Largest IP packet that the path is known to carry, bytes.
     #[serde(rename = "path_mtu_bytes")]
     pub path_mtu: Option<u16>,

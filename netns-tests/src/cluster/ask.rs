@@ -10,11 +10,33 @@ use serde_json::Value;
 use super::{Cluster, state_dir, text};
 use crate::measure;
 use crate::ns::Namespace;
+use crate::wait::wait_ok;
 
 impl Cluster {
     /// Joins every node.
     pub fn join_all(&self) -> Result<()> {
         self.members().try_for_each(|member| member.join(self))
+    }
+
+    /// Joins every node without an agent, and waits until the controller has a session with each switch.
+    pub fn join_switches(&self, within: Duration) -> Result<()> {
+        for member in self.members() {
+            let token = member.token(self)?;
+            member.join_with(self, &token)?;
+            member.node(self)?.restart()?;
+        }
+        self.wait_switches(within)
+    }
+
+    /// Waits until the controller has a session with the switch of every node.
+    pub fn wait_switches(&self, within: Duration) -> Result<()> {
+        wait_ok("all nodes to be online", within, || {
+            let nodes = self.list(&["node", "list"])?;
+            let online = nodes.iter().filter(|node| node["state"] == "online").count();
+            let all = self.members().count();
+            ensure!(online == all, "{online} of {all} nodes are online");
+            Ok(())
+        })
     }
 
     /// Joins every node, makes the network `blue` (10.0.0.0/24, fd00::/64) and the type `small`, and waits until

@@ -51,7 +51,7 @@ impl Member {
     /// `switchd join`: an error with what it said if it fails.
     pub fn join_with(&self, cluster: &Cluster, token: &str) -> Result<()> {
         let node = self.node(cluster)?;
-        self.write_config(node)?;
+        self.write_config(cluster, node)?;
         let (switchd, config) =
             (bin("switchd")?.display().to_string(), node.config_path().display().to_string());
         let args = [&switchd, "join", token, "--config", &config, "--no-start"];
@@ -63,7 +63,7 @@ impl Member {
     /// Makes `other`, which has not joined, a copy of this node: the same key and `node.json`.
     pub fn clone_to(&self, cluster: &Cluster, other: &Member) -> Result<()> {
         let (from, to) = (self.node(cluster)?, other.node(cluster)?);
-        other.write_config(to)?;
+        other.write_config(cluster, to)?;
         std::fs::create_dir_all(state_dir(to))?;
         std::fs::copy(from.dir().join(KEY_FILE), to.dir().join(KEY_FILE)).context("copying the key")?;
         std::fs::copy(state_dir(from).join("node.json"), state_dir(to).join("node.json"))
@@ -176,9 +176,9 @@ impl Member {
         Ok(())
     }
 
-    fn write_config(&self, node: &Node) -> Result<()> {
+    fn write_config(&self, cluster: &Cluster, node: &Node) -> Result<()> {
         let (key, socket) = (node.dir().join(KEY_FILE), node.dir().join(SOCKET_FILE));
-        node.write_config(&switchd_toml(&key, &socket, &state_dir(node)))
+        node.write_config(&switchd_toml(&key, &socket, &state_dir(node), &cluster.setup.switchd_toml))
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Daemon>> {
@@ -206,11 +206,11 @@ fn agent_config_path(node: &Node) -> PathBuf {
     node.dir().join("agent.toml")
 }
 
-/// The configuration of a node's switch, from the places of its key, its admin socket and its state.
-pub(super) fn switchd_toml(key: &Path, socket: &Path, state: &Path) -> String {
+/// The configuration of a node's switch, from the places of its key, its admin socket and its state, and further tables.
+pub(super) fn switchd_toml(key: &Path, socket: &Path, state: &Path, tables: &str) -> String {
     format!(
         "[node]\nprivate_key = {}\nlisten = \"[::]:{PORT}\"\n\n[admin]\nsocket = {}\n\n\
-         [link]\nkeepalive = \"200ms\"\ndead_after = \"1s\"\n\n[controller]\nstate_dir = {}\n",
+         {tables}[controller]\nstate_dir = {}\n",
         quoted(key),
         quoted(socket),
         quoted(state)

@@ -16,7 +16,7 @@ pub const FRAME_HEADER_LEN: usize = 8;
 /// Bytes in front of the data in a fragment message.
 pub const FRAGMENT_HEADER_LEN: usize = 12;
 /// Bytes of a probe, before padding.
-pub const PROBE_LEN: usize = 8;
+pub const PROBE_LEN: usize = 12;
 /// The wire format's version, bits 4 and 5 of the first byte.
 pub const VERSION: u8 = 0;
 
@@ -130,21 +130,31 @@ pub fn encode_fragment(vni: Vni, info: &FragmentInfo) -> [u8; FRAGMENT_HEADER_LE
     [v0, v1, v2, KIND_FRAGMENT, i0, i1, i2, i3, o0, o1, t0, t1]
 }
 
-/// A sign of life; bytes behind it are padding.
+/// A question about a path, or the answer to one; bytes behind it are padding.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Probe {
-    /// The receiver is asked to send the same probe back, this flag cleared.
+    /// The receiver is asked to answer, by the way that this came.
     pub answer_wanted: bool,
-    /// Chosen by the asker.
+    /// Chosen by the asker; the answer has the same.
     pub sequence: u32,
+    /// How long ago the sender had last heard the receiver on this path, milliseconds; `None`: never, or longer ago
+    /// than [`MAX_HEARD_MS`].
+    pub heard_ms: Option<u16>,
+    /// Bytes of the whole sealed datagram: of a question as it was sent, repeated by the answer as it arrived.
+    pub datagram_len: u16,
 }
+
+/// The longest time that [`Probe::heard_ms`] tells.
+pub const MAX_HEARD_MS: u16 = u16::MAX - 1;
 
 impl Probe {
     /// The [`PROBE_LEN`] bytes of the message.
     pub fn encode(&self) -> [u8; PROBE_LEN] {
         let [s0, s1, s2, s3] = self.sequence.to_be_bytes();
         let flag = if self.answer_wanted { FLAG_ANSWER_WANTED } else { 0 };
-        [0, 0, 0, KIND_PROBE | flag, s0, s1, s2, s3]
+        let [h0, h1] = self.heard_ms.unwrap_or(NEVER_HEARD).to_be_bytes();
+        let [l0, l1] = self.datagram_len.to_be_bytes();
+        [0, 0, 0, KIND_PROBE | flag, s0, s1, s2, s3, h0, h1, l0, l1]
     }
 }
 
@@ -158,8 +168,13 @@ impl<'a> Message<'a> {
         let flags = kind & 0xf0;
         let kind = kind & 0x0f;
         if kind == KIND_PROBE {
-            let sequence = u32::from_be_bytes([a, b, c, d]);
-            return Ok(Message::Probe(Probe { answer_wanted: flags & FLAG_ANSWER_WANTED != 0, sequence }));
+            let Some(&[h0, h1, l0, l1]) = rest.first_chunk::<4>() else { return Err(WireError::Short) };
+            return Ok(Message::Probe(Probe {
+                answer_wanted: flags & FLAG_ANSWER_WANTED != 0,
+                sequence: u32::from_be_bytes([a, b, c, d]),
+                heard_ms: Some(u16::from_be_bytes([h0, h1])).filter(|ms| *ms != NEVER_HEARD),
+                datagram_len: u16::from_be_bytes([l0, l1]),
+            }));
         }
         let vni = Vni::new(u32::from_be_bytes([0, v0, v1, v2])).map_err(|_| WireError::Vni)?;
         if kind == KIND_FRAGMENT {
@@ -224,6 +239,7 @@ const KIND_FRAGMENT: u8 = 3;
 const KIND_PROBE: u8 = 4;
 const FLAG_PARTIAL_CSUM: u8 = 0x10;
 const FLAG_ANSWER_WANTED: u8 = 0x10;
+const NEVER_HEARD: u16 = u16::MAX;
 
 #[cfg(test)]
 mod tests {
@@ -249,10 +265,17 @@ mod tests {
 
     #[test]
     fn probes_round_trip_with_padding() {
-        let probe = Probe { answer_wanted: true, sequence: 0x01020304 };
-        let mut padded = probe.encode().to_vec();
-        padded.extend([0; 100]);
-        assert_eq!(Message::parse(&padded), Ok(Message::Probe(probe)));
+        let asked =
+            Probe { answer_wanted: true, sequence: 0x01020304, heard_ms: Some(0x0506), datagram_len: 0x0708 };
+        assert_eq!(asked.encode(), [0, 0, 0, 0x14, 1, 2, 3, 4, 5, 6, 7, 8]);
+        let never = Probe { answer_wanted: false, heard_ms: None, ..asked };
+        assert_eq!(never.encode(), [0, 0, 0, 4, 1, 2, 3, 4, 0xff, 0xff, 7, 8]);
+        for probe in [asked, never] {
+            let mut padded = probe.encode().to_vec();
+            padded.extend([0; 100]);
+            assert_eq!(Message::parse(&padded), Ok(Message::Probe(probe)));
+        }
+        assert_eq!(Message::parse(&asked.encode()[..PROBE_LEN - 1]), Err(WireError::Short));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::network::{
     AGES, BROADCAST_BURST, BROADCAST_RATE, IP_AGE, MAC_AGE, MAX_IPS, MAX_MACS, MTU, MTUS, RATES, TABLE_LIMITS,
 };
 use super::toml_table::{At, Source, Table};
-use super::value::show_duration;
+use super::value::{parse_duration, show_duration};
 use super::{
     Admin, AntiSpoof, Config, Controller, Dhcp, LinkConfig, Metrics, Mode, Network, Node, Peer, StaticBinding,
 };
@@ -40,6 +40,7 @@ pub(super) fn config(text: &str, origin: &str) -> Result<Config, ConfigError> {
     let admin = admin(root.table("admin"));
     let metrics = metrics(root.table("metrics"));
     let link = link(root.table("link"));
+    let nat = super::nat::nat(root.table("nat"));
     let controller = controller(root.table("controller"));
     let peers: Vec<Peer> = root
         .tables("peer", "[[peer]]")
@@ -54,7 +55,7 @@ pub(super) fn config(text: &str, origin: &str) -> Result<Config, ConfigError> {
     root.finish();
     let problems = source.into_problems();
     if problems.is_empty() {
-        Ok(Config { node, admin, metrics, link, controller, networks, peers })
+        Ok(Config { node, admin, metrics, link, nat, controller, networks, peers })
     } else {
         Err(ConfigError::Invalid(problems))
     }
@@ -109,6 +110,12 @@ fn link(mut table: Table<'_, '_>) -> LinkConfig {
     let rekey_after = table.duration("rekey_after", Duration::from_secs(1)..=Duration::from_secs(86_400));
     let rekey_datagrams = table.number("rekey_datagrams", 1_000..=1 << 31);
     let underlay_mtu = table.number("underlay_mtu", 1280..=9216);
+    let on_demand = table.flag("on_demand").unwrap_or(false);
+    let idle_after = table.parsed("idle_after", |text| match (text, parse_duration(text)) {
+        ("never", _) => Ok(None),
+        (_, Some(age)) if IDLE_AGES.contains(&age) => Ok(Some(age)),
+        _ => Err(format!("{text:?} is not allowed: use 5s to 24h, such as \"10m\", or \"never\"")),
+    });
     let span = dead_after.as_ref().or(keepalive.as_ref()).map_or_else(|| table.span(), |at| at.span.clone());
     let keepalive = keepalive.map_or(Duration::from_secs(1), |at| at.value);
     let dead_after = dead_after.map_or(Duration::from_secs(4), |at| at.value);
@@ -130,6 +137,8 @@ fn link(mut table: Table<'_, '_>) -> LinkConfig {
         rekey_after: rekey_after.map_or(Duration::from_secs(3600), |at| at.value),
         rekey_datagrams: rekey_datagrams.map_or(1 << 28, |at| at.value),
         underlay_mtu: narrow(underlay_mtu, 1500),
+        on_demand,
+        idle_after: idle_after.and_then(|at| at.value),
     }
 }
 
@@ -379,7 +388,7 @@ fn peer_address(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// An address or a name, and a port.
-fn host_and_port(text: &str) -> Result<String, String> {
+pub(super) fn host_and_port(text: &str) -> Result<String, String> {
     let named = || {
         let (host, port) = text.rsplit_once(':')?;
         let ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
@@ -473,4 +482,5 @@ fn narrow<T: TryFrom<u64>>(number: Option<At<u64>>, default: T) -> T {
     number.and_then(|at| T::try_from(at.value).ok()).unwrap_or(default)
 }
 
+const IDLE_AGES: std::ops::RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(86_400);
 const DEFAULT_PORT: u16 = 4840;

@@ -62,6 +62,7 @@ pub fn diff(old: &Config, new: &Config) -> Reload {
     };
     let mut link = new.link.clone();
     link.underlay_mtu = old.link.underlay_mtu;
+    (link.on_demand, link.idle_after) = (old.link.on_demand, old.link.idle_after);
     Reload {
         peers_added: names(&new.peers, &|peer| find(&old.peers, &peer.name).is_none()),
         peers_removed: names(&old.peers, &|peer| find(&new.peers, &peer.name).is_none()),
@@ -76,6 +77,7 @@ pub fn diff(old: &Config, new: &Config) -> Reload {
             admin: old.admin.clone(),
             metrics: old.metrics.clone(),
             link,
+            nat: old.nat.clone(),
             controller: old.controller.clone(),
             networks,
             peers: new.peers.clone(),
@@ -91,10 +93,13 @@ fn restart_keys(old: &Config, new: &Config) -> Vec<String> {
         ("admin.socket", old.admin.socket != new.admin.socket),
         ("admin.group", old.admin.group != new.admin.group),
         ("metrics.listen", old.metrics.listen != new.metrics.listen),
+        ("nat", old.nat != new.nat),
         ("controller.enabled", old.controller.enabled != new.controller.enabled),
         ("controller.state_dir", old.controller.state_dir != new.controller.state_dir),
         ("controller.addresses", old.controller.addresses != new.controller.addresses),
         ("link.underlay_mtu", old.link.underlay_mtu != new.link.underlay_mtu),
+        ("link.on_demand", old.link.on_demand != new.link.on_demand),
+        ("link.idle_after", old.link.idle_after != new.link.idle_after),
     ])
     .map(str::to_owned)
     .collect()

@@ -48,7 +48,7 @@ fn the_example_parses_and_its_commented_defaults_are_the_defaults() {
 #[test]
 fn the_example_documents_every_key() {
     let sections =
-        ["node", "admin", "metrics", "link", "controller", "[network]", "[network.binding]", "[peer]"];
+        ["node", "admin", "metrics", "link", "nat", "controller", "[network]", "[network.binding]", "[peer]"];
     for section in sections {
         let mut text = with_network("");
         text = match section {
@@ -113,7 +113,7 @@ fn each_mistake_is_named_with_its_place_and_mend() {
         ("[nodes]", "t:1:2: unknown key \"nodes\": did you mean \"node\"?"),
         (
             "colour = 1",
-            "t:1:1: unknown key \"colour\": known keys: admin, controller, link, metrics, network, node, peer",
+            "t:1:1: unknown key \"colour\": known keys: admin, controller, link, metrics, nat, network, node, peer",
         ),
         (
             "[node]\nname = \"a b\"",

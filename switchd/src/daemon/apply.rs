@@ -1,5 +1,6 @@
 //! Becoming what the controller says, while frames go on.
 
+use switch_core::switch::Place;
 use tokio::sync::oneshot;
 
 use super::registry::{Effect, PeerRow};
@@ -88,7 +89,14 @@ impl Daemon {
                     self.links.remove_peer(id);
                     peers_changed = true;
                 }
-                Effect::Bind(change) => self.bind(change, &mut bindings),
+                Effect::Bind(change) => {
+                    if let BindingChange::Set(_, binding) = &change
+                        && let Place::Peer(peer) = binding.at
+                    {
+                        self.links.want(peer);
+                    }
+                    self.bind(change, &mut bindings);
+                }
             }
         }
         if !bindings.is_empty() {

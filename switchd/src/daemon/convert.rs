@@ -34,6 +34,7 @@ pub(super) fn link_config(link: &LinkConfig) -> links::LinkConfig {
         dead_after: link.dead_after,
         rekey_after: link.rekey_after,
         underlay_mtu: link.underlay_mtu,
+        on_demand: link.on_demand,
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use nat_traversal::{PathView, Route};
 use switch_core::seal::Cipher;
 use tokio::sync::{mpsc, oneshot};
 
@@ -169,7 +170,10 @@ impl View for Node {
         let (statuses, snapshot) = (self.links.status(), self.snapshot.load());
         let row = |peer: &PeerRow| {
             let status = statuses.get(&peer.id).cloned().unwrap_or_default();
-            let counters = snapshot.peers.get(&peer.id).copied().unwrap_or_default();
+            let seen = snapshot.peers.get(&peer.id);
+            let counters = seen.map(|peer| peer.counters).unwrap_or_default();
+            let path = seen.and_then(|peer| peer.paths.iter().find(|path| path.selected));
+            let route = path.map(|path| path.route).or(status.route);
             let carried = |vni| status.vnis.contains(&vni) && peer.vnis.contains(&vni);
             let carried = networks.iter().filter(|row| carried(row.network.vni));
             Link {
@@ -178,10 +182,11 @@ impl View for Node {
                 from: peer.from,
                 public_key: peer.key,
                 state: link_state(&status),
-                address: status.path.map(|path| path.remote).or(peer.addresses.first().copied()),
-                path: status.path.map(|path| path.kind.name().to_owned()),
-                rtt: status.rtt,
-                path_mtu: path_mtu(&status),
+                address: route.map(Route::remote).or(peer.addresses.first().copied()),
+                path: path.map(|path| path.pair.kind().name().to_owned()),
+                rtt: path.and_then(|path| path.rtt),
+                loss: path.map(|path| f64::from(path.loss_ppm) / 1e6),
+                path_mtu: path.map(path_mtu),
                 epoch: status.epoch,
                 session_age: status.since.map(|since| since.elapsed()),
                 last_heard: counters.last_heard.map(|heard| heard.elapsed()),
@@ -274,10 +279,11 @@ fn link_state(status: &LinkStatus) -> LinkState {
     }
 }
 
-/// The IP packet around the largest datagram.
-fn path_mtu(status: &LinkStatus) -> Option<u16> {
-    let headers = if status.path?.remote.is_ipv6() { 48 } else { 28 };
-    Some(status.datagram_max? + headers)
+/// The IP packet around the largest datagram of frames.
+fn path_mtu(path: &PathView) -> u16 {
+    let headers = if path.route.remote().is_ipv6() { 48 } else { 28 };
+    let relay = if matches!(path.route, Route::Relayed(..)) { 4 } else { 0 };
+    path.mtu.max(nat_traversal::FULL) + headers + relay
 }
 
 /// Captures at a time.

@@ -2,17 +2,17 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use switch_core::ids::PeerId;
-use switch_core::wire::Probe;
+use switch_core::switch::DropReason;
 
 use super::bindings::Unused;
 use super::command::{BindingChange, Bite, Command, MssClamp, Refused};
 use super::core::Core;
 use super::network::Network;
 use super::networks::Networks;
-use super::peers::MIN_DATAGRAM_MAX;
 use super::views;
 use super::worker::tap_token;
 use crate::tap::Tap;
@@ -37,7 +37,7 @@ pub(super) fn carry_out(
             let now = core.now();
             if let Some(network) = networks.get_mut(vni) {
                 for (id, peer) in core.peers.iter() {
-                    network.switch.handle_link(id, peer.active.is_some() && peer.takes_part(vni), now);
+                    network.switch.handle_link(id, peer.is_reachable(vni), now);
                 }
             }
         }
@@ -54,27 +54,49 @@ pub(super) fn carry_out(
             update_links(core, networks, peer);
         }
         Command::RemovePeer(peer) => {
-            core.peers.remove(peer);
+            if let Some(mut gone) = core.peers.remove(peer) {
+                while let Some(held) = gone.held.pop() {
+                    core.unheld.push((peer, DropReason::LinkDown, held));
+                }
+            }
             update_links(core, networks, peer);
         }
         Command::AddSession(index, peer, opener) => core.peers.add_session(index, peer, opener),
         Command::ArmSession(index, sealer) => core.peers.arm_session(index, sealer),
-        Command::UseSession(peer, index) => {
-            if let Some(peer) = core.peers.get_mut(peer) {
+        Command::UseSession(id, index) => {
+            if let Some(peer) = core.peers.get_mut(id) {
                 peer.active = index;
             }
-            update_links(core, networks, peer);
+            set_usable(core, id);
+            update_links(core, networks, id);
         }
-        Command::RemoveSession(index) => core.peers.remove_session(index),
-        Command::SetAddress(peer, address) => {
-            if let Some(peer) = core.peers.get_mut(peer) {
-                peer.address = Some(address);
+        Command::RemoveSession(index) => {
+            if let Some(id) = core.peers.remove_session(index) {
+                set_usable(core, id);
+                update_links(core, networks, id);
             }
         }
-        Command::SetDatagramMax(peer, bytes) => {
-            if let Some(peer) = core.peers.get_mut(peer) {
-                peer.datagram_max = bytes.max(MIN_DATAGRAM_MAX);
+        Command::OfferPath(id, offer) => {
+            if let Some(peer) = core.peers.get_mut(id) {
+                peer.paths.offer(offer, Instant::now());
+                core.stir(id);
             }
+        }
+        Command::WithdrawPath(id, path) => {
+            if let Some(peer) = core.peers.get_mut(id) {
+                peer.paths.withdraw(path, Instant::now());
+                core.stir(id);
+            }
+        }
+        Command::SetPathConfig(config) => {
+            core.peers.set_path_config(config, Instant::now());
+            stir_all(core);
+        }
+        Command::SetOnDemand(id, on_demand) => {
+            if let Some(peer) = core.peers.get_mut(id) {
+                peer.on_demand = on_demand;
+            }
+            update_links(core, networks, id);
         }
         Command::SetMembership(peer, vnis) => {
             if let Some(peer) = core.peers.get_mut(peer) {
@@ -82,8 +104,11 @@ pub(super) fn carry_out(
             }
             update_links(core, networks, peer);
         }
-        Command::Challenge(peer, address) => core.challenge(peer, address),
-        Command::ProbeAll => probe_all(core),
+        Command::ProbeAll => {
+            let now = Instant::now();
+            core.peers.iter_mut().for_each(|(_, peer)| peer.paths.probe_all(now));
+            stir_all(core);
+        }
         Command::SetRekeyDatagrams(datagrams) => core.rekey_datagrams = datagrams,
         Command::LocalStations(to) => {
             let now = core.now();
@@ -157,20 +182,21 @@ fn set_tap(network: &mut Network, tap: Option<Tap>, epoll: &Epoll) {
 fn update_links(core: &mut Core, networks: &mut Networks, peer: PeerId) {
     let now = core.now();
     for network in networks.iter_mut() {
-        let up =
-            core.peers.get(peer).is_some_and(|peer| peer.active.is_some() && peer.takes_part(network.vni));
+        let up = core.peers.get(peer).is_some_and(|peer| peer.is_reachable(network.vni));
         network.switch.handle_link(peer, up, now);
         network.drain(core);
     }
 }
 
-fn probe_all(core: &mut Core) {
-    let peers: Vec<PeerId> = core.peers.iter().map(|(id, _)| id).collect();
-    for id in peers {
-        let Some(peer) = core.peers.get_mut(id) else { continue };
-        peer.probes = peer.probes.wrapping_add(1);
-        let probe = Probe { answer_wanted: true, sequence: peer.probes };
-        core.send_probe(id, None, probe);
+/// Tells the peer's path set whether there is a session to seal with.
+fn set_usable(core: &mut Core, id: PeerId) {
+    if let Some(peer) = core.peers.get_mut(id) {
+        peer.paths.set_usable(peer.active.is_some(), Instant::now());
+        core.stir(id);
     }
-    core.transmitter.flush();
+}
+
+fn stir_all(core: &mut Core) {
+    let peers: Vec<PeerId> = core.peers.iter().map(|(id, _)| id).collect();
+    peers.into_iter().for_each(|id| core.stir(id));
 }

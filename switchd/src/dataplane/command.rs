@@ -1,9 +1,9 @@
 //! What the other planes tell the worker, and what it tells them.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
+use nat_traversal::{Offer, PathConfig, PathEvent, PathId};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use switch_core::ids::{Generation, PeerId, ReceiverIndex, Vni};
 use switch_core::seal::{Opener, Sealer};
@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::NetworkConfig;
 use crate::desired::StationReport;
 use crate::tap::Tap;
+use crate::underlay::StreamMessage;
 use crate::view::{BindingRow, CaptureFilter, CapturedFrame, DroppedFrame, MacRow};
 
 /// One instruction to the worker; carried out in order.
@@ -38,15 +39,18 @@ pub enum Command {
     UseSession(PeerId, Option<ReceiverIndex>),
     /// Wipe the session's keys.
     RemoveSession(ReceiverIndex),
-    /// Where the peer's datagrams go.
-    SetAddress(PeerId, SocketAddr),
-    /// The largest UDP payload that the path to the peer carries.
-    SetDatagramMax(PeerId, usize),
+    /// A way to the peer that may work. The worker tries it, and decides what carries frames.
+    OfferPath(PeerId, Offer),
+    /// It is gone.
+    WithdrawPath(PeerId, PathId),
+    /// Timing and limits of all peers' paths.
+    SetPathConfig(PathConfig),
+    /// Whether a link to the peer is made when frames for it want one: then they are held for a moment where there is
+    /// no session, and reported as [`Report::Wanted`].
+    SetOnDemand(PeerId, bool),
     /// The networks that the peer says it is in.
     SetMembership(PeerId, Vec<Vni>),
-    /// The peer was seen at this address: move it there once it has answered from there.
-    Challenge(PeerId, SocketAddr),
-    /// Send a sign of life to every peer: our address may have changed.
+    /// Ask by every path of every peer: our address may have changed.
     ProbeAll,
     /// Report once a peer's session has sealed this many datagrams.
     SetRekeyDatagrams(u64),
@@ -112,12 +116,12 @@ pub struct MssClamp(pub bool);
 /// What the worker reports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Report {
-    /// The peer answered a probe at another address than it had, and is reached there from now on.
-    Moved(PeerId, SocketAddr),
+    /// What became of a peer's paths.
+    Path(PeerId, PathEvent),
     /// The session in use has sealed as many datagrams as it should.
     RekeyDue(PeerId),
-    /// The kernel refused a datagram to this peer as too long for the path.
-    TooLong(PeerId),
+    /// A frame waits for a link with this peer; at most every 100 ms for each.
+    Wanted(PeerId),
 }
 
 /// A way to the worker; cheap to clone.
@@ -125,6 +129,7 @@ pub enum Report {
 pub struct Handle {
     commands: Sender<Command>,
     bites: mpsc::Sender<Bite>,
+    streams: mpsc::Sender<StreamMessage>,
     wake: Arc<EventFd>,
 }
 
@@ -133,6 +138,7 @@ pub struct Handle {
 pub(crate) struct Received {
     pub(crate) commands: Receiver<Command>,
     pub(crate) bites: mpsc::Receiver<Bite>,
+    pub(crate) streams: mpsc::Receiver<StreamMessage>,
     pub(crate) wake: Arc<EventFd>,
 }
 
@@ -142,8 +148,11 @@ impl Handle {
         let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
         let (commands, received) = crossbeam_channel::bounded(QUEUE);
         let (bites, received_bites) = mpsc::channel(BITES);
-        let handle = Handle { commands, bites, wake: wake.clone() };
-        Ok((handle, Received { commands: received, bites: received_bites, wake }))
+        let (streams, received_streams) = mpsc::channel(STREAM_MESSAGES);
+        let handle = Handle { commands, bites, streams, wake: wake.clone() };
+        let received =
+            Received { commands: received, bites: received_bites, streams: received_streams, wake };
+        Ok((handle, received))
     }
 
     /// Hands a command over; waits if thousands are queued. False if the worker has stopped.
@@ -172,6 +181,14 @@ impl Handle {
         self.wake();
     }
 
+    /// Hands over what a relay sent by a stream: channel data or a Data indication. Waits while the worker has many
+    /// of them, so that the stream's own flow control acts. False if the worker has stopped. Cancel safe.
+    pub async fn stream_message(&self, message: StreamMessage) -> bool {
+        let sent = self.streams.send(message).await.is_ok();
+        self.wake();
+        sent
+    }
+
     fn wake(&self) {
         // The counter can only be full if the worker is to wake up anyway.
         let _ = self.wake.write(1);
@@ -183,3 +200,5 @@ const QUEUE: usize = 16_384;
 pub const BITE: usize = 256;
 /// Bites that may wait.
 const BITES: usize = 4;
+/// Messages from relays' streams that may wait.
+const STREAM_MESSAGES: usize = 256;

@@ -1,11 +1,11 @@
 //! Datagrams from the socket: opened in place, reassembled, and joined into runs before the switch decides.
 
 use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
-use nat_traversal::{Protocol, canonical, classify, is_real_source};
+use nat_traversal::{Protocol, RelayId, Route, canonical, classify, is_real_source};
 use quinn_udp::RecvMeta;
 use switch_core::fragment::{Reassembler, ReassemblyDrop, ReassemblyLimits};
 use switch_core::ids::{PeerId, Vni};
@@ -15,14 +15,16 @@ use switch_core::switch::DropReason;
 use switch_core::time::Time;
 use switch_core::vnet::PartialCsum;
 use switch_core::wire::{FRAME_HEADER_LEN, FrameHeader, HEADER_LEN, Header, Message, Origin, Probe, TAG_LEN};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::core::Core;
 use super::drops::Seen;
 use super::network::{BATCH_FRAMES, MAX_PARTS};
 use super::networks::Networks;
 use super::snapshot::Buckets;
-use crate::underlay::{QuicDatagram, Underlay};
+use crate::underlay::{
+    QuicDatagram, Relay, StreamMessage, StunDatagram, Underlay, parse_channel, parse_data_indication,
+};
 use crate::view::Direction;
 
 /// The receiving side.
@@ -37,7 +39,10 @@ pub(super) struct Inbound {
     whole: Vec<Vec<u8>>,
     whole_used: usize,
     pub(super) reassembler: Reassembler,
-    pub(super) quic: mpsc::Sender<QuicDatagram>,
+    quic: mpsc::Sender<QuicDatagram>,
+    stun: mpsc::Sender<StunDatagram>,
+    /// STUN messages of strangers that may still be passed on in this turn.
+    strangers: u32,
     /// Datagrams in each receive.
     pub(super) batches: Buckets<8>,
 }
@@ -50,6 +55,17 @@ struct Opened {
     len: usize,
     peer: PeerId,
     csum: Option<PartialCsum>,
+}
+
+/// One datagram's circumstances.
+#[derive(Clone, Copy)]
+struct Arrival<'a> {
+    route: Route,
+    /// The relay whose address it came from.
+    relay: Option<(RelayId, &'a Relay)>,
+    local: Option<IpAddr>,
+    now: Time,
+    heard: Instant,
 }
 
 #[derive(Clone, Copy)]
@@ -66,7 +82,7 @@ enum Outcome {
 }
 
 impl Inbound {
-    pub(super) fn new(quic: mpsc::Sender<QuicDatagram>) -> Inbound {
+    pub(super) fn new(quic: mpsc::Sender<QuicDatagram>, stun: mpsc::Sender<StunDatagram>) -> Inbound {
         Inbound {
             singles: Vec::with_capacity(BATCH_FRAMES),
             bufs: vec![0; RECEIVES * RECEIVE_MAX],
@@ -76,8 +92,47 @@ impl Inbound {
             whole_used: 0,
             reassembler: Reassembler::new(ReassemblyLimits::default()),
             quic,
+            stun,
+            strangers: 0,
             batches: Buckets::new([1, 2, 4, 8, 16, 32, 64, 128]),
         }
+    }
+
+    /// A turn of the worker's loop begins.
+    pub(super) fn begin_turn(&mut self) {
+        self.strangers = STRANGERS_PER_TURN;
+    }
+
+    /// Takes what relays sent by streams, as if it had been received.
+    pub(super) fn take_streams(
+        &mut self,
+        underlay: &Underlay,
+        streams: &mut mpsc::Receiver<StreamMessage>,
+        core: &mut Core,
+        networks: &mut Networks,
+        mut unknown: impl FnMut(&mut Core, &mut Networks),
+    ) {
+        if streams.is_empty() {
+            return;
+        }
+        let table = underlay.relays().load();
+        let (now, heard) = (core.now(), Instant::now());
+        for base in (0..RECEIVES).map(|i| i * RECEIVE_MAX) {
+            let Ok(StreamMessage { relay, message }) = streams.try_recv() else { break };
+            let Some(of) = table.get(relay).filter(|_| message.len() <= RECEIVE_MAX) else { continue };
+            self.bufs[base..base + message.len()].copy_from_slice(&message);
+            let range = base..base + message.len();
+            match unwrap(of, &self.bufs[range.clone()]) {
+                Unwrapped::Inner(peer, inner) => {
+                    let route = Route::Relayed(relay, peer);
+                    let arrival = Arrival { route, relay: None, local: None, now, heard };
+                    let (start, end) = (base + inner.start, base + inner.end);
+                    self.datagram(core, networks, &mut unknown, arrival, start, end);
+                }
+                Unwrapped::Bare | Unwrapped::Bad => core.datagram_drops.count(DropReason::BadDatagram, 1),
+            }
+        }
+        self.deliver(core, networks, now);
     }
 
     /// Receives one batch and carries it to the bridges. `Ok(false)`: the socket is empty. `unknown` is called
@@ -97,18 +152,25 @@ impl Inbound {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(e) => return Err(e),
         };
-        let now = core.now();
-        let heard = Instant::now();
+        let (now, heard) = (core.now(), Instant::now());
+        let table = underlay.relays().load();
         for i in 0..received {
             let meta = self.meta[i];
             let source = canonical(meta.addr);
+            let arrival = Arrival {
+                route: Route::Direct(source),
+                relay: table.at(source),
+                local: meta.dst_ip.map(|ip| ip.to_canonical()),
+                now,
+                heard,
+            };
             let stride = meta.stride.max(1);
             self.batches.observe(meta.len.div_ceil(stride) as u64);
             let base = i * RECEIVE_MAX;
             let mut at = 0;
             while at < meta.len {
                 let end = (at + stride).min(meta.len);
-                self.datagram(core, networks, &mut unknown, source, base + at, base + end, now, heard);
+                self.datagram(core, networks, &mut unknown, arrival, base + at, base + end);
                 at = end;
             }
         }
@@ -116,40 +178,89 @@ impl Inbound {
         Ok(received == RECEIVES)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one datagram's context, borrowed apart from the buffers")]
     fn datagram(
         &mut self,
         core: &mut Core,
         networks: &mut Networks,
         unknown: &mut impl FnMut(&mut Core, &mut Networks),
-        source: SocketAddr,
-        start: usize,
-        end: usize,
-        now: Time,
-        heard: Instant,
+        mut arrival: Arrival<'_>,
+        mut start: usize,
+        mut end: usize,
     ) {
-        let datagram = &mut self.bufs[start..end];
-        let protocol = if is_real_source(source) { classify(datagram, false) } else { Protocol::Unknown };
-        match protocol {
-            Protocol::Sealed => {}
-            Protocol::Quic => {
-                // Half of the queue is for peers, so that strangers cannot starve their keepalives.
-                let room =
-                    self.quic.capacity() > self.quic.max_capacity() / 2 || core.peers.is_address(source);
-                let payload = Bytes::copy_from_slice(datagram);
-                if !room || self.quic.try_send(QuicDatagram { source, payload }).is_err() {
-                    core.datagram_drops.count(DropReason::QueueFull, 1);
-                    core.log_drop(None, DropReason::QueueFull, &self.bufs[start..end]);
+        if let Some((id, relay)) = arrival.relay {
+            match unwrap(relay, &self.bufs[start..end]) {
+                Unwrapped::Inner(peer, inner) => {
+                    arrival.route = Route::Relayed(id, peer);
+                    (start, end) = (start + inner.start, start + inner.end);
                 }
-                return;
-            }
-            Protocol::Stun | Protocol::ChannelData | Protocol::Unknown => {
-                core.datagram_drops.count(DropReason::BadDatagram, 1);
-                core.log_drop(None, DropReason::BadDatagram, datagram);
-                return;
+                Unwrapped::Bare => {}
+                Unwrapped::Bad => return self.drop_datagram(core, DropReason::BadDatagram, start, end),
             }
         }
-        let outcome = open(core, networks, unknown, source, datagram, heard);
+        let real = is_real_source(arrival.route.remote());
+        match if real { classify(&self.bufs[start..end], false) } else { Protocol::Unknown } {
+            Protocol::Sealed => self.sealed(core, networks, unknown, arrival, start, end),
+            Protocol::Quic => self.quic(core, arrival, start, end),
+            Protocol::Stun => self.stun(core, arrival, start, end),
+            Protocol::ChannelData | Protocol::Unknown => {
+                self.drop_datagram(core, DropReason::BadDatagram, start, end);
+            }
+        }
+    }
+
+    fn drop_datagram(&self, core: &mut Core, reason: DropReason, start: usize, end: usize) {
+        core.datagram_drops.count(reason, 1);
+        core.log_drop(None, reason, &self.bufs[start..end]);
+    }
+
+    /// For the link plane. Half of the queue is for peers, so that strangers cannot starve their handshakes.
+    fn quic(&self, core: &mut Core, arrival: Arrival<'_>, start: usize, end: usize) {
+        let room = self.quic.capacity() > self.quic.max_capacity() / 2
+            || core.peers.is_route(arrival.route, arrival.heard);
+        let sent = room.then(|| {
+            let payload = Bytes::copy_from_slice(&self.bufs[start..end]);
+            self.quic.try_send(QuicDatagram { route: arrival.route, payload })
+        });
+        if !matches!(sent, Some(Ok(()))) {
+            self.drop_datagram(core, DropReason::QueueFull, start, end);
+        }
+    }
+
+    /// For the link plane. Strangers, among them peers that are not reached yet, get half of the queue and so many
+    /// in a turn.
+    fn stun(&mut self, core: &mut Core, arrival: Arrival<'_>, start: usize, end: usize) {
+        let known = arrival.relay.is_some() && matches!(arrival.route, Route::Direct(_))
+            || core.peers.is_route(arrival.route, arrival.heard);
+        let room = known || (self.strangers > 0 && self.stun.capacity() > self.stun.max_capacity() / 2);
+        let sent = (room && end - start <= STUN_MAX).then(|| {
+            self.strangers -= u32::from(!known);
+            let payload = Bytes::copy_from_slice(&self.bufs[start..end]);
+            let local = arrival.local.filter(|_| matches!(arrival.route, Route::Direct(_)));
+            self.stun.try_send(StunDatagram { route: arrival.route, local, payload })
+        });
+        match sent {
+            Some(Ok(())) => {}
+            // Nobody listens: no STUN is spoken here.
+            Some(Err(TrySendError::Closed(_))) => {
+                self.drop_datagram(core, DropReason::BadDatagram, start, end)
+            }
+            Some(Err(TrySendError::Full(_))) | None => {
+                self.drop_datagram(core, DropReason::QueueFull, start, end);
+            }
+        }
+    }
+
+    fn sealed(
+        &mut self,
+        core: &mut Core,
+        networks: &mut Networks,
+        unknown: &mut impl FnMut(&mut Core, &mut Networks),
+        arrival: Arrival<'_>,
+        start: usize,
+        end: usize,
+    ) {
+        let (route, heard) = (arrival.route, arrival.heard);
+        let outcome = open(core, networks, unknown, route, &mut self.bufs[start..end], heard);
         let message_at = start + HEADER_LEN;
         let message_end = end.saturating_sub(TAG_LEN);
         match outcome {
@@ -165,19 +276,10 @@ impl Inbound {
                 self.accept(core, networks, vni, opened, header.origin);
             }
             Ok(Outcome::Fragment { vni, peer }) => {
-                self.fragment(core, networks, vni, peer, message_at, message_end, now);
+                self.fragment(core, networks, vni, peer, message_at, message_end, arrival.now);
             }
-            Ok(Outcome::Probe { peer, probe }) => {
-                if probe.answer_wanted {
-                    core.send_probe(peer, Some(source), Probe { answer_wanted: false, ..probe });
-                } else {
-                    core.answered(peer, source, probe);
-                }
-            }
-            Err(reason) => {
-                core.datagram_drops.count(reason, 1);
-                core.log_drop(None, reason, &self.bufs[start..end]);
-            }
+            Ok(Outcome::Probe { peer, probe }) => core.handle_probe(peer, route, probe, end - start, heard),
+            Err(reason) => self.drop_datagram(core, reason, start, end),
         }
     }
 
@@ -302,7 +404,7 @@ fn open(
     core: &mut Core,
     networks: &mut Networks,
     unknown: &mut impl FnMut(&mut Core, &mut Networks),
-    source: SocketAddr,
+    route: Route,
     datagram: &mut [u8],
     heard: Instant,
 ) -> Result<Outcome, DropReason> {
@@ -322,17 +424,41 @@ fn open(
     peer.counters.datagrams_from_peer += 1;
     peer.counters.bytes_from_peer += len;
     peer.counters.last_heard = Some(heard);
-    let elsewhere = newest == Newest(true) && peer.address != Some(source);
+    let learned = peer.paths.handle_datagram(route, newest == Newest(true), heard);
     let peer = session.peer;
     let parsed = Message::parse(message);
-    let answer = matches!(parsed, Ok(Message::Probe(Probe { answer_wanted: false, .. })));
-    if elsewhere && !answer {
-        core.challenge(peer, source);
+    if learned {
+        core.stir(peer);
     }
     match parsed.map_err(|_| DropReason::BadInnerHeader)? {
         Message::Frame(header, _) => Ok(Outcome::Frame { vni: header.vni, header, peer }),
         Message::Fragment(vni, ..) => Ok(Outcome::Fragment { vni, peer }),
         Message::Probe(probe) => Ok(Outcome::Probe { peer, probe }),
+    }
+}
+
+/// What came from a relay's address.
+enum Unwrapped {
+    /// A datagram from beyond the relay.
+    Inner(std::net::SocketAddr, std::ops::Range<usize>),
+    /// The relay's own word.
+    Bare,
+    /// Channel data of no channel of ours, or not whole.
+    Bad,
+}
+
+fn unwrap(relay: &Relay, datagram: &[u8]) -> Unwrapped {
+    match classify(datagram, true) {
+        Protocol::ChannelData => {
+            let inner = parse_channel(datagram)
+                .and_then(|(channel, range)| relay.peer(channel).map(|peer| Unwrapped::Inner(peer, range)));
+            inner.unwrap_or(Unwrapped::Bad)
+        }
+        Protocol::Stun => match parse_data_indication(datagram) {
+            Some((peer, range)) => Unwrapped::Inner(canonical(peer), range),
+            None => Unwrapped::Bare,
+        },
+        Protocol::Sealed | Protocol::Quic | Protocol::Unknown => Unwrapped::Bare,
     }
 }
 
@@ -355,3 +481,7 @@ const RECEIVES: usize = 32;
 const RECEIVE_MAX: usize = 65_536;
 /// Buffers for reassembled frames that are kept from batch to batch.
 const WHOLE_KEPT: usize = 64;
+/// STUN messages of strangers in one turn of the worker's loop.
+const STRANGERS_PER_TURN: u32 = 64;
+/// No STUN message of ours is longer.
+const STUN_MAX: usize = 2048;

@@ -220,6 +220,13 @@ impl Network {
         }
     }
 
+    /// A frame for a peer that could not be sent in time.
+    pub(super) fn drop_unsent(&mut self, core: &mut Core, to: PeerId, reason: DropReason, frame: &[u8]) {
+        self.local.drops.count(reason, 1);
+        let seen = Seen { network: &self.name, direction: Direction::Local, peer: Some(to) };
+        core.log_drop(Some(seen), reason, frame);
+    }
+
     fn log(&self, event: Event) {
         let network = &*self.name;
         match event {

@@ -1,8 +1,6 @@
 //! Frames on their way to a peer: split to the path, sealed in place in the send buffer.
 
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
-
+use nat_traversal::Route;
 use switch_core::frame::{ETH_LEN, ethertype};
 use switch_core::ids::{PeerId, Vni};
 use switch_core::offload::{Split, clamp_mss};
@@ -10,24 +8,24 @@ use switch_core::seal::Sealer;
 use switch_core::switch::DropReason;
 use switch_core::vnet::{Gso, PartialCsum, VnetHdr};
 use switch_core::wire::{
-    FRAGMENT_HEADER_LEN, FRAME_HEADER_LEN, FrameHeader, HEADER_LEN, Origin, Probe, SEAL_OVERHEAD, TAG_LEN,
-    encode_fragment,
+    FRAGMENT_HEADER_LEN, FRAME_HEADER_LEN, FrameHeader, HEADER_LEN, Origin, SEAL_OVERHEAD, encode_fragment,
 };
 
 use super::command::Report;
 use super::core::Core;
-use super::peers::{Challenge, Peer, random_u32};
+use super::peers::Peer;
 use super::transmitter::Transmitter;
 
 /// The network's part in sending.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Outbound {
     pub(super) vni: Vni,
     pub(super) mss_clamp: bool,
 }
 
 impl Core {
-    /// Seals a frame or super-frame for a peer. It leaves with the transmitter's next flush.
+    /// Seals a frame or super-frame for a peer; it leaves with the transmitter's next flush. Where there is no link to
+    /// send it by, it may wait for one.
     pub(super) fn send_frame(
         &mut self,
         outbound: Outbound,
@@ -35,11 +33,28 @@ impl Core {
         vnet: &VnetHdr,
         frame: &mut [u8],
     ) -> Result<(), DropReason> {
+        if !self.peers.can_send(to) {
+            let kept = self.hold(to, |held, now| held.push(outbound, vnet, frame, now));
+            return if kept { Ok(()) } else { Err(DropReason::LinkDown) };
+        }
+        self.release(to);
+        self.send_now(outbound, to, vnet, frame)
+    }
+
+    /// Seals a frame by the session and the path that there are.
+    pub(super) fn send_now(
+        &mut self,
+        outbound: Outbound,
+        to: PeerId,
+        vnet: &VnetHdr,
+        frame: &mut [u8],
+    ) -> Result<(), DropReason> {
+        self.note_sent(to);
         let Core { peers, transmitter, scratch, reports, rekey_datagrams, .. } = self;
         let (peer, session) = peers.sealing(to).ok_or(DropReason::LinkDown)?;
-        let address = peer.address.ok_or(DropReason::LinkDown)?;
+        let route = peer.paths.selected().ok_or(DropReason::LinkDown)?;
         let sealer = session.sealer.as_deref_mut().ok_or(DropReason::LinkDown)?;
-        let mut line = Line { transmitter, peer, sealer, address, outbound, scratch };
+        let mut line = Line { transmitter, peer, sealer, route, outbound, scratch };
 
         let max_frame = line.peer.max_frame();
         if outbound.mss_clamp {
@@ -61,35 +76,6 @@ impl Core {
         }
         Ok(())
     }
-
-    /// Asks the peer to answer from an address that it was seen at; at most every [`CHALLENGE_EVERY`].
-    pub(super) fn challenge(&mut self, to: PeerId, address: SocketAddr) {
-        let Some(peer) = self.peers.get_mut(to) else { return };
-        let now = Instant::now();
-        if peer.challenge.is_some_and(|last| now.duration_since(last.sent) < CHALLENGE_EVERY) {
-            return;
-        }
-        let sequence = random_u32();
-        peer.challenge = Some(Challenge { address, sequence, sent: now });
-        self.send_probe(to, Some(address), Probe { answer_wanted: true, sequence });
-    }
-
-    /// Seals a sign of life, for the peer's address or for another.
-    pub(super) fn send_probe(&mut self, to: PeerId, at: Option<SocketAddr>, probe: Probe) {
-        let Core { peers, transmitter, .. } = self;
-        let Some((peer, session)) = peers.sealing(to) else { return };
-        let (Some(address), Some(sealer)) = (at.or(peer.address), session.sealer.as_deref_mut()) else {
-            return;
-        };
-        let message = probe.encode();
-        let len = SEAL_OVERHEAD + message.len();
-        let slot = transmitter.reserve(address, len);
-        slot[HEADER_LEN..len - TAG_LEN].copy_from_slice(&message);
-        match sealer.seal(slot) {
-            Ok(()) => peer.count_sealed(len),
-            Err(_) => transmitter.cancel(len),
-        }
-    }
 }
 
 /// One peer's sending side, borrowed for one frame.
@@ -97,7 +83,7 @@ struct Line<'a> {
     transmitter: &'a mut Transmitter,
     peer: &'a mut Peer,
     sealer: &'a mut Sealer,
-    address: SocketAddr,
+    route: Route,
     outbound: Outbound,
     scratch: &'a mut Vec<u8>,
 }
@@ -141,7 +127,7 @@ impl Line<'_> {
     /// Cuts the message in `scratch`.
     fn fragments(&mut self) -> Result<(), DropReason> {
         let message = std::mem::take(self.scratch);
-        let max = self.peer.datagram_max - SEAL_OVERHEAD - FRAGMENT_HEADER_LEN;
+        let max = self.peer.datagram_max() - SEAL_OVERHEAD - FRAGMENT_HEADER_LEN;
         let result = match self.peer.fragmenter.cut(&message, max) {
             Ok(mut pieces) => pieces.try_for_each(|(info, data)| {
                 let header = encode_fragment(self.outbound.vni, &info);
@@ -160,7 +146,7 @@ impl Line<'_> {
     /// One datagram whose message is `len` bytes that `fill` writes.
     fn seal(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) -> Result<(), DropReason> {
         let total = SEAL_OVERHEAD + len;
-        let slot = self.transmitter.reserve(self.address, total);
+        let slot = self.transmitter.reserve(self.route, total);
         fill(&mut slot[HEADER_LEN..HEADER_LEN + len]);
         if self.sealer.seal(slot).is_err() {
             self.transmitter.cancel(total);
@@ -170,9 +156,6 @@ impl Line<'_> {
         Ok(())
     }
 }
-
-/// Long enough for an answer over any path, short enough to be unnoticed.
-const CHALLENGE_EVERY: Duration = Duration::from_millis(100);
 
 /// Bytes in front of the IP header: the MSS that fits depends on it.
 fn l2_len(frame: &[u8]) -> usize {

@@ -1,51 +1,50 @@
 //! The worker's peers and their sessions.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use nat_traversal::{PathConfig, PathSet, Route};
 use switch_core::fragment::Fragmenter;
 use switch_core::ids::{PeerId, ReceiverIndex, Vni};
 use switch_core::seal::{Opener, Sealer};
 use switch_core::wire::{FRAME_HEADER_LEN, SEAL_OVERHEAD};
 
+use super::held::Held;
 use super::snapshot::PeerCounters;
 
 /// A peer.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) name: Arc<str>,
-    pub(super) address: Option<SocketAddr>,
+    pub(super) paths: PathSet,
+    /// Frames that wait for a link.
+    pub(super) held: Held,
+    /// Frames for it may wait for a link.
+    pub(super) on_demand: bool,
+    /// Its paths are to be seen to in this turn.
+    pub(super) stirred: bool,
+    /// Frames were sent to it in this turn.
+    pub(super) sent: bool,
     /// The session that seals; its sealer is armed.
     pub(super) active: Option<ReceiverIndex>,
-    /// The largest UDP payload that the path carries.
-    pub(super) datagram_max: usize,
     /// Networks that it may take part in.
     pub(super) allowed: Vec<Vni>,
     /// Networks that it says it is in.
     pub(super) member: Vec<Vni>,
     pub(super) fragmenter: Fragmenter,
     pub(super) counters: PeerCounters,
-    pub(super) probes: u32,
-    /// An address that the peer was seen at, asked to answer from there.
-    pub(super) challenge: Option<Challenge>,
-}
-
-/// A peer's datagrams are authentic, their source address is not: it could be another's. So the peer is moved there
-/// once it has answered a probe that was sent there.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Challenge {
-    pub(super) address: SocketAddr,
-    /// Random: whoever answers with it was there to read it.
-    pub(super) sequence: u32,
-    pub(super) sent: Instant,
 }
 
 impl Peer {
     /// The longest Ethernet frame that one datagram to this peer holds.
     pub(super) fn max_frame(&self) -> usize {
-        self.datagram_max - SEAL_OVERHEAD - FRAME_HEADER_LEN
+        self.datagram_max() - SEAL_OVERHEAD - FRAME_HEADER_LEN
+    }
+
+    /// The largest UDP payload that the path carries.
+    pub(super) fn datagram_max(&self) -> usize {
+        usize::from(self.paths.datagram_max())
     }
 
     pub(super) fn count_sealed(&mut self, bytes: usize) {
@@ -56,6 +55,14 @@ impl Peer {
     /// Frames of this network are taken from it and sent to it.
     pub(super) fn takes_part(&self, vni: Vni) -> bool {
         self.allowed.contains(&vni) && self.member.contains(&vni)
+    }
+
+    /// Frames of this network may be sent to it, even if they have to wait for a link.
+    pub(super) fn is_reachable(&self, vni: Vni) -> bool {
+        match self.active {
+            Some(_) => self.takes_part(vni),
+            None => self.on_demand && self.allowed.contains(&vni),
+        }
     }
 }
 
@@ -73,13 +80,23 @@ pub(super) struct Session {
 pub(super) struct Peers {
     peers: HashMap<PeerId, Peer, ahash::RandomState>,
     sessions: HashMap<ReceiverIndex, Session, ahash::RandomState>,
+    path_config: PathConfig,
+    /// The routes of all peers, as they were at that time.
+    routes: HashSet<Route, ahash::RandomState>,
+    routes_at: Option<Instant>,
 }
 
 impl Peers {
     pub(super) fn new(seed: [u64; 4]) -> Peers {
         let [a, b, c, d] = seed;
         let hash = ahash::RandomState::with_seeds(a, b, c, d);
-        Peers { peers: HashMap::with_hasher(hash.clone()), sessions: HashMap::with_hasher(hash) }
+        Peers {
+            peers: HashMap::with_hasher(hash.clone()),
+            sessions: HashMap::with_hasher(hash.clone()),
+            path_config: DEFAULT_PATHS,
+            routes: HashSet::with_hasher(hash),
+            routes_at: None,
+        }
     }
 
     pub(super) fn add(&mut self, id: PeerId, name: Arc<str>, allowed: Vec<Vni>) {
@@ -88,25 +105,26 @@ impl Peers {
             None => {
                 let peer = Peer {
                     name,
-                    address: None,
+                    paths: PathSet::new(self.path_config, random()),
+                    held: Held::default(),
+                    on_demand: false,
+                    stirred: false,
+                    sent: false,
                     active: None,
-                    datagram_max: MIN_DATAGRAM_MAX,
                     allowed,
                     member: Vec::new(),
                     // A restarted node must not continue its predecessor's messages.
-                    fragmenter: Fragmenter::new(random_u32()),
+                    fragmenter: Fragmenter::new(random()[0] as u32),
                     counters: PeerCounters::default(),
-                    probes: 0,
-                    challenge: None,
                 };
                 self.peers.insert(id, peer);
             }
         }
     }
 
-    pub(super) fn remove(&mut self, id: PeerId) {
-        self.peers.remove(&id);
+    pub(super) fn remove(&mut self, id: PeerId) -> Option<Peer> {
         self.sessions.retain(|_, session| session.peer != id);
+        self.peers.remove(&id)
     }
 
     pub(super) fn get(&self, id: PeerId) -> Option<&Peer> {
@@ -121,9 +139,24 @@ impl Peers {
         self.peers.iter().map(|(id, peer)| (*id, peer))
     }
 
-    /// Whether a peer is reached at this address.
-    pub(super) fn is_address(&self, address: SocketAddr) -> bool {
-        self.peers.values().any(|peer| peer.address == Some(address))
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (PeerId, &mut Peer)> {
+        self.peers.iter_mut().map(|(id, peer)| (*id, peer))
+    }
+
+    pub(super) fn set_path_config(&mut self, config: PathConfig, now: Instant) {
+        self.path_config = config;
+        self.peers.values_mut().for_each(|peer| peer.paths.set_config(config, now));
+    }
+
+    /// Whether a peer is, or may be, reached by this route. New ones are seen a moment late, so that strangers cannot
+    /// make this costly.
+    pub(super) fn is_route(&mut self, route: Route, now: Instant) -> bool {
+        if self.routes_at.is_none_or(|at| now >= at + ROUTES_EVERY) {
+            self.routes_at = Some(now);
+            self.routes.clear();
+            self.routes.extend(self.peers.values().flat_map(|peer| peer.paths.routes()));
+        }
+        self.routes.contains(&route)
     }
 
     pub(super) fn add_session(&mut self, index: ReceiverIndex, peer: PeerId, opener: Box<Opener>) {
@@ -139,13 +172,14 @@ impl Peers {
         }
     }
 
-    pub(super) fn remove_session(&mut self, index: ReceiverIndex) {
-        if let Some(session) = self.sessions.remove(&index)
-            && let Some(peer) = self.peers.get_mut(&session.peer)
-            && peer.active == Some(index)
-        {
+    /// The peer that has no session now, if it was this one's.
+    pub(super) fn remove_session(&mut self, index: ReceiverIndex) -> Option<PeerId> {
+        let session = self.sessions.remove(&index)?;
+        let peer = self.peers.get_mut(&session.peer)?;
+        (peer.active == Some(index)).then(|| {
             peer.active = None;
-        }
+            session.peer
+        })
     }
 
     /// The session that datagrams with this index belong to, and its peer.
@@ -153,6 +187,12 @@ impl Peers {
         let session = self.sessions.get_mut(&index)?;
         let peer = self.peers.get_mut(&session.peer)?;
         Some((session, peer))
+    }
+
+    /// Whether frames can be sealed and sent now.
+    pub(super) fn can_send(&mut self, id: PeerId) -> bool {
+        self.sealing(id)
+            .is_some_and(|(peer, session)| session.sealer.is_some() && peer.paths.selected().is_some())
     }
 
     /// The peer, and the session that seals for it.
@@ -163,11 +203,14 @@ impl Peers {
     }
 }
 
-pub(super) fn random_u32() -> u32 {
-    let mut bytes = [0; 4];
+fn random() -> [u64; 2] {
+    let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).expect("the operating system has randomness");
-    u32::from_ne_bytes(bytes)
+    let both = u128::from_ne_bytes(bytes);
+    [both as u64, (both >> 64) as u64]
 }
 
-/// Before the path is measured: what QUIC asks of every path (RFC 9000, 14).
-pub(super) const MIN_DATAGRAM_MAX: usize = 1200;
+/// Until the link plane says otherwise.
+const DEFAULT_PATHS: PathConfig =
+    PathConfig { keepalive: Duration::from_secs(3), dead_after: Duration::from_secs(10), underlay_mtu: 1500 };
+const ROUTES_EVERY: Duration = Duration::from_millis(100);

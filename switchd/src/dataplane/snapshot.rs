@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use nat_traversal::PathView;
 use switch_core::ids::PeerId;
 use switch_core::switch::DropReason;
 
@@ -13,8 +14,19 @@ use crate::view::{Histogram, Stats};
 pub struct Snapshot {
     /// Counters by network, and of all.
     pub stats: Stats,
-    /// Counters by peer.
-    pub peers: HashMap<PeerId, PeerCounters>,
+    /// Every peer.
+    pub peers: HashMap<PeerId, PeerSnapshot>,
+}
+
+/// One peer, as the worker has it.
+#[derive(Clone, Debug, Default)]
+pub struct PeerSnapshot {
+    /// Its datagrams.
+    pub counters: PeerCounters,
+    /// The ways to it.
+    pub paths: Vec<PathView>,
+    /// The largest UDP payload of frames' datagrams, bytes.
+    pub datagram_max: u16,
 }
 
 /// Sealed datagrams of one peer, since it was added.

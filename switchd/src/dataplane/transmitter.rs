@@ -1,16 +1,22 @@
-//! Gathers sealed datagrams for one destination and sends them in one system call (UDP GSO).
+//! Gathers sealed datagrams for one route and sends them in one system call (UDP GSO).
 //!
-//! Datagrams append to the newest batch only, so they leave in the order in which they came.
+//! Datagrams append to the newest batch only, so they leave in the order in which they came. What goes by a relay has
+//! the relay's header in front of each datagram, inside the segment.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use nat_traversal::{RelayId, Route};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
+use tokio::sync::mpsc;
 
 use super::snapshot::Buckets;
-use crate::underlay::Underlay;
+use crate::underlay::{
+    CHANNEL_HEADER_LEN, Carrier, Underlay, channel_header, random_transaction, send_indication,
+};
 
 /// The sending side of the data plane.
 #[derive(Debug)]
@@ -18,18 +24,37 @@ pub(super) struct Transmitter {
     underlay: Arc<Underlay>,
     buf: Vec<u8>,
     len: usize,
-    /// Length of every datagram of the batch but the last.
+    /// Length of every datagram of the batch but the last, with what the relay needs.
     stride: usize,
     count: usize,
-    destination: Option<SocketAddr>,
+    route: Option<Route>,
+    target: Target,
+    wrap: Wrap,
     /// The last datagram was shorter: nothing may follow it.
     closed: bool,
     /// Datagrams in each send.
     pub(super) batches: Buckets<8>,
     /// Datagrams lost by errno.
     pub(super) errors: Vec<(i32, u64)>,
-    /// The kernel said that a datagram is longer than the path's MTU; whose it was.
-    pub(super) too_long: Option<SocketAddr>,
+    /// The kernel said that a datagram of this length is longer than the path's MTU.
+    pub(super) too_long: Option<(Route, usize)>,
+}
+
+/// Where a batch goes.
+#[derive(Debug)]
+enum Target {
+    Udp(SocketAddr),
+    Stream(mpsc::Sender<Bytes>),
+    /// The relay is gone.
+    Nowhere,
+}
+
+/// What a relay needs around each datagram.
+#[derive(Clone, Copy, Debug)]
+enum Wrap {
+    None,
+    Channel(u16),
+    Indication(SocketAddr),
 }
 
 impl Transmitter {
@@ -40,7 +65,9 @@ impl Transmitter {
             len: 0,
             stride: 0,
             count: 0,
-            destination: None,
+            route: None,
+            target: Target::Nowhere,
+            wrap: Wrap::None,
             closed: false,
             batches: Buckets::new([1, 2, 4, 8, 16, 32, 64, 128]),
             errors: Vec::new(),
@@ -49,57 +76,131 @@ impl Transmitter {
     }
 
     /// Room for the next datagram, `len` bytes to be filled before anything else is asked of this.
-    pub(super) fn reserve(&mut self, destination: SocketAddr, len: usize) -> &mut [u8] {
-        let joins = self.destination == Some(destination)
+    pub(super) fn reserve(&mut self, route: Route, len: usize) -> &mut [u8] {
+        let known = self.route == Some(route);
+        if !known {
+            self.flush();
+            self.set_target(route);
+        }
+        let front = match self.wrap {
+            Wrap::None => 0,
+            Wrap::Channel(_) => CHANNEL_HEADER_LEN,
+            Wrap::Indication(peer) => return self.reserve_indication(route, peer, len),
+        };
+        let whole = front + len;
+        let joins = known
             && !self.closed
-            && len <= self.stride
+            && whole <= self.stride
             && self.count < self.underlay.max_segments()
-            && self.len + len <= MAX_BATCH;
+            && self.len + whole <= MAX_BATCH;
         if !joins {
             self.flush();
-            self.destination = Some(destination);
-            self.stride = len;
+            self.route = Some(route);
+            self.stride = whole;
         }
-        self.closed = len < self.stride;
+        self.closed = whole < self.stride;
         self.count += 1;
         let start = self.len;
-        self.len += len;
-        &mut self.buf[start..start + len]
+        self.len += whole;
+        if let Wrap::Channel(channel) = self.wrap {
+            self.buf[start..start + front].copy_from_slice(&channel_header(channel, len));
+        }
+        &mut self.buf[start + front..start + whole]
+    }
+
+    /// Until a channel is bound, each datagram is a message of its own.
+    fn reserve_indication(&mut self, route: Route, peer: SocketAddr, len: usize) -> &mut [u8] {
+        self.flush();
+        let (header, pad) = send_indication(peer, len, random_transaction());
+        let whole = header.len() + len + pad;
+        self.buf[..header.len()].copy_from_slice(&header);
+        self.buf[header.len() + len..whole].fill(0);
+        (self.route, self.stride, self.len, self.count) = (Some(route), whole, whole, 1);
+        &mut self.buf[header.len()..header.len() + len]
+    }
+
+    fn set_target(&mut self, route: Route) {
+        (self.target, self.wrap) = match route {
+            Route::Direct(destination) => (Target::Udp(destination), Wrap::None),
+            Route::Relayed(relay, peer) => self.relayed(relay, peer),
+        };
+    }
+
+    fn relayed(&self, id: RelayId, peer: SocketAddr) -> (Target, Wrap) {
+        let table = self.underlay.relays().load();
+        let Some(relay) = table.get(id) else { return (Target::Nowhere, Wrap::None) };
+        let target = match &relay.carrier {
+            Carrier::Udp(server) => Target::Udp(*server),
+            Carrier::Stream(to) => Target::Stream(to.clone()),
+        };
+        (target, relay.channel(peer).map_or(Wrap::Indication(peer), Wrap::Channel))
     }
 
     /// Takes the last reservation back.
     pub(super) fn cancel(&mut self, len: usize) {
-        self.len -= len;
+        let whole = match self.wrap {
+            Wrap::None => len,
+            Wrap::Channel(_) => CHANNEL_HEADER_LEN + len,
+            Wrap::Indication(_) => self.len,
+        };
+        self.len -= whole;
         self.count -= 1;
         self.closed = false;
         if self.count == 0 {
-            self.destination = None;
+            self.route = None;
         }
     }
 
     /// Sends what is gathered.
     pub(super) fn flush(&mut self) {
-        let Some(destination) = self.destination.take() else { return };
+        let Some(route) = self.route.take() else { return };
         let (len, count) = (std::mem::take(&mut self.len), std::mem::take(&mut self.count));
         self.closed = false;
-        let segment = (count > 1).then_some(self.stride);
         self.batches.observe(count as u64);
-        let mut result = self.underlay.send(destination, &self.buf[..len], segment);
+        match &self.target {
+            Target::Udp(destination) => {
+                if let Err(e) = self.send(*destination, len, count) {
+                    self.failed(route, e.raw_os_error().unwrap_or(0), count as u64);
+                }
+            }
+            Target::Stream(to) => {
+                let full = self.buf[..len].chunks(self.stride).filter(|message| {
+                    let mut framed = message.to_vec();
+                    framed.resize(message.len().next_multiple_of(4), 0);
+                    to.try_send(framed.into()).is_err()
+                });
+                match full.count() as u64 {
+                    0 => {}
+                    lost => self.failed(route, libc::ENOBUFS, lost),
+                }
+            }
+            Target::Nowhere => self.failed(route, libc::ENETUNREACH, count as u64),
+        }
+    }
+
+    fn send(&self, destination: SocketAddr, len: usize, count: usize) -> io::Result<()> {
+        let segment = (count > 1).then_some(self.stride);
+        let result = self.underlay.send(destination, &self.buf[..len], segment);
         if result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock) {
             // The underlay's queue is full: wait for room, as a NIC's driver would, but not for ever.
             let mut fds = [PollFd::new(self.underlay.socket().as_fd(), PollFlags::POLLOUT)];
             let _ = poll(&mut fds, PollTimeout::from(MAX_WAIT_MS));
-            result = self.underlay.send(destination, &self.buf[..len], segment);
+            return self.underlay.send(destination, &self.buf[..len], segment);
         }
-        if let Err(e) = result {
-            let errno = e.raw_os_error().unwrap_or(0);
-            if errno == libc::EMSGSIZE {
-                self.too_long = Some(destination);
-            }
-            match self.errors.iter_mut().find(|(known, _)| *known == errno) {
-                Some((_, lost)) => *lost += count as u64,
-                None => self.errors.push((errno, count as u64)),
-            }
+        result
+    }
+
+    fn failed(&mut self, route: Route, errno: i32, datagrams: u64) {
+        if errno == libc::EMSGSIZE {
+            let front = match self.wrap {
+                Wrap::None => 0,
+                Wrap::Channel(_) | Wrap::Indication(_) => CHANNEL_HEADER_LEN,
+            };
+            self.too_long = Some((route, self.stride - front));
+        }
+        match self.errors.iter_mut().find(|(known, _)| *known == errno) {
+            Some((_, lost)) => *lost += datagrams,
+            None => self.errors.push((errno, datagrams)),
         }
     }
 }
@@ -123,7 +224,7 @@ mod tests {
     }
 
     fn put(transmitter: &mut Transmitter, to: SocketAddr, len: usize, mark: u8) {
-        transmitter.reserve(to, len).fill(mark);
+        transmitter.reserve(Route::Direct(to), len).fill(mark);
     }
 
     fn take(peer: &UdpSocket, datagrams: usize) -> Vec<(usize, u8)> {
@@ -186,5 +287,66 @@ mod tests {
         transmitter.flush();
         assert_eq!(take(&peer, 1), [(10, 2)]);
         assert_eq!(transmitter.errors, [(libc::EACCES, 1)]);
+    }
+
+    fn relayed(carrier: Carrier) -> (Transmitter, Route, SocketAddr) {
+        let (transmitter, ..) = pair();
+        let (id, beyond) = (RelayId(7), "198.51.100.9:9".parse().unwrap());
+        transmitter.underlay.relays().set_relay(id, Some(carrier));
+        (transmitter, Route::Relayed(id, beyond), beyond)
+    }
+
+    fn messages(transmitter: &mut Transmitter, route: Route, lens: &[usize]) {
+        for (mark, len) in (1u8..).zip(lens) {
+            transmitter.reserve(route, *len).fill(mark);
+        }
+        transmitter.flush();
+    }
+
+    #[test]
+    fn each_datagram_to_a_relay_has_its_header_also_in_one_send() {
+        let (_, relay, address) = pair();
+        let (mut transmitter, route, beyond) = relayed(Carrier::Udp(address));
+        transmitter.underlay.relays().set_channel(RelayId(7), beyond, Some(0x4002));
+        messages(&mut transmitter, route, &[500, 500, 333]);
+        assert_eq!(transmitter.batches.view().count(), 1);
+        let mut buf = [0; 2048];
+        for (mark, len) in [(1, 500), (2, 500), (3, 333)] {
+            let got = relay.recv(&mut buf).unwrap();
+            let (channel, payload) = crate::underlay::parse_channel(&buf[..got]).unwrap();
+            assert_eq!((channel, payload.len(), got), (0x4002, len, len + CHANNEL_HEADER_LEN));
+            assert!(buf[payload].iter().all(|b| *b == mark));
+        }
+    }
+
+    #[test]
+    fn without_a_channel_a_datagram_goes_in_an_indication() {
+        let (_, relay, address) = pair();
+        let (mut transmitter, route, beyond) = relayed(Carrier::Udp(address));
+        messages(&mut transmitter, route, &[50, 51]);
+        let mut buf = [0; 2048];
+        for (mark, len) in [(1, 50), (2, 51)] {
+            let got = relay.recv(&mut buf).unwrap();
+            buf[1] = 0x17; // a Send indication has the same form as a Data indication
+            let (peer, payload) = crate::underlay::parse_data_indication(&buf[..got]).unwrap();
+            assert_eq!((peer, payload.len(), got % 4), (beyond, len, 0));
+            assert!(buf[payload].iter().all(|b| *b == mark));
+        }
+    }
+
+    #[test]
+    fn a_stream_gets_padded_messages_and_a_full_one_costs_only_datagrams() {
+        let (to, mut written) = mpsc::channel(2);
+        let (mut transmitter, route, beyond) = relayed(Carrier::Stream(to));
+        transmitter.underlay.relays().set_channel(RelayId(7), beyond, Some(0x4002));
+        messages(&mut transmitter, route, &[9, 9, 9]);
+        for mark in [1, 2] {
+            let message = written.try_recv().unwrap();
+            assert_eq!((message.len(), message[3], message[4]), (16, 9, mark));
+        }
+        assert_eq!(transmitter.errors, [(libc::ENOBUFS, 1)]);
+        transmitter.underlay.relays().set_relay(RelayId(7), None);
+        messages(&mut transmitter, route, &[9]);
+        assert_eq!(transmitter.errors, [(libc::ENOBUFS, 1), (libc::ENETUNREACH, 1)]);
     }
 }

@@ -11,7 +11,8 @@ use super::core::Core;
 use super::inbound::Inbound;
 use super::network::{Network, SideCounters};
 use super::networks::Networks;
-use super::snapshot::Snapshot;
+use super::peers::Peer;
+use super::snapshot::{PeerSnapshot, Snapshot};
 use crate::view::{
     BindingRow, CaseCount, Direction, DirectionStats, MacRow, NetworkStats, Stats, TableStats,
 };
@@ -91,7 +92,11 @@ pub(super) fn snapshot(core: &Core, networks: &Networks, inbound: &Inbound) -> S
             .map(|(errno, lost)| (format!("{:?}", nix::Error::from_raw(*errno)), *lost))
             .collect(),
     };
-    Snapshot { stats, peers: core.peers.iter().map(|(id, peer)| (id, peer.counters)).collect() }
+    let peer = |(id, peer): (PeerId, &Peer)| {
+        let paths = peer.paths.paths().collect();
+        (id, PeerSnapshot { counters: peer.counters, paths, datagram_max: peer.paths.datagram_max() })
+    };
+    Snapshot { stats, peers: core.peers.iter().map(peer).collect() }
 }
 
 fn network_stats(network: &Network) -> NetworkStats {

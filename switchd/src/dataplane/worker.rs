@@ -21,13 +21,14 @@ use super::core::Core;
 use super::drops::DropLog;
 use super::inbound::Inbound;
 use super::networks::Networks;
-use super::peers::{MIN_DATAGRAM_MAX, Peers};
+use super::paths::PathWork;
+use super::peers::Peers;
 use super::snapshot::{DropCounts, Snapshot};
 use super::transmitter::Transmitter;
 use super::views;
 use crate::desired::StationReport;
 use crate::tap::{READ_MAX, is_gone};
-use crate::underlay::{QuicDatagram, Underlay};
+use crate::underlay::{QuicDatagram, StreamMessage, StunDatagram, Underlay};
 
 /// The worker's ends of its channels.
 pub(super) struct Ends {
@@ -35,6 +36,7 @@ pub(super) struct Ends {
     pub(super) reports: mpsc::UnboundedSender<Report>,
     pub(super) stations: mpsc::Sender<StationReport>,
     pub(super) quic: mpsc::Sender<QuicDatagram>,
+    pub(super) stun: mpsc::Sender<StunDatagram>,
     pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
 }
 
@@ -45,6 +47,7 @@ pub(super) struct Worker {
     epoll: Epoll,
     commands: Receiver<Command>,
     bites: mpsc::Receiver<Bite>,
+    streams: mpsc::Receiver<StreamMessage>,
     refused: Refused,
     wake: Arc<EventFd>,
     core: Core,
@@ -57,7 +60,6 @@ pub(super) struct Worker {
     /// Something was counted since.
     unpublished: bool,
     stopping: bool,
-    too_long_reported: Option<Instant>,
 }
 
 impl Worker {
@@ -80,6 +82,8 @@ impl Worker {
             datagram_drops: DropCounts::default(),
             reports: ends.reports,
             rekey_datagrams: u64::MAX,
+            paths: PathWork::default(),
+            unheld: Vec::new(),
             scratch: Vec::new(),
         };
         Ok(Worker {
@@ -88,10 +92,11 @@ impl Worker {
             epoll,
             commands: ends.received.commands,
             bites: ends.received.bites,
+            streams: ends.received.streams,
             refused: Refused::default(),
             wake: ends.received.wake,
             core,
-            inbound: Inbound::new(ends.quic),
+            inbound: Inbound::new(ends.quic, ends.stun),
             networks: Networks::default(),
             stations: ends.stations,
             local_buf: vec![0; READ_MAX],
@@ -99,7 +104,6 @@ impl Worker {
             published: start,
             unpublished: true,
             stopping: false,
-            too_long_reported: None,
         })
     }
 
@@ -111,7 +115,7 @@ impl Worker {
             let busy = worked.elapsed() < BUSY_POLL;
             let timeout = if busy { EpollTimeout::ZERO } else { self.timeout() };
             let ready = match self.epoll.wait(&mut events, timeout) {
-                Ok(0) if busy && self.commands.is_empty() && self.bites.is_empty() => {
+                Ok(0) if busy && !self.has_messages() => {
                     std::thread::yield_now();
                     continue;
                 }
@@ -125,14 +129,14 @@ impl Worker {
                 let _ = self.wake.read();
             }
             self.take_commands();
-            if tokens.contains(&TOKEN_UNDERLAY) {
+            if tokens.contains(&TOKEN_UNDERLAY) || !self.streams.is_empty() {
                 self.receive();
             }
             for token in tokens.iter().filter(|token| **token >= TOKEN_TAPS) {
                 self.read_tap(*token);
             }
             self.core.transmitter.flush();
-            self.report_too_long();
+            self.core.mind_too_long(Instant::now());
             if self.stopping {
                 return;
             }
@@ -145,7 +149,8 @@ impl Worker {
     }
 
     fn receive(&mut self) {
-        let Worker { underlay, core, networks, inbound, commands, epoll, node, stopping, .. } = self;
+        let Worker { underlay, core, networks, inbound, commands, streams, epoll, node, stopping, .. } = self;
+        inbound.begin_turn();
         for _ in 0..RECEIVE_BUDGET {
             // A session may be in use by its peer before this loop took the command that adds it.
             let mut late = |core: &mut Core, networks: &mut Networks| {
@@ -154,6 +159,7 @@ impl Worker {
                     carry_out(command, core, networks, epoll, node);
                 }
             };
+            inbound.take_streams(underlay, streams, core, networks, &mut late);
             match inbound.receive(underlay, core, networks, &mut late) {
                 Ok(true) => {}
                 Ok(false) => break,
@@ -215,23 +221,12 @@ impl Worker {
         carry_out(command, &mut self.core, &mut self.networks, &self.epoll, &self.node);
     }
 
-    fn report_too_long(&mut self) {
-        let Some(address) = self.core.transmitter.too_long.take() else { return };
-        let shrunk = self.core.peers.iter().find(|(_, peer)| peer.address == Some(address)).map(|(id, _)| id);
-        if let Some(id) = shrunk {
-            // Until the path is measured again: what every path carries.
-            if let Some(peer) = self.core.peers.get_mut(id) {
-                peer.datagram_max = MIN_DATAGRAM_MAX;
-            }
-            if self.too_long_reported.is_none_or(|last| last.elapsed() >= TOO_LONG_EVERY) {
-                self.too_long_reported = Some(Instant::now());
-                let _ = self.core.reports.send(Report::TooLong(id));
-            }
-        }
+    fn has_messages(&self) -> bool {
+        !(self.commands.is_empty() && self.bites.is_empty() && self.streams.is_empty())
     }
 
     fn timeout(&self) -> EpollTimeout {
-        if !self.commands.is_empty() || !self.bites.is_empty() {
+        if self.has_messages() {
             return EpollTimeout::ZERO;
         }
         let now = self.core.now();
@@ -241,6 +236,9 @@ impl Worker {
         });
         if let Some(at) = due.chain(self.inbound.reassembler.poll_timeout()).min() {
             wait = wait.min(at.since(now));
+        }
+        if let Some(at) = self.core.path_timeout() {
+            wait = wait.min(at.saturating_duration_since(Instant::now()));
         }
         let ms = u16::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u16::MAX);
         EpollTimeout::from(ms)
@@ -259,12 +257,24 @@ impl Worker {
             }
         }
         self.expire_fragments(now);
+        self.core.mind_paths(Instant::now());
+        self.drop_unheld();
         self.core.transmitter.flush();
         if self.unpublished && self.published.elapsed() >= PUBLISH {
             self.core.captures.sweep();
             self.snapshot.store(Arc::new(views::snapshot(&self.core, &self.networks, &self.inbound)));
             self.published = Instant::now();
             self.unpublished = false;
+        }
+    }
+
+    /// Counts the frames that waited for a link in vain.
+    fn drop_unheld(&mut self) {
+        for (peer, reason, held) in std::mem::take(&mut self.core.unheld) {
+            if let Some(network) = self.networks.get_mut(held.outbound.vni) {
+                network.drop_unsent(&mut self.core, peer, reason, &held.frame);
+            }
+            self.unpublished = true;
         }
     }
 
@@ -298,7 +308,6 @@ const COMMAND_BUDGET: usize = 256;
 /// Receive calls, and frames of one TAP, before the other side gets its turn.
 const RECEIVE_BUDGET: usize = 4;
 const LOCAL_BUDGET: usize = 64;
-const TOO_LONG_EVERY: Duration = Duration::from_secs(1);
 /// How old the published counters may be.
 const PUBLISH: Duration = Duration::from_millis(250);
 const IDLE: Duration = Duration::from_secs(10);

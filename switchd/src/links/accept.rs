@@ -1,10 +1,11 @@
 //! Inbound connections: at most so many handshakes at a time, whoever asks for them.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use nat_traversal::{PathTable, Route};
 use quinn::ConnectionError;
 use tokio::sync::Semaphore;
 
@@ -19,7 +20,7 @@ pub(super) async fn accept(links: Arc<Links>) {
     let by_source = Arc::new(Mutex::new(HashMap::<IpAddr, usize>::new()));
     while let Some(incoming) = links.shared.endpoint.accept().await {
         let seen = incoming.remote_address();
-        let stranger = nat_traversal::is_real_source(seen);
+        let stranger = !PathTable::is_peer(seen);
         let handshakes = if stranger { &of_strangers } else { &of_peers };
         let Ok(permit) = handshakes.clone().try_acquire_owned() else {
             incoming.ignore();
@@ -74,8 +75,8 @@ impl Drop for Source {
 async fn handshake(links: &Links, incoming: quinn::Incoming) {
     let shared = &links.shared;
     let seen = incoming.remote_address();
-    let from = shared.paths().to_wire(seen).unwrap_or(seen);
-    let accepted = match shared.server_config(from.is_ipv6()) {
+    let from = shared.paths().to_wire(seen).unwrap_or(Route::Direct(seen));
+    let accepted = match shared.server_config() {
         Ok(config) => incoming.accept_with(Arc::new(config)),
         Err(e) => {
             tracing::error!(error = %e, "this node's TLS configuration");
@@ -103,7 +104,7 @@ async fn handshake(links: &Links, incoming: quinn::Incoming) {
 
 impl Links {
     /// A failed inbound handshake. Strangers can cause as many as they like, so only one a minute is a warning.
-    fn refused(&self, from: SocketAddr, error: &ConnectionError) {
+    fn refused(&self, from: Route, error: &ConnectionError) {
         let now = Instant::now();
         let mut last = self.last_refusal.lock().unwrap_or_else(PoisonError::into_inner);
         let unproven =

@@ -1,18 +1,22 @@
-//! Which of a peer's addresses to dial, and for how long. Pure.
+//! By which way to dial a peer, and for how long. Pure.
 //!
-//! A round takes the address where the peer was last met, then those that were named, best first. An address that
-//! does not answer costs its share of time only; the last one of a round, and all in later rounds, get more, as the
-//! path may be slow.
+//! A round takes the way by which the peer was last met, then those that checks have found, then the addresses that
+//! it was named with, best first. A way that does not answer costs its share of time only; the last one of a round,
+//! and all in later rounds, get more, as the path may be slow.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// A peer's addresses, and whose turn it is.
+use nat_traversal::{CandidateKind, CandidatePair, Route};
+
+/// A peer's ways, and whose turn it is.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct DialOrder {
     named: Vec<SocketAddr>,
-    /// Where the peer was last met.
-    met: Option<SocketAddr>,
+    /// Found by checks, with the pair of each.
+    found: Vec<(Route, CandidatePair)>,
+    /// By which the peer was last met.
+    met: Option<Route>,
     turn: usize,
     round: u32,
 }
@@ -20,9 +24,10 @@ pub(super) struct DialOrder {
 /// One dial.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Attempt {
-    pub(super) address: SocketAddr,
-    /// The peer was named with this address; else it was met there.
-    pub(super) named: bool,
+    pub(super) route: Route,
+    pub(super) pair: CandidatePair,
+    /// A check has passed it: it is more than a guess.
+    pub(super) found: bool,
     /// Give up without any answer after this.
     pub(super) patience: Duration,
 }
@@ -39,18 +44,48 @@ impl DialOrder {
         }
     }
 
-    /// The peer proved itself at this address: a new round begins there.
-    pub(super) fn met(&mut self, address: SocketAddr) {
-        (self.met, self.turn, self.round) = (Some(address), 0, 0);
+    /// The peer proved itself by this way: a new round begins there.
+    pub(super) fn met(&mut self, route: Route) {
+        (self.met, self.turn, self.round) = (Some(route), 0, 0);
+    }
+
+    /// A check has passed this way. True if it was not known: a new round begins.
+    pub(super) fn found(&mut self, route: Route, pair: CandidatePair) -> bool {
+        match self.found.iter_mut().find(|(known, _)| *known == route) {
+            Some((_, known)) => {
+                *known = pair;
+                false
+            }
+            None => {
+                self.found.push((route, pair));
+                self.found.sort_by_key(|(_, pair)| pair.kind() == CandidateKind::Relayed);
+                (self.turn, self.round) = (0, 0);
+                true
+            }
+        }
+    }
+
+    /// It leads nowhere any more.
+    pub(super) fn gone(&mut self, route: Route) {
+        self.found.retain(|(known, _)| *known != route);
+        self.met.take_if(|met| *met == route);
+        if self.turn >= self.round().count() {
+            self.turn = 0;
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.met.is_none() && self.named.is_empty()
+        self.round().next().is_none()
     }
 
     /// Whether the peer was named with this address.
-    pub(super) fn names(&self, address: SocketAddr) -> bool {
-        self.named.contains(&address)
+    fn names(&self, route: Route) -> bool {
+        matches!(route, Route::Direct(address) if self.named.contains(&address))
+    }
+
+    /// Whether the peer was named with this address, and nothing else speaks for it.
+    pub(super) fn is_guess(&self, route: Route) -> bool {
+        self.names(route) && !self.found.iter().any(|(known, _)| *known == route)
     }
 
     /// The best of the named addresses.
@@ -58,15 +93,30 @@ impl DialOrder {
         self.named.first().copied()
     }
 
-    /// The dial whose turn it is.
-    pub(super) fn attempt(&self) -> Option<Attempt> {
-        let address = self.round().nth(self.turn)?;
-        let last = self.round().nth(self.turn + 1).is_none();
-        let patience = if last { LAST } else { (FIRST * 2u32.saturating_pow(self.round.min(8))).min(LAST) };
-        Some(Attempt { address, named: self.names(address), patience })
+    /// What is known of the candidates at the ends of a way.
+    pub(super) fn pair(&self, route: Route) -> CandidatePair {
+        if let Some((_, pair)) = self.found.iter().find(|(known, _)| *known == route) {
+            return *pair;
+        }
+        let local = match route {
+            Route::Direct(_) => CandidateKind::Host,
+            Route::Relayed(..) => CandidateKind::Relayed,
+        };
+        let remote = if self.names(route) { CandidateKind::Host } else { CandidateKind::PeerReflexive };
+        CandidatePair { local, local_address: None, remote }
     }
 
-    /// The address whose turn it is did not answer: the next one's turn. True if there is one in this round.
+    /// The dial whose turn it is.
+    pub(super) fn attempt(&self) -> Option<Attempt> {
+        let route = self.round().nth(self.turn)?;
+        let found = self.found.iter().any(|(known, _)| *known == route);
+        let last = self.round().nth(self.turn + 1).is_none();
+        let first = if found { FIRST_FOUND } else { FIRST };
+        let patience = if last { LAST } else { (first * 2u32.saturating_pow(self.round.min(8))).min(LAST) };
+        Some(Attempt { route, pair: self.pair(route), found, patience })
+    }
+
+    /// The way whose turn it is did not answer: the next one's turn. True if there is one in this round.
     pub(super) fn failed(&mut self) -> bool {
         self.turn += 1;
         let more = self.round().nth(self.turn).is_some();
@@ -76,36 +126,55 @@ impl DialOrder {
         more
     }
 
-    fn round(&self) -> impl Iterator<Item = SocketAddr> {
-        let others = self.named.iter().copied().filter(|address| Some(*address) != self.met);
-        self.met.into_iter().chain(others)
+    fn round(&self) -> impl Iterator<Item = Route> {
+        let found = self.found.iter().map(|(route, _)| *route).filter(|route| Some(*route) != self.met);
+        let named =
+            self.named.iter().map(|address| Route::Direct(*address)).filter(|route| {
+                Some(*route) != self.met && !self.found.iter().any(|(known, _)| known == route)
+            });
+        self.met.into_iter().chain(found).chain(named)
     }
 }
 
 /// An address with others behind it in the first round.
 const FIRST: Duration = Duration::from_millis(400);
-/// The longest that any address gets.
+/// A way that a check has passed: an answer is due, by a slow relay perhaps.
+const FIRST_FOUND: Duration = Duration::from_millis(1000);
+/// The longest that any way gets.
 pub(super) const LAST: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nat_traversal::RelayId;
 
     fn at(n: u8) -> SocketAddr {
         SocketAddr::from(([192, 0, 2, n], 4840))
+    }
+
+    fn direct(n: u8) -> Route {
+        Route::Direct(at(n))
+    }
+
+    fn relayed(n: u8) -> Route {
+        Route::Relayed(RelayId(1), at(n))
+    }
+
+    fn pair(local: CandidateKind, remote: CandidateKind) -> CandidatePair {
+        CandidatePair { local, local_address: None, remote }
     }
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }
 
-    /// Dials until the end of a round: (address, named, patience).
-    fn round(order: &mut DialOrder) -> Vec<(u8, bool, Duration)> {
+    /// Dials until the end of a round: (last byte of the address, kind of the remote end, patience).
+    fn round(order: &mut DialOrder) -> Vec<(u8, &'static str, Duration)> {
         let mut dials = Vec::new();
         loop {
             let Some(attempt) = order.attempt() else { return dials };
-            let SocketAddr::V4(v4) = attempt.address else { unreachable!() };
-            dials.push((v4.ip().octets()[3], attempt.named, attempt.patience));
+            let SocketAddr::V4(v4) = attempt.route.remote() else { unreachable!() };
+            dials.push((v4.ip().octets()[3], attempt.pair.kind().name(), attempt.patience));
             if !order.failed() {
                 return dials;
             }
@@ -115,22 +184,23 @@ mod tests {
     #[test]
     fn named_addresses_have_their_turns_best_first_with_ever_more_patience() {
         let mut order = DialOrder::new(vec![at(1), at(2), at(3)]);
-        assert_eq!(round(&mut order), [(1, true, ms(400)), (2, true, ms(400)), (3, true, ms(2000))]);
-        assert_eq!(round(&mut order), [(1, true, ms(800)), (2, true, ms(800)), (3, true, ms(2000))]);
+        assert_eq!(round(&mut order), [(1, "host", ms(400)), (2, "host", ms(400)), (3, "host", ms(2000))]);
+        assert_eq!(round(&mut order), [(1, "host", ms(800)), (2, "host", ms(800)), (3, "host", ms(2000))]);
         round(&mut order);
-        assert_eq!(round(&mut order), [(1, true, ms(2000)), (2, true, ms(2000)), (3, true, ms(2000))]);
+        assert_eq!(round(&mut order), [(1, "host", ms(2000)), (2, "host", ms(2000)), (3, "host", ms(2000))]);
     }
 
     #[test]
     fn where_the_peer_was_met_comes_first_and_once() {
         let mut order = DialOrder::new(vec![at(1), at(2)]);
         assert!(order.failed());
-        order.met(at(9));
-        assert_eq!(round(&mut order), [(9, false, ms(400)), (1, true, ms(400)), (2, true, ms(2000))]);
-        order.met(at(2));
-        assert_eq!(round(&mut order), [(2, true, ms(400)), (1, true, ms(2000))]);
+        order.met(direct(9));
+        let expected = [(9, "peer-reflexive", ms(400)), (1, "host", ms(400)), (2, "host", ms(2000))];
+        assert_eq!(round(&mut order), expected);
+        order.met(direct(2));
+        assert_eq!(round(&mut order), [(2, "host", ms(400)), (1, "host", ms(2000))]);
         order.set_named(vec![at(3)]);
-        assert_eq!(round(&mut order), [(2, false, ms(400)), (3, true, ms(2000))]);
+        assert_eq!(round(&mut order), [(2, "peer-reflexive", ms(400)), (3, "host", ms(2000))]);
     }
 
     #[test]
@@ -138,16 +208,44 @@ mod tests {
         let mut order = DialOrder::new(vec![at(1), at(2)]);
         order.failed();
         order.set_named(vec![at(1), at(2)]);
-        assert_eq!(order.attempt().unwrap().address, at(2));
+        assert_eq!(order.attempt().unwrap().route, direct(2));
         order.set_named(vec![at(2), at(1)]);
-        assert_eq!(order.attempt().unwrap(), Attempt { address: at(2), named: true, patience: ms(400) });
+        let attempt = order.attempt().unwrap();
+        assert_eq!((attempt.route, attempt.found, attempt.patience), (direct(2), false, ms(400)));
     }
 
     #[test]
     fn without_addresses_there_is_no_dial() {
         let mut order = DialOrder::default();
         assert!(order.is_empty() && order.attempt().is_none() && !order.failed());
-        order.met(at(4));
-        assert_eq!(round(&mut order), [(4, false, ms(2000))]);
+        order.met(direct(4));
+        assert_eq!(round(&mut order), [(4, "peer-reflexive", ms(2000))]);
+    }
+
+    #[test]
+    fn ways_that_checks_found_come_before_names_and_direct_ones_before_relays() {
+        let mut order = DialOrder::new(vec![at(1), at(2)]);
+        order.failed();
+        assert!(order.found(relayed(7), pair(CandidateKind::Relayed, CandidateKind::Relayed)));
+        assert!(order.found(direct(2), pair(CandidateKind::ServerReflexive, CandidateKind::ServerReflexive)));
+        assert!(!order.found(direct(2), pair(CandidateKind::Host, CandidateKind::ServerReflexive)));
+        let expected = [(2, "server-reflexive", ms(1000)), (7, "relayed", ms(1000)), (1, "host", ms(2000))];
+        assert_eq!(round(&mut order), expected);
+        order.gone(direct(2));
+        order.gone(relayed(7));
+        assert_eq!(order.attempt().unwrap().route, direct(1), "named addresses are left");
+    }
+
+    #[test]
+    fn a_way_that_is_gone_takes_no_turn() {
+        let mut order = DialOrder::default();
+        order.found(direct(1), pair(CandidateKind::Host, CandidateKind::Host));
+        order.found(direct(2), pair(CandidateKind::Host, CandidateKind::Host));
+        order.failed();
+        order.gone(direct(2));
+        assert_eq!(order.attempt().unwrap().route, direct(1));
+        order.met(direct(1));
+        order.gone(direct(1));
+        assert!(order.is_empty());
     }
 }

@@ -1,35 +1,39 @@
 //! One peer's link: the task that carries out what its [`Sessions`] decide.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use nat_traversal::{Path, PathKind, Slot};
+use nat_traversal::{Offer, PathEvent, PathId, PathNews, Route, Slot};
 use quinn::{Connection, ConnectionError};
 use switch_core::ids::{PeerId, Vni};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::connect::{Dial, DialError};
 use super::control::Control;
 use super::dial::DialOrder;
 use super::identity;
-use super::session::{CLOSE_DONE, CLOSE_REFUSED, Established, Live, SessionEvent, Setup};
+use super::session::{CLOSE_DONE, CLOSE_REFUSED, CLOSE_SILENT, Established, Live, SessionEvent, Setup};
 use super::sessions::{Action, SessionId, Sessions, Timing};
 use super::{PeerConfig, Shared};
 use crate::dataplane::Command;
+use crate::traversal::News;
 
 /// What happens to a link.
 #[derive(Debug)]
 pub(super) enum Message {
-    /// The peer dialled and proved its key; the address that the connection came from.
-    Inbound(Connection, SocketAddr),
-    /// A dial or an inbound connection became a session, or not.
-    Made { dialled: bool, result: Result<Box<Established>, DialError> },
+    /// The peer dialled and proved its key; the way that the connection came.
+    Inbound(Connection, Route),
+    /// A dial or an inbound connection became a session by this route, or not.
+    Made { dialled: bool, route: Option<Route>, result: Result<Box<Established>, DialError> },
     /// A running session says something.
     Session(SessionId, SessionEvent),
-    /// The worker saw the peer at another address.
-    Moved(SocketAddr),
+    /// Checks say something about the ways to the peer.
+    News(News),
+    /// A frame or a binding needs the link.
+    Wanted,
+    /// The worker says something about the paths.
+    Path(PathEvent),
     /// A fresh handshake is due.
     Renew,
     /// What is known of the peer changed.
@@ -51,12 +55,8 @@ pub struct LinkStatus {
     pub up: bool,
     /// A handshake is under way.
     pub connecting: bool,
-    /// Where datagrams to the peer go.
-    pub path: Option<Path>,
-    /// Smoothed round trip of the session's connection.
-    pub rtt: Option<Duration>,
-    /// The largest UDP payload that the path carries.
-    pub datagram_max: Option<u16>,
+    /// How datagrams reach the peer: the way of frames, or that of the next dial.
+    pub route: Option<Route>,
     /// Sessions made so far.
     pub epoch: u64,
     /// When the session in use was made.
@@ -91,13 +91,14 @@ impl PeerTask {
             sessions,
             live: HashMap::new(),
             next_id: 0,
-            next_measure: now,
-            measured_max: 0,
+            wanted: !shared.config.load().on_demand,
+            cancel_dial: None,
+            offers: Vec::new(),
+            next_path: 0,
             has_been_up: false,
             failed_dials: 0,
             order,
             key_change_ends: None,
-            unmeasured: None,
             messages: messages.clone(),
             status: status.clone(),
             shared,
@@ -115,15 +116,18 @@ struct PeerLink {
     sessions: Sessions,
     live: HashMap<SessionId, Live>,
     next_id: SessionId,
-    next_measure: Instant,
-    measured_max: u16,
+    /// The link is to be made from this end too.
+    wanted: bool,
+    /// Ends the dial of an address that is a mere guess.
+    cancel_dial: Option<oneshot::Sender<()>>,
+    /// The ways that the worker was told of, oldest first.
+    offers: Vec<(PathId, Route)>,
+    next_path: u32,
     has_been_up: bool,
     failed_dials: u32,
     order: DialOrder,
     /// The peer's key changed: until then its former key is good too.
     key_change_ends: Option<Instant>,
-    /// The session whose path MTU is of a path that the peer has left.
-    unmeasured: Option<SessionId>,
     messages: mpsc::Sender<Message>,
     status: Arc<Mutex<LinkStatus>>,
 }
@@ -131,12 +135,17 @@ struct PeerLink {
 impl PeerLink {
     async fn run(mut self, mut received: mpsc::Receiver<Message>) {
         if let Some(address) = self.order.best_named() {
-            self.select_path(PathKind::Host, address);
+            self.note_route(Route::Direct(address));
+        }
+        self.sessions.set_may_dial(self.may_dial(), Instant::now());
+        if self.wanted {
+            self.look_for_ways();
+        } else {
+            self.shared.worker.send(Command::SetOnDemand(self.config.id, true));
         }
         loop {
             self.act();
-            let measure = self.sessions.active().map(|_| self.next_measure);
-            let wake = [self.sessions.poll_timeout(), measure, self.key_change_ends];
+            let wake = [self.sessions.poll_timeout(), self.key_change_ends];
             let wake = wake.into_iter().flatten().min();
             let sleep = async {
                 match wake {
@@ -150,9 +159,6 @@ impl PeerLink {
                     Some(message) => self.handle(message),
                 },
                 () = sleep => {}
-            }
-            if Instant::now() >= self.next_measure {
-                self.measure();
             }
             if self.key_change_ends.is_some_and(|end| Instant::now() >= end) {
                 self.end_key_change();
@@ -173,14 +179,19 @@ impl PeerLink {
         let now = Instant::now();
         match message {
             Message::Inbound(connection, from) => {
-                self.order.met(from);
-                if self.path().is_none_or(|path| path.remote != from) {
-                    self.select_path(PathKind::PeerReflexive, from);
+                if self.sessions.active().is_none() {
+                    self.meet(from);
+                    self.select_route(from);
                 }
-                self.make(async move { Ok(connection) }, false);
+                self.make(async move { Ok(connection) }, false, Some(from));
             }
-            Message::Made { dialled, result: Ok(established) } => self.begin(*established, dialled, now),
-            Message::Made { dialled, result: Err(e) } => {
+            Message::Made { dialled, route, result: Ok(established) } => {
+                self.begin(*established, dialled, route, now);
+            }
+            Message::Made { dialled: true, result: Err(DialError::Superseded), .. } => {
+                self.sessions.dial_failed(true, now);
+            }
+            Message::Made { dialled, result: Err(e), .. } => {
                 let _entered = self.span.enter();
                 if dialled && self.failed_dials == 0 && self.sessions.active().is_none() {
                     tracing::warn!(error = %e, "the peer cannot be reached; it is tried again and again");
@@ -204,16 +215,9 @@ impl PeerLink {
             }
             Message::Session(id, SessionEvent::Retire) => self.sessions.retire(id, now),
             Message::Session(id, SessionEvent::Closed(reason)) => self.end(id, &reason, now),
-            Message::Moved(address) => {
-                tracing::info!(parent: &self.span, %address, "the peer moved");
-                self.order.met(address);
-                self.note_path(PathKind::PeerReflexive, address);
-                // What the old path carried says nothing of this one.
-                self.unmeasured = self.sessions.active();
-                self.shared.worker.send(Command::SetDatagramMax(self.config.id, 0));
-                let made = self.unmeasured.and_then(|id| self.live.get(&id)).map(|live| live.since);
-                self.sessions.renew(made.map_or(now, |made| now.max(made + RENEWAL_GAP)));
-            }
+            Message::News(news) => self.handle_news(news, now),
+            Message::Wanted => self.want(now),
+            Message::Path(event) => self.handle_path(event),
             Message::Renew => self.sessions.renew(now),
             Message::Reconfigure(config) => self.reconfigure(config, now),
             Message::SetTiming => self.sessions.set_timing(timing(&self.shared)),
@@ -221,12 +225,7 @@ impl PeerLink {
                 self.sessions.set_owner(self.shared.public_key() < self.config.key);
                 self.sessions.renew(now + after);
             }
-            Message::AnnounceNetworks => {
-                let vnis = self.shared.hello.load().vnis.clone();
-                for live in self.live.values() {
-                    let _ = live.to_peer.try_send(Control::Networks { vnis: vnis.clone() });
-                }
-            }
+            Message::AnnounceNetworks => self.announce_networks(),
             Message::Stop => {}
         }
     }
@@ -253,8 +252,12 @@ impl PeerLink {
     }
 
     fn reconfigure(&mut self, config: PeerConfig, now: Instant) {
-        let named = |path: Path| self.order.names(path.remote) && !config.addresses.contains(&path.remote);
-        let stale = self.path().is_none_or(named);
+        let dropped = |route: Route| match route {
+            Route::Direct(at) => self.order.is_guess(route) && !config.addresses.contains(&at),
+            Route::Relayed(..) => false,
+        };
+        let gone: Vec<Route> = self.offers.iter().map(|(_, route)| *route).filter(|r| dropped(*r)).collect();
+        let stale = self.route().is_none_or(dropped);
         let (key, addresses) = (self.config.key, std::mem::replace(&mut self.config, config).addresses);
         if self.config.key != key {
             tracing::info!(parent: &self.span, key = %self.config.key, "the peer has a new key");
@@ -266,10 +269,12 @@ impl PeerLink {
             return;
         }
         self.order.set_named(self.config.addresses.clone());
-        match self.order.best_named().filter(|_| stale) {
-            Some(address) => self.select_path(PathKind::Host, address),
+        match self.order.best_named().map(Route::Direct).filter(|_| stale) {
+            Some(route) if self.sessions.active().is_some() => self.offer(route, false),
+            Some(route) => self.select_route(route),
             None => self.sessions.set_may_dial(self.may_dial(), now),
         }
+        gone.into_iter().for_each(|route| self.withdraw(route));
     }
 
     /// From now on only the peer's present key counts.
@@ -286,24 +291,23 @@ impl PeerLink {
     /// Dials: a link that is up on its path, one that is down at the address whose turn it is.
     fn dial(&mut self) {
         let mut patience = super::connect::TIMEOUT;
+        let mut cancelled_by = None;
         if self.sessions.active().is_none()
             && let Some(attempt) = self.order.attempt()
         {
             patience = attempt.patience;
-            if self.path().is_none_or(|path| path.remote != attempt.address) {
-                let kind = if attempt.named { PathKind::Host } else { PathKind::PeerReflexive };
-                self.select_path(kind, attempt.address);
+            if self.route() != Some(attempt.route) {
+                self.note_route(attempt.route);
+            }
+            if !attempt.found {
+                let (cancel, cancelled) = oneshot::channel();
+                (self.cancel_dial, cancelled_by) = (Some(cancel), Some(cancelled));
             }
         }
-        let dial = Dial {
-            peer: self.config.id,
-            key: self.config.key,
-            v6: self.path().is_some_and(|path| path.remote.is_ipv6()),
-            patience,
-        };
+        let dial = Dial { peer: self.config.id, key: self.config.key, patience, cancelled: cancelled_by };
         let shared = self.shared.clone();
         let connect = async move { dial.connect(&shared).await };
-        self.make(connect, true);
+        self.make(connect, true, self.route());
     }
 
     /// Turns a connection into a session, in a task of its own.
@@ -311,6 +315,7 @@ impl PeerLink {
         &mut self,
         connection: impl Future<Output = Result<Connection, DialError>> + Send + 'static,
         dialled: bool,
+        route: Option<Route>,
     ) {
         self.next_id += 1;
         let id = self.next_id;
@@ -328,7 +333,7 @@ impl PeerLink {
                 result = result => result,
                 () = messages.closed() => return, // the peer was removed, and its sessions' keys with it
             };
-            let message = Message::Made { dialled, result };
+            let message = Message::Made { dialled, route, result };
             if let Err(mpsc::error::SendError(Message::Made { result: Ok(established), .. })) =
                 messages.send(message).await
             {
@@ -337,7 +342,7 @@ impl PeerLink {
         });
     }
 
-    fn begin(&mut self, established: Established, dialled: bool, now: Instant) {
+    fn begin(&mut self, established: Established, dialled: bool, route: Option<Route>, now: Instant) {
         let (id, boot) = (established.id, established.peer_boot);
         debug_assert_eq!(established.dialled, dialled);
         let (live, task) = established.into_parts(self.messages.clone());
@@ -345,10 +350,12 @@ impl PeerLink {
         let renewed = identity::proven_key(&live.connection) == Some(self.config.key);
         self.live.insert(id, live);
         self.failed_dials = 0;
-        if let Some(path) = self.path() {
-            self.order.met(path.remote);
-        }
         self.sessions.ready(id, boot, dialled, now);
+        self.act();
+        if let Some(route) = route {
+            self.meet(route);
+            self.offer(route, true);
+        }
         if renewed && self.key_change_ends.is_some() {
             // The sessions of the former key are replaced in the usual way, so that nothing on its way is lost.
             self.key_change_ends = Some(now + FORMER_KEY_LINGER);
@@ -365,8 +372,6 @@ impl PeerLink {
         let vnis = live.peer_vnis.clone();
         self.shared.worker.send(Command::UseSession(self.config.id, Some(index)));
         self.set_membership(vnis);
-        self.measured_max = 0;
-        self.measure();
         let was_up = {
             let mut status = self.status();
             status.cipher = Some(cipher);
@@ -377,8 +382,8 @@ impl PeerLink {
             std::mem::replace(&mut status.up, true)
         };
         self.has_been_up = true;
-        if !was_up && let Some(path) = self.path() {
-            tracing::info!(parent: &self.span, address = %path.remote, cipher, "link up");
+        if !was_up && let Some(route) = self.route() {
+            tracing::info!(parent: &self.span, address = %route, cipher, "link up");
         }
     }
 
@@ -386,7 +391,7 @@ impl PeerLink {
         self.shared.worker.send(Command::UseSession(self.config.id, None));
         let mut status = self.status();
         status.up = false;
-        (status.since, status.rtt, status.datagram_max, status.cipher) = (None, None, None, None);
+        (status.since, status.cipher) = (None, None);
         tracing::info!(parent: &self.span, reason = status.last_error, "link down");
     }
 
@@ -408,26 +413,117 @@ impl PeerLink {
         });
     }
 
-    /// Tells the worker what the path carries; often while discovery runs.
-    fn measure(&mut self) {
-        let now = Instant::now();
-        let Some(live) = self.sessions.active().and_then(|id| self.live.get(&id)) else { return };
-        let seen = live.connection.remote_address();
-        if nat_traversal::is_real_source(seen) && self.path().is_none_or(|path| path.remote != seen) {
-            // QUIC followed the peer to a new address, the data path did not yet.
-            self.shared.worker.send(Command::Challenge(self.config.id, seen));
+    fn handle_path(&mut self, event: PathEvent) {
+        let news = match event {
+            PathEvent::Selected { pair, .. } => Some(PathNews::Selected(pair.kind())),
+            PathEvent::Dead { route, .. } => Some(PathNews::Dead(route)),
+            PathEvent::AllDead | PathEvent::Lost => Some(PathNews::AllDead),
+            PathEvent::Alive => None,
+        };
+        if let (Some(traversals), Some(news)) = (self.shared.traversals.get(), news) {
+            traversals.path(self.config.id, news);
         }
-        let max = live.connection.stats().path.current_mtu;
-        let rtt = live.connection.rtt();
-        let young = now.duration_since(live.since) < DISCOVERY;
-        self.next_measure = now + if young { MEASURE_OFTEN } else { MEASURE };
-        if max != self.measured_max && self.unmeasured != self.sessions.active() {
-            self.measured_max = max;
-            self.shared.worker.send(Command::SetDatagramMax(self.config.id, usize::from(max)));
+        match event {
+            PathEvent::Selected { route, pair, .. } => {
+                tracing::info!(parent: &self.span, address = %route, path = pair.kind().name(), "path");
+                self.meet(route);
+                self.note_route(route);
+            }
+            PathEvent::Dead { route, .. } => {
+                tracing::debug!(parent: &self.span, address = %route, "a path does not answer");
+            }
+            // A peer that was restarted knows nothing of the session: QUIC is told so by its first packet.
+            PathEvent::AllDead => self.announce_networks(),
+            PathEvent::Alive => {}
+            PathEvent::Lost => {
+                let silent = self.shared.config.load().dead_after;
+                self.status().last_error = Some(format!("no answer for {} s", silent.as_secs_f64()));
+                for live in self.live.values() {
+                    live.connection.close(CLOSE_SILENT.into(), b"no path answers");
+                }
+            }
         }
-        let mut status = self.status();
-        status.rtt = Some(rtt);
-        status.datagram_max = Some(max);
+    }
+
+    /// What checks say. While the link is down it is made by what they found at once, not by guesses.
+    fn handle_news(&mut self, news: News, now: Instant) {
+        match news {
+            News::Found(route, pair) => {
+                tracing::debug!(parent: &self.span, address = %route, path = pair.kind().name(), "a way is found");
+                let new = self.order.found(route, pair);
+                self.offer(route, false);
+                if self.sessions.active().is_some() || !new {
+                    return;
+                }
+                // Its end is a failed dial, and the next one takes what was found.
+                let cancelled = self.cancel_dial.take().is_some_and(|cancel| cancel.send(()).is_ok());
+                if !cancelled && !self.sessions.dialling() {
+                    self.sessions.set_may_dial(self.may_dial(), now);
+                }
+            }
+            News::Gone(route) => {
+                self.order.gone(route);
+                self.withdraw(route);
+            }
+        }
+    }
+
+    fn want(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.wanted, true) {
+            return;
+        }
+        self.look_for_ways();
+        self.sessions.set_may_dial(self.may_dial(), now);
+    }
+
+    fn look_for_ways(&self) {
+        if let Some(traversals) = self.shared.traversals.get() {
+            traversals.wake(self.config.id);
+        }
+    }
+
+    /// The oldest way that is not in use; relayed ones are kept, to fall back on.
+    fn spare_route(&self) -> Option<Route> {
+        let in_use = self.route();
+        let spare = |route: &Route| Some(*route) != in_use;
+        let routes = || self.offers.iter().map(|(_, route)| *route).filter(spare);
+        routes().find(|route| matches!(route, Route::Direct(_))).or_else(|| routes().next())
+    }
+
+    fn announce_networks(&self) {
+        let vnis = self.shared.hello.load().vnis.clone();
+        for live in self.live.values() {
+            let _ = live.to_peer.try_send(Control::Networks { vnis: vnis.clone() });
+        }
+    }
+
+    /// Tells the worker of a way to the peer.
+    fn offer(&mut self, route: Route, proven: bool) {
+        let known = self.offers.iter().find(|(_, other)| *other == route).map(|(id, _)| *id);
+        let id = known.unwrap_or_else(|| {
+            let id = PathId(self.next_path);
+            self.next_path = (self.next_path + 1) % PathId::OWN;
+            self.offers.push((id, route));
+            id
+        });
+        if self.offers.len() > MAX_PATHS
+            && let Some(oldest) = self.spare_route()
+        {
+            self.withdraw(oldest);
+        }
+        let pair = self.order.pair(route);
+        self.shared.paths_mut().know(slot(self.config.id), route);
+        self.shared.worker.send(Command::OfferPath(self.config.id, Offer { id, route, pair, proven }));
+    }
+
+    fn withdraw(&mut self, route: Route) {
+        let Some(at) = self.offers.iter().position(|(_, other)| *other == route) else { return };
+        let (id, _) = self.offers.remove(at);
+        self.shared.worker.send(Command::WithdrawPath(self.config.id, id));
+    }
+
+    fn meet(&mut self, route: Route) {
+        self.order.met(route);
     }
 
     fn set_membership(&self, vnis: Vec<Vni>) {
@@ -435,25 +531,23 @@ impl PeerLink {
         self.shared.worker.send(Command::SetMembership(self.config.id, vnis));
     }
 
-    fn select_path(&mut self, kind: PathKind, remote: SocketAddr) {
-        self.shared.worker.send(Command::SetAddress(self.config.id, remote));
-        self.note_path(kind, remote);
+    /// The way of the next dial.
+    fn select_route(&mut self, route: Route) {
+        self.note_route(route);
+        self.sessions.set_may_dial(self.may_dial(), Instant::now());
     }
 
-    /// A path that the worker uses already.
-    fn note_path(&mut self, kind: PathKind, remote: SocketAddr) {
-        let path = Path { kind, remote };
-        self.shared.paths_mut().select(slot(self.config.id), path);
-        self.status().path = self.path();
-        self.sessions.set_may_dial(true, Instant::now());
+    fn note_route(&self, route: Route) {
+        self.shared.paths_mut().select(slot(self.config.id), route);
+        self.status().route = Some(route);
     }
 
-    fn path(&self) -> Option<Path> {
-        self.shared.paths().path(slot(self.config.id))
+    fn route(&self) -> Option<Route> {
+        self.shared.paths().route(slot(self.config.id))
     }
 
     fn may_dial(&self) -> bool {
-        self.path().is_some()
+        self.wanted && !self.order.is_empty()
     }
 
     fn status(&self) -> std::sync::MutexGuard<'_, LinkStatus> {
@@ -475,11 +569,7 @@ const KEY_CHANGE: Duration = Duration::from_secs(60);
 const LAST_WORD: Duration = Duration::from_millis(200);
 /// Sessions of a former key end at last this long after the first one of the new key.
 const FORMER_KEY_LINGER: Duration = Duration::from_secs(5);
-/// Between fresh handshakes of a peer that keeps moving.
-const RENEWAL_GAP: Duration = Duration::from_secs(1);
+/// Ways that the worker is told of; it keeps some for those that it learns itself.
+const MAX_PATHS: usize = 6;
 /// How long a replaced session still opens what is on its way.
 const LINGER: Duration = Duration::from_secs(3);
-const MEASURE: Duration = Duration::from_secs(1);
-const MEASURE_OFTEN: Duration = Duration::from_millis(50);
-/// Path MTU discovery is mostly done this long after the handshake.
-const DISCOVERY: Duration = Duration::from_secs(3);

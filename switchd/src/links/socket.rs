@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll, ready};
 
-use nat_traversal::PathTable;
+use nat_traversal::{PathTable, Route};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::sync::mpsc;
@@ -35,6 +35,14 @@ impl QuicSocket {
     }
 }
 
+impl QuicSocket {
+    /// The address that QUIC is shown for what came by `route`.
+    fn source(&self, route: Route) -> SocketAddr {
+        let known = self.paths.read().unwrap_or_else(PoisonError::into_inner).known(route);
+        known.unwrap_or_else(|| self.paths.write().unwrap_or_else(PoisonError::into_inner).from_wire(route))
+    }
+}
+
 impl AsyncUdpSocket for QuicSocket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         Box::pin(AlwaysWritable)
@@ -42,12 +50,12 @@ impl AsyncUdpSocket for QuicSocket {
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let paths = self.paths.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(destination) = paths.to_wire(transmit.destination) else {
+        let Some(route) = paths.to_wire(transmit.destination) else {
             return Ok(()); // no path now: lost, as on any network
         };
         drop(paths);
         // A full socket buffer or an unreachable network is loss to QUIC, which repairs it.
-        let _ = self.underlay.send_quic(destination, transmit.contents);
+        let _ = self.underlay.send_by(route, transmit.contents);
         Ok(())
     }
 
@@ -76,7 +84,7 @@ impl AsyncUdpSocket for QuicSocket {
             };
             let len = datagram.payload.len().min(buf.len());
             buf[..len].copy_from_slice(&datagram.payload[..len]);
-            let addr = self.paths.read().unwrap_or_else(PoisonError::into_inner).from_wire(datagram.source);
+            let addr = self.source(datagram.route);
             *meta = RecvMeta { addr, len, stride: len, ecn: None, dst_ip: None };
             filled += 1;
         }

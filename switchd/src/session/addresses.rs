@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::netlink::{Address, Link, LinkKind, Netlink, NetlinkError};
 
 /// Reads them from the kernel. `overlay` are the names of the overlay's bridges and endpoints.
-pub(super) async fn read(
+pub(crate) async fn read(
     netlink: &Netlink,
     overlay: &[String],
     listen: SocketAddr,

@@ -133,6 +133,7 @@ impl Registry {
                     name: desired.name.as_str().into(),
                     key: desired.public_key,
                     addresses: desired.addresses.clone(),
+                    node_id: Some(node.to_owned()),
                 };
                 let vnis = self.vnis_of(&desired);
                 self.tell(peer, vnis, effects);
@@ -192,7 +193,7 @@ impl Registry {
             vnis.extend(self.vnis_of(desired));
         }
         let addresses = peer.addresses.clone();
-        let peer = links::PeerConfig { id, name: peer.name.as_str().into(), key, addresses };
+        let peer = links::PeerConfig { id, name: peer.name.as_str().into(), key, addresses, node_id: None };
         self.tell(peer, vnis, effects);
     }
 

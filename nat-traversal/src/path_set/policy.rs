@@ -1,0 +1,84 @@
+//! Which path carries frames.
+
+use std::time::{Duration, Instant};
+
+use super::path::Path;
+use super::{PathEvent, PathSet, PathState};
+
+impl PathSet {
+    /// Moves frames to a better path, or away from one that has died.
+    pub(super) fn reselect(&mut self, now: Instant) {
+        if !self.usable {
+            return;
+        }
+        if let Some(best) = self.choice(now) {
+            self.selected = Some(best);
+            self.used = true;
+            let path = &mut self.paths[best];
+            path.mtu.selected(now);
+            self.events.push_back(path.selected_event());
+        }
+        let works = self.selected.is_some_and(|at| self.paths[at].state == PathState::Alive);
+        if self.used && works == self.all_dead {
+            self.all_dead = !works;
+            self.events.push_back(if works { PathEvent::Alive } else { PathEvent::AllDead });
+        }
+    }
+
+    /// Another path that is to carry frames.
+    fn choice(&self, now: Instant) -> Option<usize> {
+        let others = || self.eligible().filter(|(at, _)| self.selected != Some(*at));
+        let Some(present) = self.selected.map(|at| &self.paths[at]) else {
+            return others().min_by_key(|(_, path)| rank(path)).map(|(at, _)| at);
+        };
+        if present.state == PathState::Dead || present.mtu.blocked() {
+            // One that answered since is the surer one.
+            let fresh = |path: &Path| path.confirmed() > present.missing_since();
+            return others().min_by_key(|(_, path)| (!fresh(path), rank(path))).map(|(at, _)| at);
+        }
+        let moved = |path: &Path| {
+            present.is_doubtful(now)
+                && path.confirmed() > present.missing_since()
+                && path.first_heard() > present.last_heard()
+        };
+        let wins = |path: &Path| moved(path) || (path.is_steady(now) && is_better(path, present));
+        others().filter(|(_, path)| wins(path)).min_by_key(|(_, path)| rank(path)).map(|(at, _)| at)
+    }
+
+    fn eligible(&self) -> impl Iterator<Item = (usize, &Path)> {
+        let fit = |path: &Path| path.state == PathState::Alive && path.mtu.full();
+        self.paths.iter().enumerate().filter(move |(_, path)| fit(path))
+    }
+
+    /// While the selected path is in doubt, the others are asked at once.
+    pub(super) fn ask_others(&mut self, now: Instant) {
+        let Some(selected) = self.selected else { return };
+        let present = &self.paths[selected];
+        let Some(since) = present.missing_since().filter(|_| present.is_doubtful(now)) else { return };
+        for (at, path) in self.paths.iter_mut().enumerate() {
+            if at != selected && path.last_sent().is_none_or(|sent| sent < since) {
+                path.try_again(now);
+            }
+        }
+    }
+}
+
+fn rank(path: &Path) -> (u8, Duration) {
+    (path.relays(), path.srtt().unwrap_or(Duration::MAX))
+}
+
+fn is_better(path: &Path, present: &Path) -> bool {
+    if path.relays() != present.relays() {
+        return path.relays() < present.relays();
+    }
+    let (Some(rtt), Some(now)) = (path.srtt(), present.srtt()) else { return false };
+    let faster =
+        rtt + MIN_GAIN < now && rtt * 6 / 5 < now && path.loss_ppm() <= present.loss_ppm() + MIN_LOSS;
+    let surer = path.loss_ppm() + MIN_LOSS < present.loss_ppm() && rtt < now * 3 / 2 + MIN_GAIN;
+    faster || surer
+}
+
+/// A round trip that is better by less is no reason to move.
+const MIN_GAIN: Duration = Duration::from_millis(2);
+/// Nor is a loss, in millionths.
+const MIN_LOSS: u32 = 50_000;

@@ -1,0 +1,143 @@
+//! The routes that work, and which of them are worth telling.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use crate::route::{CandidateKind, CandidatePair, RelayId, Route};
+
+/// Routes that were found and not withdrawn.
+#[derive(Default)]
+pub(super) struct Found {
+    ways: BTreeMap<Route, Way>,
+}
+
+#[derive(Clone, Copy)]
+struct Way {
+    pair: CandidatePair,
+    alive: bool,
+    /// The peer no longer names its candidate: it goes then, unless it is the only one.
+    withdrawn: Option<Instant>,
+}
+
+/// How many relays a pair passes.
+pub(super) fn hops(local: CandidateKind, remote: CandidateKind) -> usize {
+    usize::from(local == CandidateKind::Relayed) + usize::from(remote == CandidateKind::Relayed)
+}
+
+impl Found {
+    /// A check by this route was answered. Says whether that is news: not for a route that is known to work, and not
+    /// for one that adds nothing.
+    pub(super) fn succeeded(&mut self, route: Route, pair: CandidatePair, nominated: bool) -> bool {
+        if let Some(way) = self.ways.get_mut(&route) {
+            let was_alive = std::mem::replace(&mut way.alive, true);
+            way.pair = pair;
+            return !was_alive;
+        }
+        if self.ways.len() >= MAX_WAYS || !(nominated || self.adds(route, &pair)) {
+            return false;
+        }
+        self.ways.insert(route, Way { pair, alive: true, withdrawn: None });
+        true
+    }
+
+    /// A direct route of another kind or family, up to two; a relayed one with fewer hops than those known.
+    fn adds(&self, route: Route, pair: &CandidatePair) -> bool {
+        let hops_of = |way: &Way| hops(way.pair.local, way.pair.remote);
+        let mut alike =
+            self.alive().filter(|(_, way)| (hops_of(way) == 0) == (pair_hops(pair) == 0)).peekable();
+        if alike.peek().is_none() {
+            return true;
+        }
+        match pair_hops(pair) {
+            0 => {
+                let known: Vec<_> = alike.collect();
+                known.len() < 2
+                    && known.iter().all(|(other, way)| {
+                        other.remote().is_ipv6() != route.remote().is_ipv6() || pair.remote < way.pair.remote
+                    })
+            }
+            own => alike.all(|(_, way)| own < hops_of(way)),
+        }
+    }
+
+    fn alive(&self) -> impl Iterator<Item = (&Route, &Way)> {
+        self.ways.iter().filter(|(_, way)| way.alive)
+    }
+
+    pub(super) fn is_alive(&self, route: Route) -> bool {
+        self.ways.get(&route).is_some_and(|way| way.alive)
+    }
+
+    /// The fewest relays that any living route passes.
+    pub(super) fn fewest_hops(&self) -> Option<usize> {
+        self.alive().map(|(_, way)| hops(way.pair.local, way.pair.remote)).min()
+    }
+
+    /// A living route with the fewest relays.
+    pub(super) fn best(&self) -> Option<Route> {
+        self.alive().min_by_key(|(_, way)| hops(way.pair.local, way.pair.remote)).map(|(route, _)| *route)
+    }
+
+    pub(super) fn dead(&mut self, route: Route) {
+        if let Some(way) = self.ways.get_mut(&route) {
+            way.alive = false;
+        }
+    }
+
+    pub(super) fn all_dead(&mut self) {
+        self.ways.values_mut().for_each(|way| way.alive = false);
+    }
+
+    /// The number of relays that this route passes, if it is one of these.
+    pub(super) fn hops_of(&self, route: Route) -> Option<usize> {
+        self.ways.get(&route).map(|way| hops(way.pair.local, way.pair.remote))
+    }
+
+    pub(super) fn relay_lost(&mut self, relay: RelayId) -> Vec<Route> {
+        self.take(|route, _| matches!(route, Route::Relayed(id, _) if *id == relay))
+    }
+
+    /// The peer's candidates are now those of which `names` is true. What went with an address or a relay of the
+    /// peer's is gone; what a NAT had mapped may work on, until `patience` is over and others are found.
+    pub(super) fn withdraw(&mut self, names: impl Fn(&Route) -> bool, patience: Instant) -> Vec<Route> {
+        for (route, way) in &mut self.ways {
+            match names(route) {
+                true => way.withdrawn = None,
+                false => _ = way.withdrawn.get_or_insert(patience),
+            }
+        }
+        let firm = [CandidateKind::Host, CandidateKind::Relayed];
+        self.take(|_, way| way.withdrawn.is_some() && firm.contains(&way.pair.remote))
+    }
+
+    /// Takes out withdrawn routes whose time is over, if there are others that are as good.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<Route> {
+        let staying = self.alive().filter(|(_, way)| way.withdrawn.is_none());
+        let Some(staying) = staying.map(|(_, way)| pair_hops(&way.pair)).min() else { return Vec::new() };
+        self.take(|_, way| way.withdrawn.is_some_and(|at| at <= now) && pair_hops(&way.pair) >= staying)
+    }
+
+    pub(super) fn next_expiry(&self, now: Instant) -> Option<Instant> {
+        self.ways.values().filter_map(|way| way.withdrawn).filter(|at| *at > now).min()
+    }
+
+    /// Once a direct path is in use, one standby by way of relays is enough.
+    pub(super) fn prune(&mut self) -> Vec<Route> {
+        let one_hop = self.alive().any(|(_, way)| pair_hops(&way.pair) == 1);
+        self.take(|_, way| one_hop && pair_hops(&way.pair) == 2)
+    }
+
+    pub(super) fn clear(&mut self) -> Vec<Route> {
+        self.take(|_, _| true)
+    }
+
+    fn take(&mut self, gone: impl Fn(&Route, &Way) -> bool) -> Vec<Route> {
+        self.ways.extract_if(.., |route, way| gone(route, way)).map(|(route, _)| route).collect()
+    }
+}
+
+fn pair_hops(pair: &CandidatePair) -> usize {
+    hops(pair.local, pair.remote)
+}
+
+const MAX_WAYS: usize = 16;

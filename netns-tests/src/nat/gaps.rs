@@ -1,0 +1,232 @@
+//! What interrupts a running TCP flow, and for how long.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use super::coturn::{Coturn, NO_RELAY, nat_table};
+use super::lab::{NatLab, NatSpec, RELAYED, is_direct};
+use super::net::{Cut, SERVER_1, SERVER_2};
+use super::preset::{self, Preset};
+use crate::traffic::TcpFlow;
+use crate::wait::wait_for;
+
+/// Something that happens while a flow runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Harm {
+    /// A direct path becomes possible, and takes over from the relay.
+    Upgrade,
+    /// The direct path ends, both ways; the relay can be reached.
+    Cut,
+    /// The same, but only towards the first node.
+    CutOneWay,
+    /// The first node gets another address.
+    Move,
+    /// The first node's router forgets its mappings.
+    Rebind,
+    /// The relay in use is killed; there is another.
+    RelayKilled,
+    /// The only STUN server is killed; the path is direct.
+    StunKilled,
+    /// The controller is killed; the path is direct.
+    ControllerKilled,
+    /// The controller is killed; the path leads through coturn.
+    ControllerKilledRelayed,
+}
+
+impl Harm {
+    /// All of them.
+    pub const ALL: [Harm; 9] = [
+        Harm::Upgrade,
+        Harm::Cut,
+        Harm::CutOneWay,
+        Harm::Move,
+        Harm::Rebind,
+        Harm::RelayKilled,
+        Harm::StunKilled,
+        Harm::ControllerKilled,
+        Harm::ControllerKilledRelayed,
+    ];
+
+    /// Its name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Harm::Upgrade => "relay to direct upgrade",
+            Harm::Cut => "direct path cut",
+            Harm::CutOneWay => "direct path cut one way",
+            Harm::Move => "node's address changed",
+            Harm::Rebind => "NAT rebinding",
+            Harm::RelayKilled => "relay killed, another is there",
+            Harm::StunKilled => "STUN server killed",
+            Harm::ControllerKilled => "controller killed, direct path",
+            Harm::ControllerKilledRelayed => "controller killed, relayed by coturn",
+        }
+    }
+
+    /// Behind which routers the two nodes are.
+    fn presets(self) -> [Preset; 2] {
+        match self {
+            Harm::RelayKilled | Harm::ControllerKilledRelayed => [preset::SYMMETRIC; 2],
+            _ => [preset::PORT_RESTRICTED; 2],
+        }
+    }
+
+    /// On which hosts coturn runs, instead of the controller's relay.
+    fn relays(self) -> &'static [u8] {
+        match self {
+            Harm::RelayKilled => &[SERVER_1, SERVER_2],
+            Harm::StunKilled | Harm::ControllerKilledRelayed => &[SERVER_1],
+            _ => &[],
+        }
+    }
+}
+
+/// Two nodes with a flow each way between their instances.
+#[derive(Debug)]
+pub struct Trial {
+    harm: Harm,
+    // Before the lab: its threads end first.
+    flows: [TcpFlow; 2],
+    relays: Vec<Coturn>,
+    lab: NatLab,
+}
+
+impl Trial {
+    /// Builds the lab and brings it to where the harm can be done.
+    pub fn start(harm: Harm) -> Result<Trial> {
+        Trial::start_between(harm, harm.presets())
+    }
+
+    /// The same between routers of other kinds.
+    pub fn start_between(harm: Harm, presets: [Preset; 2]) -> Result<Trial> {
+        let mut spec = NatSpec::new(&format!("gap_{harm:?}"), &presets);
+        if !harm.relays().is_empty() {
+            spec.controller_toml = NO_RELAY.to_owned();
+        }
+        let mut relays = Vec::new();
+        let lab = NatLab::build_with(spec, |ground, dir, spec| {
+            for host in harm.relays() {
+                relays.push(Coturn::start(ground.internet(), *host, dir)?);
+            }
+            if !relays.is_empty() {
+                spec.switchd_toml = nat_table(&relays.iter().collect::<Vec<_>>());
+            }
+            Ok(())
+        })?;
+        let flows = lab.run(|lab| {
+            if harm == Harm::Upgrade {
+                lab.site("node-a")?.cut(Cut::BothWays)?;
+            }
+            lab.connect()?;
+            let relayed = matches!(harm, Harm::Upgrade | Harm::RelayKilled | Harm::ControllerKilledRelayed);
+            lab.wait_path(SETTLED_WITHIN, |path| is_direct(path) != relayed)?;
+            let (a, b) = (lab.instance("a1")?, lab.instance("b1")?);
+            Ok([TcpFlow::start(a.ns(), b.ns(), b.v4()?)?, TcpFlow::start(b.ns(), a.ns(), a.v4()?)?])
+        })?;
+        Ok(Trial { harm, flows, relays, lab })
+    }
+
+    /// Does the harm, and returns how long the worse of the two flows was cut; then mends what is to be mended, so
+    /// that it can be done again. An error if a flow does not go on.
+    pub fn once(&mut self) -> Result<Duration> {
+        let gap = self.attempt();
+        self.lab.lab().set_failed(gap.is_err());
+        gap.with_context(|| self.harm.name())
+    }
+
+    fn attempt(&mut self) -> Result<Duration> {
+        self.advance(BEFORE).context("before")?;
+        self.flows.iter().for_each(TcpFlow::reset_gap);
+        match self.harm {
+            Harm::Upgrade => self.site()?.heal()?,
+            Harm::Cut => self.site()?.cut(Cut::BothWays)?,
+            Harm::CutOneWay => self.site()?.cut(Cut::Inbound)?,
+            Harm::Move => self.lab.move_node("node-a").map(drop)?,
+            Harm::Rebind => self.site()?.rebind()?,
+            Harm::RelayKilled => {
+                let busy = self.busy_relay()?;
+                self.relays[busy].kill();
+            }
+            Harm::StunKilled => self.relays[0].kill(),
+            Harm::ControllerKilled | Harm::ControllerKilledRelayed => self.lab.cluster().kill_controller(),
+        }
+        match self.harm {
+            Harm::Upgrade => self.lab.wait_path(UPGRADED_WITHIN, is_direct)?,
+            Harm::Cut | Harm::CutOneWay => self.fell_back()?,
+            _ => {}
+        }
+        let lasting =
+            matches!(self.harm, Harm::StunKilled | Harm::ControllerKilled | Harm::ControllerKilledRelayed);
+        self.advance(if lasting { LASTING } else { AFTER }).context("after")?;
+        let gap = self.flows.iter().map(TcpFlow::worst_gap).max().unwrap_or_default();
+        self.mend().context("mending")?;
+        Ok(gap)
+    }
+
+    fn mend(&mut self) -> Result<()> {
+        match self.harm {
+            Harm::Upgrade => {
+                self.site()?.cut(Cut::BothWays)?;
+                self.lab.wait_path(SETTLED_WITHIN, |path| path == RELAYED)
+            }
+            Harm::Cut | Harm::CutOneWay => {
+                self.site()?.heal()?;
+                self.lab.wait_path(UPGRADED_WITHIN, is_direct)
+            }
+            Harm::Move | Harm::Rebind => self.lab.wait_path(UPGRADED_WITHIN, is_direct),
+            Harm::RelayKilled | Harm::StunKilled => {
+                let used = |relay: &Coturn| relay.allocations() >= 2;
+                for relay in &mut self.relays {
+                    if relay.answers().is_err() {
+                        relay.restart()?;
+                        wait_for("both nodes to use the relay again", UPGRADED_WITHIN, || used(relay))?;
+                    }
+                }
+                Ok(())
+            }
+            Harm::ControllerKilled | Harm::ControllerKilledRelayed => {
+                self.lab.cluster().start_controller()?;
+                self.lab.wait_online()
+            }
+        }
+    }
+
+    fn site(&self) -> Result<&super::Site> {
+        self.lab.site("node-a")
+    }
+
+    /// At least one side's frames take another path. With one deaf side, the other direction may stay where it was.
+    fn fell_back(&self) -> Result<()> {
+        let relayed = || {
+            [("node-a", "node-b"), ("node-b", "node-a")]
+                .iter()
+                .any(|(node, peer)| self.lab.path(node, peer).is_ok_and(|path| path == RELAYED))
+        };
+        wait_for("a relayed path", SETTLED_WITHIN, relayed).map(drop)
+    }
+
+    /// Which relay the flows go through.
+    fn busy_relay(&self) -> Result<usize> {
+        let before = self.relays.iter().map(Coturn::packets).collect::<Result<Vec<_>>>()?;
+        self.advance(BEFORE)?;
+        let after = self.relays.iter().map(Coturn::packets).collect::<Result<Vec<_>>>()?;
+        let more: Vec<u64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
+        let busiest = (0..more.len()).max_by_key(|i| more[*i]).ok_or_else(|| anyhow!("there is no relay"))?;
+        ensure!(more[busiest] > 50, "no relay carries the flows: {more:?} packets");
+        Ok(busiest)
+    }
+
+    fn advance(&self, bytes: u64) -> Result<()> {
+        self.flows.iter().try_for_each(|flow| flow.advance(bytes, FLOWS_WITHIN))
+    }
+}
+
+const BEFORE: u64 = 100_000;
+/// Half a second at least, at 1000 bytes every 2 ms.
+const AFTER: u64 = 300_000;
+/// Where nothing shall happen: five seconds.
+const LASTING: u64 = 2_000_000;
+const FLOWS_WITHIN: Duration = Duration::from_secs(20);
+const SETTLED_WITHIN: Duration = Duration::from_secs(15);
+/// Attempts at something better back off to one a minute.
+const UPGRADED_WITHIN: Duration = Duration::from_secs(70);

@@ -1,0 +1,140 @@
+//! Nodes behind routers: some cells of the matrix that `make nat-matrix` runs whole, and what may not break a flow.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use netns_tests::expect;
+use netns_tests::nat::preset::*;
+use netns_tests::nat::{BareLab, Cell, Coturn, Harm, NatSpec, Preset, SERVER_1, SERVER_2, Trial};
+
+/// The lab is the whole cost of a cell: a few representative ones.
+fn connects(cell: &Cell) -> Result<()> {
+    let outcome = cell.run()?;
+    println!("{}: {outcome:?}", cell.name);
+    outcome.failure.map_or(Ok(()), |failure| Err(anyhow!("{}: {failure}", cell.name)))
+}
+
+fn each_connects(pairs: &[(Preset, Preset)]) -> Result<()> {
+    pairs.iter().try_for_each(|(one, two)| connects(&Cell::of(*one, *two)))
+}
+
+#[test]
+fn one_public_address_is_enough() -> Result<()> {
+    each_connects(&[(OPEN, OPEN), (SYMMETRIC, OPEN), (OPEN, CGNAT)])
+}
+
+#[test]
+fn ipv6_needs_no_translation() -> Result<()> {
+    each_connects(&[(DUAL_STACK, IPV6_ONLY), (DUAL_STACK, DUAL_STACK)])
+}
+
+#[test]
+fn holes_are_punched() -> Result<()> {
+    each_connects(&[
+        (PORT_RESTRICTED, PORT_RESTRICTED),
+        (FULL_CONE, SYMMETRIC),
+        (SYMMETRIC, ADDRESS_RESTRICTED),
+        (MASQUERADE, CGNAT),
+    ])
+}
+
+#[test]
+fn a_relay_serves_where_no_hole_can_be_punched() -> Result<()> {
+    each_connects(&[
+        (SYMMETRIC, SYMMETRIC),
+        (PORT_RESTRICTED, SYMMETRIC),
+        (UDP_BLOCKED, PORT_RESTRICTED),
+        (IPV6_ONLY, PORT_RESTRICTED),
+    ])
+}
+
+#[test]
+fn neighbours_behind_one_router_find_each_other() -> Result<()> {
+    connects(&Cell::behind_one(SYMMETRIC, false))?;
+    connects(&Cell::behind_one(PORT_RESTRICTED, true))
+}
+
+#[test]
+fn routers_that_answer_strangers_do_not_matter() -> Result<()> {
+    connects(&Cell::answering(PORT_RESTRICTED, FULL_CONE))
+}
+
+/// Where nothing is to be waited for, twice: the second time begins where the first one ended.
+fn survived(harm: Harm, presets: Option<[Preset; 2]>, limit: Duration) -> Result<()> {
+    let mut trial = match presets {
+        Some(presets) => Trial::start_between(harm, presets)?,
+        None => Trial::start(harm)?,
+    };
+    let rounds = if matches!(harm, Harm::Move | Harm::Rebind | Harm::RelayKilled) { 2 } else { 1 };
+    for _ in 0..rounds {
+        let gap = trial.once()?;
+        println!("{}: {gap:?}", harm.name());
+        expect(gap <= limit, || format!("{}: {gap:?}, at most {limit:?} is wanted", harm.name()))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_flow_survives_the_controllers_death() -> Result<()> {
+    survived(Harm::ControllerKilled, Some([OPEN; 2]), UNNOTICED)
+}
+
+#[test]
+fn a_flow_survives_another_address() -> Result<()> {
+    survived(Harm::Move, Some([OPEN; 2]), A_SECOND)
+}
+
+#[test]
+fn a_flow_survives_another_address_behind_nat() -> Result<()> {
+    survived(Harm::Move, None, A_SECOND)
+}
+
+#[test]
+fn a_flow_survives_nat_rebinding() -> Result<()> {
+    survived(Harm::Rebind, None, A_SECOND)
+}
+
+#[test]
+fn a_flow_goes_to_the_relay_and_back() -> Result<()> {
+    survived(Harm::Cut, None, A_SECOND)
+}
+
+#[test]
+fn a_flow_survives_deafness_of_one_side() -> Result<()> {
+    survived(Harm::CutOneWay, None, A_SECOND)
+}
+
+#[test]
+fn an_upgrade_to_a_direct_path_is_not_noticed() -> Result<()> {
+    survived(Harm::Upgrade, None, UNNOTICED)
+}
+
+#[test]
+fn a_flow_survives_its_relays_death() -> Result<()> {
+    survived(Harm::RelayKilled, None, A_SECOND)
+}
+
+#[test]
+fn a_flow_survives_the_stun_servers_death() -> Result<()> {
+    survived(Harm::StunKilled, None, UNNOTICED)
+}
+
+/// The other servers: that a test can kill one and start it again, and knows which one is used.
+#[test]
+fn coturn_answers_until_it_is_killed() -> Result<()> {
+    let lab = BareLab::build(&NatSpec::new("coturn", &[OPEN]))?;
+    let start = |host| Coturn::start(lab.ground().internet(), host, lab.lab().dir());
+    let (mut one, two) = (start(SERVER_1)?, start(SERVER_2)?);
+    let before = (one.packets()?, two.packets()?);
+    two.answers()?;
+    ensure!((one.packets()?, two.packets()?) == (before.0, before.1 + 1), "packets are not counted");
+    one.kill();
+    ensure!(one.answers().is_err(), "it answers after its death");
+    two.answers().context("the other one")?;
+    one.restart()?;
+    expect(one.allocations() == 0, || "nobody has made an allocation".into())
+}
+
+const A_SECOND: Duration = Duration::from_secs(1);
+/// What the scheduling of a busy machine may cost.
+const UNNOTICED: Duration = Duration::from_millis(300);

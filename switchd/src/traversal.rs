@@ -1,0 +1,130 @@
+//! Ways to the peers that a NAT or a firewall is in front of: where this node may be reached, what it tells the
+//! others of it, and ICE with each of them. One task for all peers; what is decided is decided in `nat-traversal`.
+//!
+//! | Module | What |
+//! |---|---|
+//! | `hub` | the task: datagrams, signals and timers to and from the pure parts |
+//! | `gather` | this node's candidates; pure |
+//! | `servers` | which STUN servers and relays are asked |
+//! | `mapped` | what the STUN servers see |
+//! | `relays`, `stream` | allocations on relays; relays that are reached by TCP or TLS |
+
+mod gather;
+mod hub;
+mod mapped;
+mod relays;
+mod servers;
+mod stream;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use controller_api::node::RelayServers;
+use nat_traversal::{CandidatePair, NatReport, PathNews, Route, TraversalReport};
+use switch_core::ids::PeerId;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::config::Nat;
+use crate::dataplane::Handle;
+use crate::netlink::Netlink;
+use crate::session::Signals;
+use crate::underlay::{StunDatagram, Underlay};
+
+/// What the task starts from.
+pub struct Start {
+    /// The shared socket.
+    pub underlay: Arc<Underlay>,
+    /// Its address.
+    pub listen: SocketAddr,
+    /// STUN that the worker read.
+    pub received: mpsc::Receiver<StunDatagram>,
+    /// The worker, for what comes by streams.
+    pub worker: Handle,
+    /// For the host's addresses.
+    pub netlink: Netlink,
+    /// Names of the overlay's own devices at this time, whose addresses are not the host's.
+    pub overlay: Box<dyn Fn() -> Vec<String> + Send>,
+    /// `[nat]`
+    pub config: Nat,
+    /// Servers that the controller names; none without a controller.
+    pub servers: Option<watch::Receiver<RelayServers>>,
+    /// Words between nodes; none without a controller.
+    pub signals: Option<Signals>,
+    /// What the links are told.
+    pub news: mpsc::UnboundedSender<(PeerId, News)>,
+}
+
+/// What is found out about the ways to a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum News {
+    /// A check has gone both ways.
+    Found(Route, CandidatePair),
+    /// This way leads nowhere any more.
+    Gone(Route),
+}
+
+/// The running task, seen from the links; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Traversals {
+    asks: mpsc::UnboundedSender<Ask>,
+}
+
+#[derive(Debug)]
+enum Ask {
+    Add { peer: PeerId, node_id: String, controlling: bool },
+    Remove(PeerId),
+    Wake(PeerId),
+    Path(PeerId, PathNews),
+    Report(PeerId, oneshot::Sender<Option<TraversalReport>>),
+    Netcheck(oneshot::Sender<NatReport>),
+}
+
+impl Traversals {
+    /// Starts the task. Needs a running tokio runtime.
+    pub fn start(start: Start) -> Traversals {
+        let (asks, received) = mpsc::unbounded_channel();
+        let (hub, inlets) = hub::Hub::new(start, received);
+        tokio::spawn(hub.run(inlets));
+        Traversals { asks }
+    }
+
+    /// This peer is the controller's node of that id. `controlling`: this node's key is the lower one. Again for one
+    /// that is known: only the role changes.
+    pub fn add(&self, peer: PeerId, node_id: String, controlling: bool) {
+        self.ask(Ask::Add { peer, node_id, controlling });
+    }
+
+    /// No peer any more.
+    pub fn remove(&self, peer: PeerId) {
+        self.ask(Ask::Remove(peer));
+    }
+
+    /// Ways to this peer are wanted now.
+    pub fn wake(&self, peer: PeerId) {
+        self.ask(Ask::Wake(peer));
+    }
+
+    /// What the worker says of its paths.
+    pub fn path(&self, peer: PeerId, news: PathNews) {
+        self.ask(Ask::Path(peer, news));
+    }
+
+    /// What is known and was tried; `None` of a peer that is no node of the controller's.
+    pub async fn report(&self, peer: PeerId) -> Option<TraversalReport> {
+        let (to, answer) = oneshot::channel();
+        self.ask(Ask::Report(peer, to));
+        answer.await.ok().flatten()
+    }
+
+    /// What kind of NAT this node is behind: takes some seconds. `None` if the daemon stops.
+    pub async fn netcheck(&self) -> Option<NatReport> {
+        let (to, answer) = oneshot::channel();
+        self.ask(Ask::Netcheck(to));
+        answer.await.ok()
+    }
+
+    fn ask(&self, ask: Ask) {
+        // The task ends with the daemon only.
+        let _ = self.asks.send(ask);
+    }
+}
