@@ -94,6 +94,15 @@ impl Cell {
         cell
     }
 
+    /// The first router forwards the node's port, so that it is as good as a public address.
+    pub fn forwarded(one: Preset, two: Preset) -> Cell {
+        let mut cell = Cell::of(one, two);
+        cell.sites[0].quirks.forwards_port = true;
+        cell.name += ", the first one's port is forwarded";
+        cell.wanted = Wanted::Direct;
+        cell
+    }
+
     /// Every cell: each kind with each, and the special ones.
     pub fn all() -> Vec<Cell> {
         let all = preset::ALL;
@@ -104,6 +113,7 @@ impl Cell {
         }
         cells.push(Cell::answering(preset::MASQUERADE, preset::MASQUERADE));
         cells.push(Cell::answering(preset::PORT_RESTRICTED, preset::FULL_CONE));
+        cells.push(Cell::forwarded(preset::PORT_RESTRICTED, preset::SYMMETRIC));
         cells.push(Cell::of(preset::CGNAT_SYMMETRIC, preset::FULL_CONE));
         cells.push(Cell::of(preset::CGNAT_SYMMETRIC, preset::PORT_RESTRICTED));
         cells

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::coturn::{Coturn, NO_RELAY, nat_table};
-use super::lab::{NatLab, NatSpec, RELAYED, is_direct};
+use super::lab::{NatLab, NatSpec};
 use super::net::{Cut, SERVER_1, SERVER_2};
 use super::preset::{self, Preset};
 use crate::traffic::TcpFlow;
@@ -24,6 +24,8 @@ pub enum Harm {
     Move,
     /// The first node's router forgets its mappings.
     Rebind,
+    /// The first node's router gets another address outside.
+    MoveRouter,
     /// The relay in use is killed; there is another.
     RelayKilled,
     /// The only STUN server is killed; the path is direct.
@@ -36,12 +38,13 @@ pub enum Harm {
 
 impl Harm {
     /// All of them.
-    pub const ALL: [Harm; 9] = [
+    pub const ALL: [Harm; 10] = [
         Harm::Upgrade,
         Harm::Cut,
         Harm::CutOneWay,
         Harm::Move,
         Harm::Rebind,
+        Harm::MoveRouter,
         Harm::RelayKilled,
         Harm::StunKilled,
         Harm::ControllerKilled,
@@ -56,6 +59,7 @@ impl Harm {
             Harm::CutOneWay => "direct path cut one way",
             Harm::Move => "node's address changed",
             Harm::Rebind => "NAT rebinding",
+            Harm::MoveRouter => "router's address changed",
             Harm::RelayKilled => "relay killed, another is there",
             Harm::StunKilled => "STUN server killed",
             Harm::ControllerKilled => "controller killed, direct path",
@@ -119,7 +123,11 @@ impl Trial {
             }
             lab.connect()?;
             let relayed = matches!(harm, Harm::Upgrade | Harm::RelayKilled | Harm::ControllerKilledRelayed);
-            lab.wait_path(SETTLED_WITHIN, |path| is_direct(path) != relayed)?;
+            if relayed {
+                lab.wait_relayed(SETTLED_WITHIN)?;
+            } else {
+                lab.wait_direct(SETTLED_WITHIN)?;
+            }
             let (a, b) = (lab.instance("a1")?, lab.instance("b1")?);
             Ok([TcpFlow::start(a.ns(), b.ns(), b.v4()?)?, TcpFlow::start(b.ns(), a.ns(), a.v4()?)?])
         })?;
@@ -143,6 +151,7 @@ impl Trial {
             Harm::CutOneWay => self.site()?.cut(Cut::Inbound)?,
             Harm::Move => self.lab.move_node("node-a").map(drop)?,
             Harm::Rebind => self.site()?.rebind()?,
+            Harm::MoveRouter => self.site()?.change_wan().map(drop)?,
             Harm::RelayKilled => {
                 let busy = self.busy_relay()?;
                 self.relays[busy].kill();
@@ -151,8 +160,8 @@ impl Trial {
             Harm::ControllerKilled | Harm::ControllerKilledRelayed => self.lab.cluster().kill_controller(),
         }
         match self.harm {
-            Harm::Upgrade => self.lab.wait_path(UPGRADED_WITHIN, is_direct)?,
-            Harm::Cut | Harm::CutOneWay => self.fell_back()?,
+            Harm::Upgrade => self.lab.wait_direct(UPGRADED_WITHIN)?,
+            Harm::Cut | Harm::CutOneWay => self.lab.wait_relayed(SETTLED_WITHIN)?,
             _ => {}
         }
         let lasting =
@@ -167,13 +176,13 @@ impl Trial {
         match self.harm {
             Harm::Upgrade => {
                 self.site()?.cut(Cut::BothWays)?;
-                self.lab.wait_path(SETTLED_WITHIN, |path| path == RELAYED)
+                self.lab.wait_relayed(SETTLED_WITHIN)
             }
             Harm::Cut | Harm::CutOneWay => {
                 self.site()?.heal()?;
-                self.lab.wait_path(UPGRADED_WITHIN, is_direct)
+                self.lab.wait_direct(UPGRADED_WITHIN)
             }
-            Harm::Move | Harm::Rebind => self.lab.wait_path(UPGRADED_WITHIN, is_direct),
+            Harm::Move | Harm::Rebind | Harm::MoveRouter => self.lab.wait_direct(UPGRADED_WITHIN),
             Harm::RelayKilled | Harm::StunKilled => {
                 let used = |relay: &Coturn| relay.allocations() >= 2;
                 for relay in &mut self.relays {
@@ -193,16 +202,6 @@ impl Trial {
 
     fn site(&self) -> Result<&super::Site> {
         self.lab.site("node-a")
-    }
-
-    /// At least one side's frames take another path. With one deaf side, the other direction may stay where it was.
-    fn fell_back(&self) -> Result<()> {
-        let relayed = || {
-            [("node-a", "node-b"), ("node-b", "node-a")]
-                .iter()
-                .any(|(node, peer)| self.lab.path(node, peer).is_ok_and(|path| path == RELAYED))
-        };
-        wait_for("a relayed path", SETTLED_WITHIN, relayed).map(drop)
     }
 
     /// Which relay the flows go through.

@@ -256,15 +256,27 @@ impl NatLab {
         link["path"].as_str().map(str::to_owned).with_context(|| format!("a link without a path: {link}"))
     }
 
-    /// Waits until the links of both nodes with each other are of a kind of path that `wanted` accepts.
-    pub fn wait_path(&self, within: Duration, wanted: impl Fn(&str) -> bool) -> Result<()> {
-        wait_ok("the paths that are wanted", within, || {
-            for (node, peer) in [("node-a", "node-b"), ("node-b", "node-a")] {
-                let path = self.path(node, peer)?;
-                ensure!(wanted(&path), "{node} has a {path} path to {peer}");
-            }
+    /// Waits until the links of both nodes with each other are direct.
+    pub fn wait_direct(&self, within: Duration) -> Result<()> {
+        wait_ok("direct paths", within, || {
+            let paths = self.paths()?;
+            ensure!(paths.iter().all(|path| is_direct(path)), "the paths are {paths:?}");
             Ok(())
         })
+    }
+
+    /// Waits until one of the two says that its path is relayed: where one relay serves, the other may see its address
+    /// as a peer's like any other.
+    pub fn wait_relayed(&self, within: Duration) -> Result<()> {
+        wait_ok("a relayed path", within, || {
+            let paths = self.paths()?;
+            ensure!(!paths.iter().all(|path| is_direct(path)), "the paths are {paths:?}");
+            Ok(())
+        })
+    }
+
+    fn paths(&self) -> Result<[String; 2]> {
+        Ok([self.path("node-a", "node-b")?, self.path("node-b", "node-a")?])
     }
 }
 

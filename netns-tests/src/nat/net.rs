@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::preset::{Families, Nat, Preset, Quirks, V6_FILTER};
+use crate::lab::PORT;
 use crate::ns::Namespace;
 
 /// A bridge that carries 203.0.113.0/24 and 2001:db8::/64, and routes to the sites that have public addresses.
@@ -118,7 +119,7 @@ impl Site {
             routes(ns)?;
             lan(ns, &format!("addr add 100.64.{number}.1/24 dev lan\n"))?;
             internet.connect(ns, "wan", public)?;
-            load(ns, nat, v4(public), Quirks { hairpin: false, ..quirks }, false)?;
+            load(ns, nat, v4(public), Quirks { hairpin: false, forwards_port: false, ..quirks }, false)?;
         }
         site.build_router(internet, public)?;
         Ok(site)
@@ -161,7 +162,16 @@ impl Site {
     fn load(&self) -> Result<()> {
         let v6 = self.preset.families.v6();
         match self.preset.home {
-            Some(nat) => load(&self.router, nat, self.wan(), self.quirks, v6),
+            Some(nat) => {
+                load(&self.router, nat, self.wan(), self.quirks, v6)?;
+                if self.quirks.forwards_port {
+                    self.router.nft(&format!(
+                        "insert rule ip nat c_pre iifname \"wan\" udp dport {PORT} dnat to {}:{PORT}\n",
+                        self.v4(2)?
+                    ))?;
+                }
+                Ok(())
+            }
             None if v6 => self.router.nft(V6_FILTER),
             None => Ok(()),
         }
@@ -246,11 +256,11 @@ impl Site {
         Ok(())
     }
 
-    /// The home router gets another address on its `wan`, and forgets every mapping.
+    /// The home router gets another address on its `wan`, and forgets every mapping: a second time the first one again.
     pub fn change_wan(&self) -> Result<Ipv4Addr> {
         let old = self.wan();
         let [a, b, c, d] = old.octets();
-        let new = Ipv4Addr::new(a, b, c, d + 50);
+        let new = Ipv4Addr::new(a, b, c, if d > OTHER_WAN { d - OTHER_WAN } else { d + OTHER_WAN });
         self.router
             .ip_batch(&format!("addr add {new}/24 dev wan\naddr del {old}/24 dev wan\n"))
             .context("changing the address of a router")?;
@@ -379,3 +389,5 @@ pub const SERVER_2: u8 = 30;
 const SERVERS: [u8; 3] = [CONTROLLER, SERVER_1, SERVER_2];
 const DEAD_END: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 254);
 const MOVED_BY: u8 = 6;
+/// From a router's first address to its second.
+const OTHER_WAN: u8 = 120;

@@ -30,6 +30,9 @@ pub(super) fn run(args: &Args) -> Result<Done> {
     for harm in harms {
         let (mut gaps, failure) = repeat(harm, args.rounds);
         gaps.sort();
+        if let Some(gap) = table::percentile(&gaps, 0.99).filter(|gap| *gap > WANTED) {
+            failures.push(format!("{}: p99 {gap:?}, at most {WANTED:?} is wanted", harm.name()));
+        }
         table += &format!("| {} | {} | {} |\n", harm.name(), gaps.len(), table::spread(&gaps));
         let ms: Vec<f64> = gaps.iter().map(|gap| gap.as_secs_f64() * 1e3).collect();
         all.push(json!({ "name": harm.name(), "gaps_ms": ms, "failure": failure }));
@@ -54,3 +57,6 @@ fn repeat(harm: Harm, rounds: usize) -> (Vec<Duration>, Option<String>) {
     let failure = rounds_of().err().map(|error| format!("{}: {error:#}", harm.name()));
     (gaps, failure)
 }
+
+/// For p99.
+const WANTED: Duration = Duration::from_secs(1);

@@ -51,7 +51,8 @@ pub(super) fn run(args: &Args) -> Result<Done> {
     let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
     keep("nat-matrix.json", &outcomes)?;
     let failed = outcomes.iter().filter_map(|o| Some(format!("{}: {}", o.name, o.failure.as_deref()?)));
-    Ok(Done { section: SECTION, table: table::matrix(&outcomes), failures: failed.collect() })
+    let failures = failed.chain(table::late(&outcomes)).collect();
+    Ok(Done { section: SECTION, table: table::matrix(&outcomes), failures })
 }
 
 fn next<'a>(queue: &Mutex<VecDeque<&'a Cell>>) -> Option<&'a Cell> {
