@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use netns_tests::nat::preset::*;
-use netns_tests::nat::{BareLab, Cell, Coturn, Harm, NatLab, NatSpec, Preset, SERVER_1, SERVER_2, Trial};
+use netns_tests::nat::{
+    BareLab, Cell, Coturn, Harm, NO_RELAY, NatLab, NatSpec, Preset, SERVER_1, SERVER_2, Trial,
+};
+use netns_tests::traffic::tcp_both_ways;
 use netns_tests::{ctl, expect, measure, wait_for};
 
 /// The lab is the whole cost of a cell: a few representative ones.
@@ -153,6 +156,34 @@ fn a_flow_survives_its_relays_death() -> Result<()> {
 #[test]
 fn a_flow_survives_the_stun_servers_death() -> Result<()> {
     survived(Harm::StunKilled, None, UNNOTICED)
+}
+
+/// Where UDP is blocked, coturn is reached by TCP, by configuration alone.
+#[test]
+fn coturn_relays_over_tcp() -> Result<()> {
+    let mut spec = NatSpec::new("coturn_tcp", &[UDP_BLOCKED, PORT_RESTRICTED]);
+    spec.controller_toml = NO_RELAY.to_owned();
+    let mut server = None;
+    let lab = NatLab::build_with(spec, |ground, dir, spec| {
+        let coturn = Coturn::start(ground.internet(), SERVER_1, dir)?;
+        spec.switchd_toml = format!("[nat]\nrelays = [{}]\n\n", coturn.entry("tcp"));
+        server = Some(coturn);
+        Ok(())
+    })?;
+    lab.run(|lab| {
+        lab.connect()?;
+        lab.wait_relayed(Duration::from_secs(1))?;
+        tcp_both_ways(
+            lab.instance("a1")?.ns(),
+            lab.instance("b1")?.ns(),
+            lab.instance("b1")?.v4()?,
+            1 << 20,
+            Duration::from_secs(3),
+        )
+        .map(drop)
+    })?;
+    let allocations = server.context("coturn runs")?.allocations();
+    expect(allocations > 0, || "nobody has made an allocation".into())
 }
 
 /// The other servers: that a test can kill one and start it again, and knows which one is used.

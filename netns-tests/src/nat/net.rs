@@ -160,6 +160,11 @@ impl Site {
     }
 
     fn load(&self) -> Result<()> {
+        self.load_nat()?;
+        self.router.nft(&counters())
+    }
+
+    fn load_nat(&self) -> Result<()> {
         let v6 = self.preset.families.v6();
         match self.preset.home {
             Some(nat) => {
@@ -172,8 +177,8 @@ impl Site {
                 }
                 Ok(())
             }
-            None if v6 => self.router.nft(V6_FILTER),
-            None => Ok(()),
+            None if v6 => self.router.nft(&format!("flush ruleset\n{V6_FILTER}")),
+            None => self.router.nft("flush ruleset\n"),
         }
     }
 
@@ -294,6 +299,17 @@ impl Site {
         self.client(to - 1)
     }
 
+    /// What the home router has forwarded since its rules were loaded, both ways.
+    pub fn forwarded(&self) -> Result<Forwarded> {
+        let count = |name: &str| -> Result<u64> {
+            let said = self.router.exec(&["nft", "list", "counter", "inet", "seen", name])?;
+            let packets = said.split_once("packets ");
+            let packets = packets.and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok());
+            packets.with_context(|| format!("no count in {said}"))
+        };
+        Ok(Forwarded { straight: count("straight")?, by_servers: count("by_servers")? })
+    }
+
     /// Drops UDP that is neither to nor from the servers of the internet: the direct path, not the relay.
     pub fn cut(&self, cut: Cut) -> Result<()> {
         let way = match cut {
@@ -301,8 +317,7 @@ impl Site {
             Cut::Inbound => "iifname \"wan\" ",
             Cut::Outbound => "iifname \"lan\" ",
         };
-        let set = |address: fn(u8) -> String| SERVERS.map(address).join(", ");
-        let (v4, v6) = (set(|n| v4(n).to_string()), set(|n| v6(n).to_string()));
+        let [v4, v6] = servers();
         self.router.nft(&format!(
             "table inet cut {{\n chain f {{ type filter hook forward priority -10; policy accept;\n  \
              {way}meta l4proto udp ip saddr != {{ {v4} }} ip daddr != {{ {v4} }} drop\n  \
@@ -331,6 +346,15 @@ impl Site {
     fn cidr(&self, host: u8) -> Result<String> {
         Ok(format!("{}/{}", self.v4(host)?, if self.preset.home.is_some() { 24 } else { 28 }))
     }
+}
+
+/// Packets of links.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Forwarded {
+    /// UDP neither to nor from the servers of the internet.
+    pub straight: u64,
+    /// UDP to and from the servers, and TCP of relays.
+    pub by_servers: u64,
 }
 
 /// Which way of the direct path is cut at a site's router.
@@ -364,6 +388,26 @@ fn load(router: &Namespace, nat: Nat, wan: Ipv4Addr, quirks: Quirks, v6: bool) -
     router.nft(&(nat.rules(wan, quirks) + if v6 { V6_FILTER } else { "" }))
 }
 
+fn counters() -> String {
+    let [v4, v6] = servers();
+    format!(
+        "table inet seen {{\n counter straight {{ }}\n counter by_servers {{ }}\n \
+         chain servers {{\n  meta l4proto udp counter name by_servers accept\n  \
+         tcp dport {TURN_PORT} counter name by_servers accept\n  tcp sport {TURN_PORT} counter name by_servers accept\n }}\n \
+         chain f {{ type filter hook forward priority -20; policy accept;\n  \
+         ip saddr {{ {v4} }} jump servers\n  ip daddr {{ {v4} }} jump servers\n  \
+         ip6 saddr {{ {v6} }} jump servers\n  ip6 daddr {{ {v6} }} jump servers\n  \
+         ip saddr != {{ {v4} }} ip daddr != {{ {v4} }} meta l4proto udp counter name straight\n  \
+         ip6 saddr != {{ {v6} }} ip6 daddr != {{ {v6} }} meta l4proto udp counter name straight\n }}\n}}\n"
+    )
+}
+
+/// Lists of the servers' addresses for sets of nftables, IPv4 and IPv6.
+fn servers() -> [String; 2] {
+    let set = |address: fn(u8) -> String| SERVERS.map(address).join(", ");
+    [set(|n| v4(n).to_string()), set(|n| v6(n).to_string())]
+}
+
 /// Makes a namespace a router.
 fn routes(ns: &Namespace) -> Result<()> {
     let keys = [
@@ -386,6 +430,8 @@ pub const CONTROLLER: u8 = 10;
 pub const SERVER_1: u8 = 20;
 /// The second.
 pub const SERVER_2: u8 = 30;
+/// Of STUN and TURN over UDP and TCP.
+const TURN_PORT: u16 = 3478;
 const SERVERS: [u8; 3] = [CONTROLLER, SERVER_1, SERVER_2];
 const DEAD_END: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 254);
 const MOVED_BY: u8 = 6;
