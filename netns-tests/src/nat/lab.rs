@@ -11,8 +11,9 @@ use super::net::{CONTROLLER as CONTROLLER_HOST, Internet, Site, v4, v6};
 use super::preset::{Preset, Quirks};
 use crate::cluster::{CONTROLLER, Cluster, Setup};
 use crate::lab::{Instance, Lab, LabSpec, Node, NodeSpec, require_root, sweep};
+use crate::ns::Namespace;
 use crate::wait::wait_ok;
-use crate::{ctl, measure};
+use crate::{ctl, evidence, measure};
 
 /// What a NAT lab is made of. Its nodes are `node-a`, `node-b`, ... in the order of the sites; each has an instance,
 /// `a1`, `b1`, ..., on the bridge of the network `blue`.
@@ -108,7 +109,7 @@ impl Ground {
 
 impl Drop for Ground {
     fn drop(&mut self) {
-        self.sites.iter().for_each(Site::remove);
+        self.sites.iter().flat_map(Site::routers).for_each(Namespace::delete);
         self.internet.ns().delete();
     }
 }
@@ -277,6 +278,14 @@ impl NatLab {
 
     fn paths(&self) -> Result<[String; 2]> {
         Ok([self.path("node-a", "node-b")?, self.path("node-b", "node-a")?])
+    }
+}
+
+impl Drop for NatLab {
+    fn drop(&mut self) {
+        if self.lab().failed() || std::thread::panicking() {
+            evidence::keep_ground(self.lab(), &self.ground);
+        }
     }
 }
 

@@ -209,12 +209,9 @@ impl Site {
         ns.ip_batch(&batch)
     }
 
-    /// Removes its routers. Errors are ignored: a second time is no harm.
-    pub(super) fn remove(&self) {
-        self.router.delete();
-        if let Some(carrier) = &self.carrier {
-            carrier.delete();
-        }
+    /// Its routers: that of the home, and the carrier's if there is one.
+    pub fn routers(&self) -> impl Iterator<Item = &Namespace> {
+        std::iter::once(&self.router).chain(&self.carrier)
     }
 
     /// What it was built from.
@@ -248,15 +245,14 @@ impl Site {
 
     /// The routers forget every mapping, as after a power cut. Sockets get new ports from presets that choose them.
     pub fn rebind(&self) -> Result<()> {
-        self.forget(&self.router)?;
-        self.carrier.as_ref().map_or(Ok(()), |carrier| self.forget(carrier))
-    }
-
-    fn forget(&self, router: &Namespace) -> Result<()> {
-        // conntrack ends with 1 if there was nothing to delete.
-        router.finish(&["conntrack", "-D", "-p", "udp"], Duration::from_secs(5)).context("conntrack -D")?;
-        if self.preset.home.is_some() {
-            router.nft("flush map ip nat fc\nflush set ip nat perm\n")?;
+        for router in self.routers() {
+            // conntrack ends with 1 if there was nothing to delete.
+            router
+                .finish(&["conntrack", "-D", "-p", "udp"], Duration::from_secs(5))
+                .context("conntrack -D")?;
+            if self.preset.home.is_some() {
+                router.nft("flush map ip nat fc\nflush set ip nat perm\n")?;
+            }
         }
         Ok(())
     }
