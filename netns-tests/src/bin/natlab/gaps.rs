@@ -39,7 +39,7 @@ pub(super) fn run(args: &Args) -> Result<Done> {
         failures.extend(failure);
     }
     keep("nat-gaps.json", &all)?;
-    Ok(Done { section: "nat-gaps", table, failures })
+    Ok(Done { section: "nat-gaps", part: args.only.is_some(), table, failures })
 }
 
 /// Until the first failure.

@@ -42,7 +42,7 @@ pub(super) fn run(args: &Args) -> Result<Done> {
         }
     }
     keep("nat-relays.json", &all)?;
-    Ok(Done { section: "nat-relays", table, failures })
+    Ok(Done { section: "nat-relays", part: false, table, failures })
 }
 
 /// Rates in bit/s.
