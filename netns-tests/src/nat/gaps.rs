@@ -8,7 +8,7 @@ use super::coturn::{Coturn, NO_RELAY, nat_table};
 use super::lab::{NatLab, NatSpec};
 use super::net::{Cut, SERVER_1, SERVER_2};
 use super::preset::{self, Preset};
-use crate::traffic::TcpFlow;
+use crate::traffic::{Beat, TcpFlow};
 use crate::wait::wait_for;
 
 /// Something that happens while a flow runs.
@@ -85,12 +85,26 @@ impl Harm {
     }
 }
 
+/// What instances noticed of a harm, each figure that of the worse direction.
+#[derive(Clone, Copy, Debug)]
+pub struct Noticed {
+    /// The longest silence in a TCP flow, at the receiver: the sender's timer, which doubles, is in it.
+    pub tcp: Duration,
+    /// The longest silence where a datagram is sent every 5 ms.
+    pub udp: Duration,
+    /// Datagrams of these that were lost.
+    pub lost: u64,
+    /// Datagrams of these that came after a later one.
+    pub reordered: u64,
+}
+
 /// Two nodes with a flow each way between their instances.
 #[derive(Debug)]
 pub struct Trial {
     harm: Harm,
     // Before the lab: its threads end first.
     flows: [TcpFlow; 2],
+    beats: [Beat; 2],
     relays: Vec<Coturn>,
     lab: NatLab,
 }
@@ -117,7 +131,7 @@ impl Trial {
             }
             Ok(())
         })?;
-        let flows = lab.run(|lab| {
+        let (flows, beats) = lab.run(|lab| {
             if harm == Harm::Upgrade {
                 lab.site("node-a")?.cut(Cut::BothWays)?;
             }
@@ -129,22 +143,25 @@ impl Trial {
                 lab.wait_direct(SETTLED_WITHIN)?;
             }
             let (a, b) = (lab.instance("a1")?, lab.instance("b1")?);
-            Ok([TcpFlow::start(a.ns(), b.ns(), b.v4()?)?, TcpFlow::start(b.ns(), a.ns(), a.v4()?)?])
+            let (to_a, to_b) = (a.v4()?, b.v4()?);
+            let flows = [TcpFlow::start(a.ns(), b.ns(), to_b)?, TcpFlow::start(b.ns(), a.ns(), to_a)?];
+            Ok((flows, [Beat::start(a.ns(), b.ns(), to_b)?, Beat::start(b.ns(), a.ns(), to_a)?]))
         })?;
-        Ok(Trial { harm, flows, relays, lab })
+        Ok(Trial { harm, flows, beats, relays, lab })
     }
 
-    /// Does the harm, and returns how long the worse of the two flows was cut; then mends what is to be mended, so
+    /// Does the harm, and returns what the worse of the two directions noticed; then mends what is to be mended, so
     /// that it can be done again. An error if a flow does not go on.
-    pub fn once(&mut self) -> Result<Duration> {
-        let gap = self.attempt();
-        self.lab.lab().set_failed(gap.is_err());
-        gap.with_context(|| self.harm.name())
+    pub fn once(&mut self) -> Result<Noticed> {
+        let noticed = self.attempt();
+        self.lab.lab().set_failed(noticed.is_err());
+        noticed.with_context(|| self.harm.name())
     }
 
-    fn attempt(&mut self) -> Result<Duration> {
+    fn attempt(&mut self) -> Result<Noticed> {
         self.advance(BEFORE).context("before")?;
         self.flows.iter().for_each(TcpFlow::reset_gap);
+        self.beats.iter().for_each(Beat::reset);
         match self.harm {
             Harm::Upgrade => self.site()?.heal()?,
             Harm::Cut => self.site()?.cut(Cut::BothWays)?,
@@ -167,9 +184,16 @@ impl Trial {
         let lasting =
             matches!(self.harm, Harm::StunKilled | Harm::ControllerKilled | Harm::ControllerKilledRelayed);
         self.advance(if lasting { LASTING } else { AFTER }).context("after")?;
-        let gap = self.flows.iter().map(TcpFlow::worst_gap).max().unwrap_or_default();
+        let heard = self.beats.each_ref().map(Beat::heard);
+        let [one, two] = self.flows.each_ref().map(TcpFlow::worst_gap);
+        let noticed = Noticed {
+            tcp: one.max(two),
+            udp: heard[0].worst_gap.max(heard[1].worst_gap),
+            lost: heard[0].lost.max(heard[1].lost),
+            reordered: heard[0].reordered.max(heard[1].reordered),
+        };
         self.mend().context("mending")?;
-        Ok(gap)
+        Ok(noticed)
     }
 
     fn mend(&mut self) -> Result<()> {
