@@ -58,7 +58,8 @@ impl Relay {
         let address = tcp.local_addr().map_err(busy)?;
         let udp = io::bind(address, SOCKET_BUFFER).map_err(busy)?;
         let alternate = alternate(address);
-        let alternate_port = alternate.as_ref().and_then(|socket| socket.local_addr().ok()).map(|at| at.port());
+        let alternate_port =
+            alternate.as_ref().and_then(|socket| socket.local_addr().ok()).map(|at| at.port());
         let is_private = |address: &IpAddr| rules::is_private(*address);
         let all_private = !setup.announced.is_empty() && setup.announced.iter().all(is_private);
         let sockets = io::Sockets {

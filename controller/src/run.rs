@@ -28,9 +28,8 @@ use crate::store::{FileStore, Store};
 /// Runs until SIGTERM or SIGINT, or until the store fails.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let filter = match std::env::var("CONTROLLER_LOG") {
-        Ok(text) => {
-            EnvFilter::try_new(format!("{QUIET},{text}")).context("CONTROLLER_LOG: use error, warn, info, debug or trace")?
-        }
+        Ok(text) => EnvFilter::try_new(format!("{QUIET},{text}"))
+            .context("CONTROLLER_LOG: use error, warn, info, debug or trace")?,
         Err(_) => EnvFilter::new(format!("{QUIET},info")),
     };
     let stderr = std::io::stderr;

@@ -48,6 +48,12 @@ pub(crate) struct Peer {
     pub(crate) candidates: Vec<(SocketAddr, CandidateKind)>,
 }
 
+impl Peer {
+    fn credentials(&self) -> IceCreds {
+        IceCreds { ufrag: self.ufrag.clone(), pass: self.password.clone() }
+    }
+}
+
 /// What came of a datagram or of time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum AgentEvent {
@@ -66,8 +72,8 @@ pub(crate) trait Agent: Send {
     fn set_bases(&mut self, bases: &Bases);
     /// The peer's credentials and candidates, as with `set_bases`.
     fn set_peer(&mut self, peer: &Peer);
-    /// Forgets what was found, and checks all pairs anew.
-    fn restart(&mut self, now: Instant);
+    /// Forgets what was found, and checks all pairs anew: from the next `handle_timeout` on, which is due at once.
+    fn restart(&mut self);
     /// Whether the peer's credentials are known: without them nothing is sent.
     fn knows_peer(&self) -> bool;
     /// A STUN datagram; `false`: not for this agent, or not authentic.
@@ -245,8 +251,7 @@ impl Agent for IsAgent {
         let known =
             self.peer.as_ref().filter(|known| known.ufrag == peer.ufrag && known.password == peer.password);
         if self.peer.is_none() || known.is_some() {
-            self.agent
-                .set_remote_credentials(IceCreds { ufrag: peer.ufrag.clone(), pass: peer.password.clone() });
+            self.agent.set_remote_credentials(peer.credentials());
             let old = known.map(|known| known.candidates.clone()).unwrap_or_default();
             for (preference, (address, kind)) in peer.candidates.iter().enumerate() {
                 if !old.iter().any(|(known, _)| known == address) {
@@ -258,7 +263,7 @@ impl Agent for IsAgent {
         self.peer = Some(peer.clone());
     }
 
-    fn restart(&mut self, now: Instant) {
+    fn restart(&mut self) {
         // A new agent, not the old one's `recreate_candidate_pairs`: its lists of candidates only ever grow, and an
         // address once withdrawn would be refused as peer-reflexive for good.
         self.agent = build(&self.own, self.agent.controlling(), self.tie_breaker, self.pace);
@@ -269,8 +274,7 @@ impl Agent for IsAgent {
             self.agent.add_local_candidate(candidate);
         }
         if let Some(peer) = &self.peer {
-            self.agent
-                .set_remote_credentials(IceCreds { ufrag: peer.ufrag.clone(), pass: peer.password.clone() });
+            self.agent.set_remote_credentials(peer.credentials());
             for (preference, (address, kind)) in peer.candidates.iter().enumerate() {
                 self.agent.add_remote_candidate(remote_candidate(*address, *kind, preference));
             }
@@ -282,8 +286,6 @@ impl Agent for IsAgent {
                 ));
             }
         }
-        // The agent names no time before its first.
-        self.handle_timeout(now, &mut |_| true);
     }
 
     fn knows_peer(&self) -> bool {
@@ -320,8 +322,8 @@ impl Agent for IsAgent {
             }
         }
         self.drain(&mut |_| true);
-        if self.agent.local_candidates().count() > MAX_LOCAL {
-            self.restart(now);
+        if mapped.is_some() && self.agent.local_candidates().count() > MAX_LOCAL {
+            self.restart();
         }
         true
     }

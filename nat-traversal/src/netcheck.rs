@@ -22,8 +22,8 @@ pub struct NetCheckConfig {
     pub own: Vec<IpAddr>,
     /// The UDP port that the requests leave from.
     pub local_port: u16,
-    /// Addresses that the socket has sent to lately: what comes from them says nothing about the filtering. A
-    /// socket of the check's own has none, and can tell the filtering wherever a server can.
+    /// Addresses that the socket has sent to lately: what comes from them says nothing about the filtering. Those
+    /// of an earlier check by the same socket belong here, see [`NetCheck::contacted`].
     pub contacted: Vec<SocketAddr>,
 }
 
@@ -54,7 +54,7 @@ enum Stage {
 #[derive(Debug, Default)]
 struct Family {
     observed: Observed,
-    /// A server that has another address, and that address.
+    /// A server that has another address, or another port of its address; and that.
     discoverer: Option<(SocketAddr, SocketAddr)>,
 }
 
@@ -136,8 +136,8 @@ impl NetCheck {
             Purpose::Elsewhere => {
                 if let Some(mapped) = answer.mapped {
                     family.observed.saw(probe.to, mapped);
-                    let other = family.discoverer.map(|(_, other)| other.ip());
-                    family.observed.other_answers |= other == Some(probe.to.ip());
+                    let other_port = family.discoverer.map(|(server, other)| other_port(server, other));
+                    family.observed.other_port_answers |= other_port == Some(probe.to);
                 }
             }
             Purpose::Hairpin => family.observed.hairpin = Some(true),
@@ -164,6 +164,13 @@ impl NetCheck {
     /// When [`poll_transmit`](Self::poll_transmit) is to be called at the latest; `None` once the check is done.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.probes.iter().map(|probe| probe.exchange.poll_timeout()).min()
+    }
+
+    /// Every address that the check sends to. For some minutes, what comes from them says nothing about the
+    /// filtering.
+    pub fn contacted(&self) -> Vec<SocketAddr> {
+        let discoverers = self.families.iter().filter_map(|family| family.discoverer);
+        self.config.servers.iter().copied().chain(discoverers.flat_map(elsewhere)).collect()
     }
 
     /// Whether nothing more can be found out.
@@ -230,7 +237,8 @@ impl NetCheck {
             let candidates = self.servers.iter().filter_map(|report| Some((report.server, report.other?)));
             slot.discoverer = candidates
                 .filter(|(server, other)| index(*server) == family && index(*other) == family)
-                .find(|(server, other)| server.ip() != other.ip());
+                .filter(|(server, other)| server.port() != other.port())
+                .max_by_key(|(server, other)| server.ip() != other.ip());
         }
     }
 
@@ -243,13 +251,15 @@ impl NetCheck {
             let (server, other) = (*server, *other);
             let mut contacted = self.config.servers.iter().chain(&self.config.contacted);
             let untouched = match from {
-                AnswerFrom::OtherAddress => contacted.all(|address| address.ip() != other.ip()),
+                AnswerFrom::OtherAddress => {
+                    other.ip() != server.ip() && contacted.all(|address| address.ip() != other.ip())
+                }
                 AnswerFrom::OtherPort | AnswerFrom::Same => {
-                    observed.from_other_address == Heard::Silent
-                        && contacted.all(|address| *address != SocketAddr::new(server.ip(), other.port()))
+                    observed.from_other_address != Heard::Answered
+                        && contacted.all(|address| *address != other_port(server, other))
                 }
             };
-            if untouched && server.port() != other.port() {
+            if untouched {
                 self.ask(server, Purpose::Filtering(from), SCHEDULE, now);
             }
         }
@@ -259,14 +269,7 @@ impl NetCheck {
         for family in 0..self.families.len() {
             let Family { observed, discoverer } = &self.families[family];
             let hairpin = observed.first_mapped().filter(|_| !observed.no_nat(&self.config.own));
-            let mut elsewhere = Vec::new();
-            if let Some((server, other)) = *discoverer {
-                elsewhere.push(SocketAddr::new(other.ip(), server.port()));
-                elsewhere.push(other);
-                elsewhere.push(SocketAddr::new(server.ip(), other.port()));
-                elsewhere.dedup();
-            }
-            for to in elsewhere {
+            for to in discoverer.map(elsewhere).unwrap_or_default() {
                 self.ask(to, Purpose::Elsewhere, SCHEDULE, now);
             }
             if let Some(mapped) = hairpin {
@@ -297,6 +300,19 @@ impl Probe {
         };
         answer.error.is_none() && elsewhere
     }
+}
+
+/// What a server answers from when it is asked for another port.
+fn other_port(server: SocketAddr, other: SocketAddr) -> SocketAddr {
+    SocketAddr::new(server.ip(), other.port())
+}
+
+/// The other places of a server.
+fn elsewhere((server, other): (SocketAddr, SocketAddr)) -> Vec<SocketAddr> {
+    let mut places = vec![SocketAddr::new(other.ip(), server.port()), other, other_port(server, other)];
+    places.retain(|place| *place != server);
+    places.dedup();
+    places
 }
 
 fn index(address: SocketAddr) -> usize {

@@ -212,19 +212,18 @@ impl PathSet {
     /// A way to the peer, or news of one. If all places are taken, one that does not answer makes room; without such
     /// a one the offer is ignored.
     pub fn offer(&mut self, offer: Offer, now: Instant) {
-        let at = match self.paths.iter().position(|path| path.route == offer.route || path.id == offer.id) {
+        if let Some(other) = self.paths.iter().position(|p| p.id == offer.id && p.route != offer.route) {
+            self.remove(other);
+        }
+        let at = match self.paths.iter().position(|path| path.route == offer.route) {
             Some(at) => {
                 let path = &mut self.paths[at];
-                if path.route == offer.route {
-                    (path.id, path.pair, path.learned) = (offer.id, offer.pair, false);
-                    if self.selected == Some(at) {
-                        self.events.push_back(path.selected_event());
-                    }
-                    Some(at)
-                } else {
-                    self.remove(at);
-                    self.add(Path::new(offer.id, offer.route, offer.pair, false, now), now)
+                let renamed = (path.id, path.pair) != (offer.id, offer.pair);
+                (path.id, path.pair, path.learned) = (offer.id, offer.pair, false);
+                if renamed && self.selected == Some(at) {
+                    self.events.push_back(path.selected_event());
                 }
+                Some(at)
             }
             None => self.add(Path::new(offer.id, offer.route, offer.pair, false, now), now),
         };
@@ -487,7 +486,12 @@ impl PathSet {
 
     /// After an answer: when the path is asked next.
     fn schedule(&mut self, at: usize, now: Instant) {
-        let interval = self.interval(self.mode(at));
+        let mode = self.mode(at);
+        let mut interval = self.interval(mode);
+        if matches!(mode, Mode::Idle | Mode::Standby) {
+            // Two ends that ask at the same time would do so for ever.
+            interval -= interval * (draw(self.seed, &mut self.drawn) % 64) / 512;
+        }
         self.paths[at].schedule(interval, now);
     }
 
@@ -556,3 +560,6 @@ const STANDBY_INTERVAL: Duration = Duration::from_secs(15);
 const LEARN_EVERY: Duration = Duration::from_millis(100);
 /// Answers that wait to be sent; more are not given.
 const MAX_ANSWERS: usize = 64;
+
+#[cfg(test)]
+mod tests;

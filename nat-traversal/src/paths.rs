@@ -55,6 +55,13 @@ impl PathTable {
         self.peers.entry(peer).or_default().selected = Some(route);
     }
 
+    /// The same, and no other route is the peer's: there is no link, so what comes by another way is to be answered
+    /// there.
+    pub fn select_only(&mut self, peer: Slot, route: Route) {
+        self.forget(peer);
+        self.select(peer, route);
+    }
+
     /// What comes by `route` is the peer's, until another peer proves to be there.
     pub fn know(&mut self, peer: Slot, route: Route) {
         let route = canonical_route(route);
@@ -249,7 +256,7 @@ mod tests {
         table.select(Slot(1), at("192.0.2.1:2"));
         assert_eq!(table.to_wire(met), Some(at("192.0.2.1:2")));
         assert_eq!(table.from_wire(Route::Direct(met)), PathTable::virtual_address(Slot(1)));
-        table.forget_route(Slot(1), Route::Direct(met));
+        table.select_only(Slot(1), at("192.0.2.1:2"));
         assert_eq!(
             (table.from_wire(Route::Direct(met)), table.to_wire(met)),
             (met, Some(Route::Direct(met)))

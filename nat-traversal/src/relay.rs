@@ -203,15 +203,10 @@ impl RelayClient {
     }
 
     /// Gives the allocation back: what [`poll_transmit`](Self::poll_transmit) then gives is to be sent once, and
-    /// that is all.
+    /// that is all. A next client of the same socket is to wait for about 2 s, which is how long coturn takes.
     pub fn close(&mut self, now: Instant) {
-        match self.state {
-            State::Allocated(_) => {
-                self.check.remove(&mut self.auth, now);
-                self.state = State::Closing;
-            }
-            _ => self.state = State::Lost,
-        }
+        let asks = self.relayed().is_some() && self.check.remove(&mut self.auth, now);
+        self.state = if asks { State::Closing } else { State::Lost };
         self.wake = None;
     }
 

@@ -12,141 +12,29 @@
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::ice::{Agent, AgentEvent, Bases, IsAgent, Pace, Peer, RelayBase};
+use crate::ice::{Agent, AgentEvent, IsAgent, Pace, Peer};
 use crate::paths::{canonical, is_real_source};
 use crate::route::{Candidate, CandidateKind, CandidatePair, RelayId, Route, is_global};
-use crate::signal::{Signal, SignalCandidate, SignalError};
+use crate::signal::{Signal, SignalError};
 
+mod candidates;
 mod found;
 mod report;
 mod router;
 mod schedule;
 mod signalling;
+mod types;
 
+use candidates::{bases, canonical_route, family, local_kind, remote_kind, told, usable};
 use found::{Found, hops};
 pub use report::{PairReport, PairState, TraversalReport, TraversalState};
 pub use router::{StunRouter, stun_username};
 use schedule::Schedule;
 use signalling::Signalling;
-
-/// What a [`Traversal`] is made of.
-#[derive(Clone)]
-pub struct TraversalConfig {
-    /// Whether this side nominates. Both sides should agree; if they do not, the agents settle it.
-    pub controlling: bool,
-    /// This node's ICE user name fragment towards this peer, 4 to 60 of `[A-Za-z0-9+/]`, unguessable, no other
-    /// peer's, and new with each start of the node: 8 will do.
-    pub ufrag: String,
-    /// The key of the peer's checks, 22 to 256 such characters, unguessable: 24 will do.
-    pub password: String,
-    /// Grows with each start of the node: milliseconds since 1970.
-    pub generation: u64,
-    /// Random: the tie-breaker of ICE, and so that not all peers check at the same time.
-    pub seed: u64,
-    /// How fast and how often.
-    pub timing: TraversalTiming,
-}
-
-/// How fast and how often to check and to signal.
-#[derive(Clone, Debug)]
-pub struct TraversalTiming {
-    /// Between two checks with one peer (Ta of RFC 8445). Default 10 ms.
-    pub pace: Duration,
-    /// Before a check is repeated; doubled each time. Default 100 ms.
-    pub first_retry: Duration,
-    /// The most between two checks of one pair. Default 1 s.
-    pub slowest_retry: Duration,
-    /// How long all pairs are checked after a beginning. Default 10 s.
-    pub checking: Duration,
-    /// How long a direct path must be in use for checks to end. Default 5 s.
-    pub stable: Duration,
-    /// On a relay: when direct paths are first tried again; doubled each time. Default 3 s.
-    pub first_upgrade: Duration,
-    /// The most between two such tries. Default 60 s.
-    pub slowest_upgrade: Duration,
-    /// Before a signal is repeated to a peer that has not answered; doubled each time. Default 250 ms.
-    pub first_signal_retry: Duration,
-    /// The most between two such signals. Default 30 s.
-    pub slowest_signal_retry: Duration,
-}
-
-impl Default for TraversalTiming {
-    fn default() -> TraversalTiming {
-        TraversalTiming {
-            pace: Duration::from_millis(10),
-            first_retry: Duration::from_millis(100),
-            slowest_retry: Duration::from_secs(1),
-            checking: Duration::from_secs(10),
-            stable: Duration::from_secs(5),
-            first_upgrade: Duration::from_secs(3),
-            slowest_upgrade: Duration::from_secs(60),
-            first_signal_retry: Duration::from_millis(250),
-            slowest_signal_retry: Duration::from_secs(30),
-        }
-    }
-}
-
-impl fmt::Debug for TraversalConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TraversalConfig")
-            .field("controlling", &self.controlling)
-            .field("ufrag", &self.ufrag)
-            .field("generation", &self.generation)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A STUN datagram to send.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Transmit {
-    /// By which way.
-    pub route: Route,
-    /// The datagram, without the framing of a relay.
-    pub payload: Vec<u8>,
-}
-
-/// What a [`Traversal`] has found out, or needs.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum TraversalEvent {
-    /// A check by this route was answered: it is a path. Told once for each route, and again after it was reported
-    /// dead or gone.
-    Found {
-        /// The way of the path.
-        route: Route,
-        /// What its ends are.
-        pair: CandidatePair,
-    },
-    /// This route cannot be a path any more: its relay is lost, the peer no longer has its address, or the peer has
-    /// begun anew.
-    Gone {
-        /// The way of the path.
-        route: Route,
-    },
-    /// The relay must let these addresses of the peer through. Each list is the whole of the present one.
-    NeedsRelay {
-        /// The allocation.
-        relay: RelayId,
-        /// Addresses of its family; public ones only if its own is public.
-        peers: Vec<SocketAddr>,
-    },
-}
-
-/// What the data path says of the peer's paths.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PathNews {
-    /// Frames go by a path of this kind now ([`CandidatePair::kind`]).
-    Selected(CandidateKind),
-    /// A path no longer answers.
-    Dead(Route),
-    /// No path answers.
-    AllDead,
-    /// No frames flow: there is no hurry to find better paths.
-    Idle,
-}
+pub use types::{PathNews, Transmit, TraversalConfig, TraversalEvent, TraversalTiming};
 
 /// Finds ways to one peer and keeps finding them. Pure: time is an argument.
 ///
@@ -236,6 +124,10 @@ impl Traversal {
         }
         self.local = candidates.to_vec();
         self.agent.set_bases(&bases(candidates));
+        // What can be used of the peer's depends on this node's own.
+        if let Some(peer) = self.peer() {
+            self.agent.set_peer(&peer);
+        }
         for relay in lost.iter().filter_map(|candidate| candidate.relay) {
             if !self.local.iter().any(|candidate| candidate.relay == Some(relay)) {
                 self.permitted.remove(&relay);
@@ -251,7 +143,10 @@ impl Traversal {
             CandidateKind::ServerReflexive => !lost.is_empty() && !self.is_settled_nearby(),
             _ => false,
         });
-        if self.awake && (moved || !self.is_settled()) {
+        self.remaps[0] &= !moved;
+        // A relay that is new is a path to fall back to.
+        let relay = new.iter().any(|candidate| candidate.kind == CandidateKind::Relayed);
+        if self.awake && (moved || relay || !self.is_settled()) {
             self.schedule.check_more(moved && !lost.is_empty(), now);
         }
         self.advance(now);
@@ -266,11 +161,10 @@ impl Traversal {
             self.signalling.announce(now);
         }
         if news.instance || news.candidates {
-            let remote = self.remote_candidates();
-            let Some(known) = self.signalling.peer() else { return Ok(()) };
-            let peer =
-                Peer { ufrag: known.ufrag.clone(), password: known.password.clone(), candidates: remote };
-            let withdrawn = before.iter().any(|old| !known.candidates.contains(old));
+            let Some(peer) = self.peer() else { return Ok(()) };
+            let withdrawn = before.iter().any(|old| !signal.candidates.contains(old));
+            let new = signal.candidates.iter().filter(|new| !before.contains(new));
+            let relay = new.filter(|new| new.kind == CandidateKind::Relayed).count() > 0;
             let first = !self.agent.knows_peer();
             self.agent.set_peer(&peer);
             let names = |route: &Route| peer.candidates.iter().any(|(address, _)| *address == route.remote());
@@ -280,11 +174,12 @@ impl Traversal {
             };
             let lost_some = !gone.is_empty();
             self.gone(gone);
+            self.remaps[1] &= !withdrawn;
             if news.instance {
                 self.selected = None;
                 self.remaps[1] = false;
                 self.schedule.begin(self.timing.checking, !first, now);
-            } else if lost_some || !self.is_settled() || withdrawn && !self.is_settled_nearby() {
+            } else if lost_some || relay || !self.is_settled() || withdrawn && !self.is_settled_nearby() {
                 self.schedule.check_more(withdrawn, now);
             }
         }
@@ -398,7 +293,7 @@ impl Traversal {
             if restart.tell {
                 self.signalling.ask_for_check(now);
             }
-            self.agent.restart(now);
+            self.agent.restart();
         }
         if was_active && !self.schedule.is_active() && self.is_settled() {
             let gone = self.found.prune();
@@ -419,7 +314,11 @@ impl Traversal {
         while let Some(event) = self.agent.poll_event() {
             match event {
                 AgentEvent::Succeeded { route, mapped } => self.succeeded(route, mapped),
-                AgentEvent::Nominated { route } => self.nominated(route),
+                // Found by its own check before; it may not have been worth telling then.
+                AgentEvent::Nominated { route } if !self.found.is_alive(route) => {
+                    self.found(route, CandidateKind::Host, true);
+                }
+                AgentEvent::Nominated { .. } => {}
                 AgentEvent::Checked { route } => self.checked(route, now),
             }
         }
@@ -427,36 +326,30 @@ impl Traversal {
 
     fn succeeded(&mut self, route: Route, mapped: SocketAddr) {
         let mapped = canonical(mapped);
-        let own =
-            self.local.iter().find(|candidate| candidate.relay.is_none() && candidate.address == mapped);
+        if matches!(route, Route::Direct(_)) && self.own_of(mapped).is_none() {
+            let mut reflexive = self.local.iter().filter(|own| own.kind == CandidateKind::ServerReflexive);
+            self.remaps[0] |= reflexive.any(|own| own.address.ip() == mapped.ip());
+        }
+        self.found(route, self.own_of(mapped).unwrap_or(CandidateKind::PeerReflexive), false);
+    }
+
+    /// A check by this route was answered: worth telling, or not.
+    fn found(&mut self, route: Route, own: CandidateKind, nominated: bool) {
         let (local, local_address) = match route {
             Route::Relayed(id, _) => (CandidateKind::Relayed, self.relayed_address(id)),
-            Route::Direct(remote) => {
-                let reflexive = self.local.iter().filter(|own| own.kind == CandidateKind::ServerReflexive);
-                let mut reflexive = reflexive.filter(|own| own.address.ip() == mapped.ip());
-                self.remaps[0] |= own.is_none() && reflexive.next().is_some();
-                let local = own.map_or(CandidateKind::PeerReflexive, |own| own.kind);
-                (local, self.local_address[family(remote)])
-            }
+            Route::Direct(remote) => (own, self.local_address[family(remote)]),
         };
-        let remote = remote_kind(&self.remote_candidates(), route);
-        let pair = CandidatePair { local, local_address, remote };
-        if self.found.succeeded(route, pair, false) {
+        let pair =
+            CandidatePair { local, local_address, remote: remote_kind(&self.remote_candidates(), route) };
+        if self.found.succeeded(route, pair, nominated) {
             self.events.push_back(TraversalEvent::Found { route, pair });
         }
     }
 
-    /// The route was found by its own check before; it may not have been worth telling then.
-    fn nominated(&mut self, route: Route) {
-        let remote = remote_kind(&self.remote_candidates(), route);
-        let (local, local_address) = match route {
-            Route::Relayed(id, _) => (CandidateKind::Relayed, self.relayed_address(id)),
-            Route::Direct(remote) => (CandidateKind::Host, self.local_address[family(remote)]),
-        };
-        let pair = CandidatePair { local, local_address, remote };
-        if !self.found.is_alive(route) && self.found.succeeded(route, pair, true) {
-            self.events.push_back(TraversalEvent::Found { route, pair });
-        }
+    /// Which of the host's own candidates has this address.
+    fn own_of(&self, address: SocketAddr) -> Option<CandidateKind> {
+        let own = self.local.iter().find(|own| own.relay.is_none() && own.address == address);
+        own.map(|own| own.kind)
     }
 
     fn checked(&mut self, route: Route, now: Instant) {
@@ -487,31 +380,22 @@ impl Traversal {
         }
     }
 
+    fn peer(&self) -> Option<Peer> {
+        let known = self.signalling.peer()?;
+        let candidates = usable(&known.candidates, &self.local);
+        Some(Peer { ufrag: known.ufrag.clone(), password: known.password.clone(), candidates })
+    }
+
     /// The peer's candidates that this node can use, each address once, best first.
     fn remote_candidates(&self) -> Vec<(SocketAddr, CandidateKind)> {
-        let Some(peer) = self.signalling.peer() else { return Vec::new() };
-        let on_loopback = self.local.iter().any(|own| own.address.ip().is_loopback());
-        let mut usable: Vec<(SocketAddr, CandidateKind)> = Vec::new();
-        let mut candidates = peer.candidates.clone();
-        candidates.sort_by_key(|candidate| candidate.kind);
-        for SignalCandidate { kind, address } in candidates {
-            let address = canonical(address);
-            let ours = self.local.iter().any(|own| own.relay.is_none() && own.address == address);
-            if is_reachable(address, on_loopback)
-                && !(ours && kind == CandidateKind::Host)
-                && !usable.iter().any(|(known, _)| *known == address)
-            {
-                usable.push((address, kind));
-            }
-        }
-        usable
+        self.signalling.peer().map(|peer| usable(&peer.candidates, &self.local)).unwrap_or_default()
     }
 
     fn relayed_address(&self, relay: RelayId) -> Option<SocketAddr> {
         self.local.iter().find(|own| own.relay == Some(relay)).map(|own| own.address)
     }
 
-    /// A direct path is in use, and checks are over.
+    /// Frames go by a direct path: there is nothing better to be found.
     fn is_settled(&self) -> bool {
         self.selected.is_some_and(|kind| kind != CandidateKind::Relayed)
     }
@@ -526,71 +410,5 @@ impl Traversal {
     }
 }
 
-fn bases(candidates: &[Candidate]) -> Bases {
-    let host = |v6: bool| {
-        let mut own = candidates.iter().filter(|own| own.kind != CandidateKind::Relayed);
-        own.any(|own| own.address.is_ipv6() == v6)
-    };
-    let relays = candidates.iter().filter(|own| own.kind == CandidateKind::Relayed).filter_map(|own| {
-        let (v6, global) = (own.address.is_ipv6(), is_global(own.address.ip()));
-        Some(RelayBase { id: own.relay?, v6, global })
-    });
-    Bases { v4: host(false), v6: host(true), relays: relays.collect() }
-}
-
-/// What a peer is told: relayed candidates first to be sure of them, at most as many as a signal holds.
-fn told(candidates: &[Candidate]) -> Vec<SignalCandidate> {
-    let mut told: Vec<SignalCandidate> = Vec::new();
-    let relayed = candidates.iter().filter(|own| own.kind == CandidateKind::Relayed).take(MAX_RELAYS);
-    let others = [CandidateKind::Host, CandidateKind::ServerReflexive];
-    let others =
-        others.iter().flat_map(|kind| candidates.iter().filter(|own| own.kind == *kind).take(MAX_ALIKE));
-    for own in relayed.chain(others) {
-        let candidate = SignalCandidate { kind: own.kind, address: canonical(own.address) };
-        if is_reachable(candidate.address, true) && !told.iter().any(|told| told.address == candidate.address)
-        {
-            told.push(candidate);
-        }
-    }
-    told.truncate(Signal::MAX_CANDIDATES);
-    told
-}
-
-/// Link-local IPv6 addresses need a scope that the other side cannot know.
-fn is_reachable(address: SocketAddr, on_loopback: bool) -> bool {
-    let never = match address {
-        SocketAddr::V4(v4) => v4.ip().is_unspecified() || v4.ip().is_multicast() || v4.ip().is_broadcast(),
-        SocketAddr::V6(v6) => {
-            v6.ip().is_unspecified() || v6.ip().is_multicast() || v6.ip().is_unicast_link_local()
-        }
-    };
-    is_real_source(address) && !never && (on_loopback || !address.ip().is_loopback())
-}
-
-fn canonical_route(route: Route) -> Route {
-    match route {
-        Route::Direct(remote) => Route::Direct(canonical(remote)),
-        Route::Relayed(relay, remote) => Route::Relayed(relay, canonical(remote)),
-    }
-}
-
-fn local_kind(route: Route) -> CandidateKind {
-    match route {
-        Route::Direct(_) => CandidateKind::Host,
-        Route::Relayed(..) => CandidateKind::Relayed,
-    }
-}
-
-fn remote_kind(remote: &[(SocketAddr, CandidateKind)], route: Route) -> CandidateKind {
-    let known = remote.iter().find(|(address, _)| *address == route.remote());
-    known.map_or(CandidateKind::PeerReflexive, |(_, kind)| *kind)
-}
-
-fn family(address: SocketAddr) -> usize {
-    usize::from(canonical(address).is_ipv6())
-}
-
 /// How long a path by a withdrawn server-reflexive candidate is kept.
 const PATIENCE: Duration = Duration::from_secs(3);
-const MAX_RELAYS: usize = 6;
-const MAX_ALIKE: usize = 13;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cluster::{Cluster, Member};
 use crate::lab::{Instance, Lab, LabSpec, Node, target_dir};
+use crate::nat::{Ground, Site};
 
 /// Removes what was kept of an earlier run.
 pub(crate) fn clear(spec: &LabSpec) {
@@ -42,6 +43,24 @@ pub(crate) fn keep_cluster(cluster: &Cluster) {
         keep_agent(cluster, member, &dir);
     }
     keep_provided(&cluster.lab().dir().join("provider"), &dir);
+}
+
+/// Writes what the routers do and remember, and the logs of other servers, to the same place.
+pub(crate) fn keep_ground(lab: &Lab, ground: &Ground) {
+    let Some(dir) = made(lab.spec()) else { return };
+    let mut text = String::new();
+    for router in ground.sites().iter().flat_map(Site::routers) {
+        section(&mut text, router.name(), router.exec(&["nft", "list", "ruleset"]));
+        section(&mut text, "mappings", router.exec(&["conntrack", "-L"]));
+        section(&mut text, "addresses", router.ip("-br addr show"));
+    }
+    let _ = fs::write(dir.join("routers.txt"), text);
+    for entry in fs::read_dir(lab.dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("coturn") {
+            let _ = fs::copy(entry.path().join("log"), dir.join(format!("{name}.log")));
+        }
+    }
 }
 
 fn keep_agent(cluster: &Cluster, member: &Member, dir: &Path) {

@@ -69,11 +69,12 @@ pub fn sweep() {
     }
 }
 
-/// The build's `target` folder, found from the running executable; `target` where that does not work.
+/// The build's `target` folder, found from the running executable by cargo's tag or by its name; `target` where that
+/// does not work.
 pub fn target_dir() -> PathBuf {
     let exe = std::env::current_exe().unwrap_or_default();
     exe.ancestors()
-        .find(|dir| dir.join("CACHEDIR.TAG").exists())
+        .find(|dir| dir.join("CACHEDIR.TAG").exists() || dir.ends_with("target"))
         .map_or_else(|| PathBuf::from("target"), Path::to_path_buf)
 }
 

@@ -13,9 +13,9 @@ mod view;
 
 pub use cell::{Cell, Outcome, Wanted};
 pub use coturn::{Coturn, NO_RELAY, nat_table};
-pub use gaps::{Harm, Trial};
+pub use gaps::{Harm, Noticed, Trial};
 pub use lab::{BareLab, CONNECTS_WITHIN, Ground, NatLab, NatSpec, RELAYED, SiteSpec, is_direct};
 pub use mesh::{Mesh, Quiet};
-pub use net::{CONTROLLER, Cut, Internet, SERVER_1, SERVER_2, Site, v4, v6};
+pub use net::{CONTROLLER, Cut, Forwarded, Internet, SERVER_1, SERVER_2, Site, v4, v6};
 pub use preset::{Preset, Quirks};
 pub use view::{Admin, Stage, Watcher};

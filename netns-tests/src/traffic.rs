@@ -1,10 +1,12 @@
 //! Traffic whose content is checked at the far end.
 
+mod beat;
 mod flow;
 mod multicast;
 mod tcp;
 mod udp;
 
+pub use beat::{Beat, Heard};
 pub use flow::{Sequence, TcpFlow};
 pub use multicast::multicast;
 pub use tcp::tcp_both_ways;

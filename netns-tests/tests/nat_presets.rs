@@ -9,7 +9,7 @@ use netns_tests::nat::probe::{self, Hairpin, Servers};
 use netns_tests::nat::{BareLab, Cut, NatSpec, Preset};
 use netns_tests::{expect, measure, wait_for};
 
-/// As a table, one row for each preset; two at a time would meet the same routers, so a lab for each.
+/// As a table, one row for each preset.
 #[test]
 fn each_maps_and_filters_as_its_name_says() -> Result<()> {
     let presets = preset::ALL.into_iter().chain([preset::CGNAT_SYMMETRIC]);

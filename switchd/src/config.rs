@@ -126,9 +126,9 @@ pub struct Metrics {
 /// `[link]`: timers and limits of all links.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LinkConfig {
-    /// Between keepalives.
+    /// Between probes of a path while nothing flows.
     pub keepalive: Duration,
-    /// Silence after which a peer counts as dead; more than twice `keepalive`.
+    /// Without an answer by any path for this long a peer counts as dead; more than twice `keepalive`.
     pub dead_after: Duration,
     /// Age at which keys are replaced.
     pub rekey_after: Duration,

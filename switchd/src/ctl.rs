@@ -4,6 +4,7 @@ mod capture;
 pub(crate) mod client;
 mod show;
 mod watch;
+mod ways;
 mod why;
 
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -19,7 +20,7 @@ use switch_core::switch::DropReason;
 use self::client::{Client, CtlError};
 use crate::admin::protocol::Request;
 use crate::config::DEFAULT_SOCKET;
-use crate::view::{BindingRow, Direction, DroppedFrame, Link, MacRow, Stats, Status};
+use crate::view::{BindingRow, Direction, DroppedFrame, Link, MacRow, Netcheck, Stats, Status, WhyRelayed};
 
 /// Look into a running switchd.
 #[derive(Parser, Debug)]
@@ -62,6 +63,14 @@ enum Command {
     },
     /// Why frames were dropped lately: by reason, with what it means and the mend
     WhyDropped(WhyDropped),
+    /// What the network does with this node's UDP: NAT, filtering, servers, relays, path MTU
+    Netcheck,
+    /// Why frames to a peer go by a relay: the ways that were tried, and how they went
+    WhyRelayed {
+        /// The peer's name, as `switchctl links` shows it
+        #[arg(value_name = "PEER")]
+        peer: String,
+    },
     /// Copy frames to the screen or to a pcapng file
     Capture(Capture),
 }
@@ -129,6 +138,8 @@ Examples:
   switchctl status                                  is the node ready, and why not
   switchctl links --json | jq '.[].rtt_seconds'     round-trip times, for machines
   switchctl why-dropped --network blue              recent drops with the mend
+  switchctl netcheck                                what kind of NAT this node is behind
+  switchctl why-relayed node-b                      why frames to node-b go by a relay
   switchctl capture --network blue --count 10       ten frames as text
   switchctl capture -n blue -w - | tcpdump -n -r -  the same through tcpdump
   switchctl watch --interval 5                      rates, every five seconds
@@ -198,6 +209,14 @@ fn run(cli: &Cli, out: &mut dyn Write, terminal: bool) -> Result<(), CtlError> {
             rows.retain(|row| options.matches(row));
             let last = options.last;
             print(out, cli.json, &rows, |rows| why::explain(rows, last))
+        }
+        Command::Netcheck => {
+            let check: Netcheck = client.ask(&Request::Netcheck)?;
+            print(out, cli.json, &check, ways::netcheck)
+        }
+        Command::WhyRelayed { peer } => {
+            let why: WhyRelayed = client.ask(&Request::WhyRelayed { peer: peer.clone() })?;
+            print(out, cli.json, &why, ways::why_relayed)
         }
         Command::Capture(options) => capture::run(&mut client, out, terminal, cli.json, options),
     }

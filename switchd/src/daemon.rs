@@ -43,7 +43,7 @@ pub use steering::Steering;
 pub fn run(config: Config, path: &Path) -> anyhow::Result<()> {
     let filter = match std::env::var("SWITCHD_LOG") {
         Ok(text) => EnvFilter::try_new(text).context("SWITCHD_LOG: use error, warn, info, debug or trace")?,
-        Err(_) => EnvFilter::new("info"),
+        Err(_) => EnvFilter::new(format!("{QUIET},info")),
     };
     let stderr = std::io::stderr;
     let ansi = stderr().is_terminal();
@@ -296,6 +296,9 @@ impl Daemon {
     async fn stop(self) {
         tracing::info!("stopping");
         self.links.shutdown().await;
+        if let Some(traversals) = self.links.traversals() {
+            traversals.close().await;
+        }
         self.endpoints.shutdown().await;
         self.worker.send(Command::Stop);
         let thread = self.thread;
@@ -304,6 +307,8 @@ impl Daemon {
     }
 }
 
+/// Libraries that speak of every packet.
+const QUIET: &str = "turn_client_proto=warn,stun_proto=warn,stun_types=warn,turn_types=warn,is=warn";
 /// Bites for the worker that may wait here.
 const BITES: usize = 16;
 

@@ -113,3 +113,6 @@ const QUIC_QUEUE: usize = 1024;
 const STUN_QUEUE: usize = 512;
 /// Reports of local stations that may wait; then the next one of a network is a full one.
 const STATION_REPORTS: usize = 64;
+
+#[cfg(test)]
+mod tests;

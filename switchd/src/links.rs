@@ -203,6 +203,11 @@ impl Links {
         Ok(())
     }
 
+    /// The search for ways, if there is one.
+    pub fn traversals(&self) -> Option<Traversals> {
+        self.shared.traversals.get().cloned()
+    }
+
     /// Takes what the worker reports.
     pub fn handle_report(&self, report: Report) {
         let (peer, message) = match report {

@@ -24,7 +24,7 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, 
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkUnspec, RouteMessageBuilder};
 use switch_core::ids::Mac;
-use tokio::sync::broadcast;
+use tokio::sync::{Mutex, broadcast};
 use tokio::task::JoinHandle;
 
 pub use self::error::NetlinkError;
@@ -35,6 +35,8 @@ pub use self::watch::{LinkEvent, Watch};
 pub struct Netlink {
     handle: rtnetlink::Handle,
     events: broadcast::Sender<LinkEvent>,
+    /// The kernel refuses a second dump on a socket while one runs (EBUSY).
+    dump: Arc<Mutex<()>>,
     _tasks: Arc<Tasks>,
 }
 
@@ -45,7 +47,7 @@ impl Netlink {
         let events = broadcast::Sender::new(watch::QUEUE);
         let watch = watch::start(events.clone())?;
         let tasks = Tasks { connection: tokio::spawn(connection), watch };
-        Ok(Netlink { handle, events, _tasks: Arc::new(tasks) })
+        Ok(Netlink { handle, events, dump: Arc::default(), _tasks: Arc::new(tasks) })
     }
 
     /// Events of links and addresses from now on. Subscribe before reading a state that must not go stale.
@@ -67,6 +69,7 @@ impl Netlink {
 
     /// Every link.
     pub async fn links(&self) -> Result<Vec<Link>, NetlinkError> {
+        let _dump = self.dump.lock().await;
         let messages: Vec<LinkMessage> =
             step("list the devices", self.handle.link().get().execute().try_collect()).await?;
         Ok(messages.iter().map(Link::from_message).collect())
@@ -75,6 +78,7 @@ impl Netlink {
     /// The addresses of one link.
     pub async fn addresses(&self, index: u32) -> Result<Vec<Address>, NetlinkError> {
         let request = self.handle.address().get().set_link_index_filter(index).execute();
+        let _dump = self.dump.lock().await;
         let messages: Vec<_> = step("list the addresses", request.try_collect()).await?;
         Ok(messages
             .iter()

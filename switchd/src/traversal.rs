@@ -18,6 +18,7 @@ mod stream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use controller_api::node::RelayServers;
 use nat_traversal::{CandidatePair, NatReport, PathNews, Route, TraversalReport};
@@ -29,6 +30,7 @@ use crate::dataplane::Handle;
 use crate::netlink::Netlink;
 use crate::session::Signals;
 use crate::underlay::{StunDatagram, Underlay};
+use crate::view::RelayRow;
 
 /// What the task starts from.
 pub struct Start {
@@ -77,6 +79,8 @@ enum Ask {
     Path(PeerId, PathNews),
     Report(PeerId, oneshot::Sender<Option<TraversalReport>>),
     Netcheck(oneshot::Sender<NatReport>),
+    Relays(oneshot::Sender<Vec<RelayRow>>),
+    Close(oneshot::Sender<()>),
 }
 
 impl Traversals {
@@ -123,8 +127,25 @@ impl Traversals {
         answer.await.ok()
     }
 
+    /// The relays that this node is to use. Empty if the daemon stops.
+    pub async fn relays(&self) -> Vec<RelayRow> {
+        let (to, answer) = oneshot::channel();
+        self.ask(Ask::Relays(to));
+        answer.await.unwrap_or_default()
+    }
+
+    /// Gives the allocations on relays back, when the daemon stops.
+    pub async fn close(&self) {
+        let (to, done) = oneshot::channel();
+        self.ask(Ask::Close(to));
+        // Without an answer they expire by themselves: stopping does not wait for that.
+        let _ = tokio::time::timeout(CLOSE, done).await;
+    }
+
     fn ask(&self, ask: Ask) {
         // The task ends with the daemon only.
         let _ = self.asks.send(ask);
     }
 }
+
+const CLOSE: Duration = Duration::from_secs(1);

@@ -31,6 +31,10 @@ pub trait View: Send + Sync + 'static {
     fn bindings(&self) -> BoxFuture<'_, Vec<BindingRow>>;
     /// The MAC table.
     fn macs(&self) -> BoxFuture<'_, Vec<MacRow>>;
+    /// What the network does with this node's datagrams: takes up to 8 s. An error says the mend.
+    fn netcheck(&self) -> BoxFuture<'_, Result<Netcheck, String>>;
+    /// The ways to the peer of that name, and why frames do not go by a better one. An error says the mend.
+    fn why_relayed(&self, peer: &str) -> BoxFuture<'_, Result<WhyRelayed, String>>;
     /// The latest dropped frames, oldest first; a bounded log.
     fn drops(&self) -> BoxFuture<'_, Vec<DroppedFrame>>;
     /// Copies of frames from now on, until the receiver is dropped. Frames that the receiver is too slow for
@@ -468,6 +472,11 @@ pub struct CapturedFrame {
 }
 
 mod units;
+mod ways;
+
+pub use self::ways::{
+    CandidateRow, Netcheck, PairRow, PathMtuRow, PathRow, RelayRow, RelayState, WhyRelayed,
+};
 
 #[cfg(test)]
 pub(crate) mod fake;

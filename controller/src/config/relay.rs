@@ -142,9 +142,9 @@ impl RelayTable {
             );
         }
         for external in &self.external {
-            problems.extend(external.problem().map(|problem| {
-                format!("relay.external {:?}: {problem}", external.address)
-            }));
+            problems.extend(
+                external.problem().map(|problem| format!("relay.external {:?}: {problem}", external.address)),
+            );
         }
         problems
     }

@@ -26,6 +26,16 @@ fn everything_can_be_set() {
         [mgmt]
         enabled = true
         subnets = ["10.90.0.0/24"]
+        [relay]
+        enabled = false
+        min_port = 50000
+        max_port = 50999
+        credential_hours = 1
+        [[relay.external]]
+        address = "[2001:db8::5]"
+        transports = ["tls"]
+        secret_file = "/tmp/secret"
+        address = "stun.example"
         [[provider]]
         name = "netns"
         kind = "exec"
@@ -42,6 +52,16 @@ fn everything_can_be_set() {
     assert_eq!(config.settings().kept_network, Some(mgmt.vni));
     assert_eq!(config.limits.heartbeat(), Duration::from_secs(1));
     assert_eq!(config.providers[0].timeout, Duration::from_secs(9));
+    assert!(!config.relay.enabled);
+    assert_eq!((config.relay.ports, config.relay.credentials), (50_000..=50_999, Duration::from_secs(3600)));
+    let external: Vec<_> = config
+        .relay
+        .external
+        .iter()
+        .map(|server| (server.address.as_str(), &server.transports[..]))
+        .collect();
+    let (tls, both) = ([Transport::Tls], [Transport::Udp, Transport::Tcp]);
+    assert_eq!(external, [("[2001:db8::5]:5349", &tls[..]), ("stun.example:3478", &both)]);
     let dialled: Vec<String> = config.advertise.iter().map(|text| super::dialled(text).unwrap()).collect();
     assert_eq!(dialled, ["192.0.2.1:4842", "[2001:db8::1]:99", "controller.example:4842"]);
 }
@@ -52,6 +72,17 @@ fn mistakes_are_named_all_at_once_with_the_mend() {
         advertise = ["a b", "x:0", "-x"]
         rest.certificate = "c.pem"
         metrics.listen = "here"
+        [relay]
+        address = ["c d"]
+        min_port = 5
+        max_port = 4
+        allocations = 0
+        credential_hours = 0
+        [[relay.external]]
+        address = "e f"
+        [[relay.external]]
+        address = "g"
+        certificate_sha256 = "12"
         [limits]
         connections = 0
         [[provider]]
@@ -68,6 +99,12 @@ fn mistakes_are_named_all_at_once_with_the_mend() {
         "\"a b\"",
         "\"x:0\"",
         "\"-x\"",
+        "\"c d\"",
+        "relay.min_port",
+        "enabled = false",
+        "credential_hours",
+        "\"e f\"",
+        "64 hexadecimal",
         "both files",
         "\"off\"",
         "at least 1",
@@ -89,13 +126,29 @@ fn the_example_says_what_the_defaults_are() {
     let text = include_str!("../../../packaging/controller.toml.example");
     assert_eq!(parse(text).unwrap(), Config::default());
     // What is commented out is right, too.
-    let all = text.replace("# advertise", "advertise").replace("# [[provider]]", "[[provider]]");
-    let all = ["name", "kind", "command", "timeout_seconds", "certificate", "private_key"]
-        .iter()
-        .fold(all, |all, key| all.replace(&format!("# {key} ="), &format!("{key} =")));
+    let all = text.replace("# advertise", "advertise").replace("# [[", "[[");
+    let all = [
+        "name",
+        "kind",
+        "command",
+        "timeout_seconds",
+        "certificate",
+        "private_key",
+        "address",
+        "allow_private",
+        "transports",
+        "secret_file",
+        "certificate_sha256",
+    ]
+    .iter()
+    .fold(all, |all, key| all.replace(&format!("# {key} ="), &format!("{key} =")));
     let config = parse(&all).unwrap();
     assert_eq!((config.advertise.len(), config.providers.len()), (2, 1));
     assert!(config.rest_certificate.is_some());
+    assert_eq!(config.relay.address.len(), 2);
+    assert_eq!(config.relay.allow_private, Some(false));
+    let external = &config.relay.external[0];
+    assert!(external.secret_file.is_some() && external.certificate_sha256.is_some());
 }
 
 #[test]

@@ -36,8 +36,7 @@ pub(super) fn add_all(seen: &Registry, relay: &RelayCounters) {
     }
     add(seen, datagrams);
     add(seen, bytes);
-    let refused =
-        counters("controller_relay_refused_total", "Datagrams and requests refused.", &["reason"]);
+    let refused = counters("controller_relay_refused_total", "Datagrams and requests refused.", &["reason"]);
     for reason in Refused::ALL {
         refused.with_label_values(&[reason.word()]).inc_by(relay.refused(reason));
     }

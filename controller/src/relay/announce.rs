@@ -63,22 +63,22 @@ impl Announcer {
     pub fn servers(&self, node: NodeId, now: u64) -> proto::RelayServers {
         let expires = now + self.lifetime.as_secs();
         let mut servers = proto::RelayServers::default();
-        let mut add = |address: &str, transport: Transport, secret: &Secret, certificate: Option<[u8; 32]>| {
-            let credentials = secret.issue(node, expires);
-            let certificate = certificate.filter(|_| transport == Transport::Tls);
-            servers.relays.push(proto::RelayServer {
-                address: address.to_owned(),
-                transport: transport.word().to_owned(),
-                username: credentials.username,
-                password: credentials.password,
-                expires,
-                certificate_sha256: certificate.map(Vec::from).unwrap_or_default(),
-            });
-        };
-        for transport in [Transport::Udp, Transport::Tcp, Transport::Tls] {
-            let serves = |embedded: &&Embedded| {
-                transport != Transport::Tls || embedded.certificate_sha256.is_some()
+        let mut add =
+            |address: &str, transport: Transport, secret: &Secret, certificate: Option<[u8; 32]>| {
+                let credentials = secret.issue(node, expires);
+                let certificate = certificate.filter(|_| transport == Transport::Tls);
+                servers.relays.push(proto::RelayServer {
+                    address: address.to_owned(),
+                    transport: transport.word().to_owned(),
+                    username: credentials.username,
+                    password: credentials.password,
+                    expires,
+                    certificate_sha256: certificate.map(Vec::from).unwrap_or_default(),
+                });
             };
+        for transport in [Transport::Udp, Transport::Tcp, Transport::Tls] {
+            let serves =
+                |embedded: &&Embedded| transport != Transport::Tls || embedded.certificate_sha256.is_some();
             if let Some(embedded) = self.embedded.as_ref().filter(serves) {
                 for address in &embedded.addresses {
                     add(address, transport, &embedded.secret, embedded.certificate_sha256);
@@ -92,9 +92,8 @@ impl Announcer {
             }
         }
         let embedded = self.embedded.iter().flat_map(|embedded| embedded.addresses.iter().cloned());
-        let external = self.external.iter().filter(|external| {
-            external.server.transports.contains(&Transport::Udp)
-        });
+        let external =
+            self.external.iter().filter(|external| external.server.transports.contains(&Transport::Udp));
         servers.stun = embedded.chain(external.map(|external| external.server.address.clone())).collect();
         servers
     }
@@ -140,10 +139,13 @@ impl Announcer {
 }
 
 async fn load(path: PathBuf) -> Result<Secret, SecretError> {
-    let read = { let path = path.clone(); move || Secret::load(&path) };
-    tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| {
-        Err(SecretError::Read { path, source: std::io::Error::other(error) })
-    })
+    let read = {
+        let path = path.clone();
+        move || Secret::load(&path)
+    };
+    tokio::task::spawn_blocking(read)
+        .await
+        .unwrap_or_else(|error| Err(SecretError::Read { path, source: std::io::Error::other(error) }))
 }
 
 impl fmt::Debug for Announcer {

@@ -100,11 +100,21 @@ pub(super) trait Ports {
 pub(super) enum Action {
     Nothing,
     /// Back to the client.
-    Answer { bytes: Vec<u8>, from_alternate: bool },
+    Answer {
+        bytes: Vec<u8>,
+        from_alternate: bool,
+    },
     /// From an allocation's socket: this part of what came.
-    ToPeer { from: AllocationId, peer: SocketAddr, payload: Range<usize> },
+    ToPeer {
+        from: AllocationId,
+        peer: SocketAddr,
+        payload: Range<usize>,
+    },
     /// The peer is a relayed address of this relay: straight to its client.
-    ToNode { to: ToNode, payload: Range<usize> },
+    ToNode {
+        to: ToNode,
+        payload: Range<usize>,
+    },
 }
 
 impl Engine {

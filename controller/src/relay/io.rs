@@ -23,8 +23,8 @@ use super::engine::{Action, AllocationId, Client, Engine, Now, Ports, Setup};
 use batch::{Batch, Target};
 use ports::OpenPorts;
 use stream::Streams;
-pub(super) use udp::bind;
 use udp::UdpPort;
+pub(super) use udp::bind;
 
 /// Bound sockets, and what the relay goes by.
 pub(super) struct Sockets {
@@ -136,8 +136,7 @@ impl Server {
             }
             Action::ToNode { to, payload } => {
                 let is_stream = to.client.stream.is_some();
-                let write =
-                    |out: &mut Vec<u8>| to.wrapping.write(&datagram[payload], is_stream, out);
+                let write = |out: &mut Vec<u8>| to.wrapping.write(&datagram[payload], is_stream, out);
                 batch.push(Target::Client(to.client), write, send);
             }
         }

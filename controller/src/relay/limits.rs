@@ -116,7 +116,8 @@ mod tests {
         let mut answered = 0;
         for i in 0..1_000_000_u32 {
             let now = start + Duration::from_micros(u64::from(i) * 10);
-            answered += u32::from(unproven.allow(Ipv4Addr::from_bits(i.wrapping_mul(2_654_435_761)).into(), now));
+            answered +=
+                u32::from(unproven.allow(Ipv4Addr::from_bits(i.wrapping_mul(2_654_435_761)).into(), now));
         }
         assert!(unproven.remembered() <= MAX_SOURCES);
         // Ten seconds of it.

@@ -1,6 +1,7 @@
 //! The whole relay over the loopback, with a client that is not ours.
 
 mod client;
+mod coturn;
 mod hostile;
 mod relaying;
 

@@ -13,8 +13,8 @@ pub(super) struct Observed {
     /// The answer that came from another address than was asked, and from another port.
     pub(super) from_other_address: Heard,
     pub(super) from_other_port: Heard,
-    /// Whether the other address answers at all: if not, silence from there says nothing.
-    pub(super) other_answers: bool,
+    /// Whether the other port answers at all: if not, its silence says nothing.
+    pub(super) other_port_answers: bool,
 }
 
 /// What became of a request to answer from elsewhere.
@@ -82,8 +82,8 @@ impl Observed {
     fn filtering(&self) -> Filtering {
         match (self.from_other_address, self.from_other_port) {
             (Heard::Answered, _) => Filtering::EndpointIndependent,
-            (Heard::Silent, Heard::Answered) if self.other_answers => Filtering::AddressDependent,
-            (Heard::Silent, Heard::Silent) if self.other_answers => Filtering::AddressAndPortDependent,
+            (_, Heard::Answered) => Filtering::AddressDependent,
+            (_, Heard::Silent) if self.other_port_answers => Filtering::AddressAndPortDependent,
             _ => Filtering::Unknown,
         }
     }

@@ -1,6 +1,7 @@
 //! What a check of the network found, for people and for machines.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -69,11 +70,12 @@ pub enum Mapping {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Filtering {
-    /// No server could tell: none has another address that this node had not sent to.
+    /// No server could tell: none has another port that this node had not sent to.
     Unknown,
     /// Datagrams of anybody come in.
     EndpointIndependent,
-    /// Only those from addresses that were sent to.
+    /// Only those from addresses that were sent to; also said where the server has only another port, and so
+    /// cannot tell this from the kinder one.
     AddressDependent,
     /// Only those from addresses and ports that were sent to.
     AddressAndPortDependent,
@@ -108,6 +110,19 @@ impl NatReport {
         lines.join("\n")
     }
 
+    /// Takes the filtering of a check of shortly before where this one could not tell: that one sent to the servers'
+    /// other addresses, and so opened the way for them. Only if the NAT is the same.
+    pub fn inherit_filtering(&mut self, earlier: &NatReport) {
+        for (now, before) in [(&mut self.ipv4, &earlier.ipv4), (&mut self.ipv6, &earlier.ipv6)] {
+            if let (Some(now), Some(before)) = (now, before)
+                && now.filtering == Filtering::Unknown
+                && now.outside() == before.outside()
+            {
+                now.filtering = before.filtering;
+            }
+        }
+    }
+
     fn asked(&self, ipv4: bool) -> bool {
         self.servers.iter().any(|server| server.server.is_ipv4() == ipv4)
     }
@@ -117,6 +132,11 @@ impl FamilyReport {
     /// Whether the mapped address depends on the destination, so that peers cannot use what a server saw.
     pub fn is_symmetric(&self) -> bool {
         matches!(self.mapping, Mapping::AddressDependent | Mapping::AddressAndPortDependent)
+    }
+
+    /// The addresses of the NAT.
+    fn outside(&self) -> BTreeSet<IpAddr> {
+        self.mapped.iter().map(SocketAddr::ip).collect()
     }
 
     fn sentences(&self, name: &str) -> Vec<String> {

@@ -102,8 +102,13 @@ impl World {
 
     fn check(&mut self, config: NetCheckConfig) -> (NatReport, Duration) {
         let start = Instant::now();
+        let mut check = NetCheck::new(config, start);
+        let took = self.run(&mut check, start);
+        (check.report(), took)
+    }
+
+    fn run(&mut self, check: &mut NetCheck, start: Instant) -> Duration {
         let mut now = start;
-        let mut check = NetCheck::new(config, now);
         loop {
             while let Some((to, request)) = check.poll_transmit(now) {
                 if let Some((from, datagram)) = self.carry(to, &request) {
@@ -114,7 +119,7 @@ impl World {
                 Some(next) => now = next.max(now),
                 None => {
                     assert!(check.is_done());
-                    return (check.report(), now - start);
+                    return now - start;
                 }
             }
         }
@@ -260,17 +265,69 @@ fn two_ports_of_one_server_tell_only_of_ports() {
     });
 }
 
+/// What is told where only another port can be tried.
+fn told_by_port(filtering: Filtering) -> Filtering {
+    if filtering == Filtering::EndpointIndependent { Filtering::AddressDependent } else { filtering }
+}
+
 #[test]
 fn an_address_that_was_sent_to_says_nothing_about_the_filtering() {
     each(|mapping, filtering, hairpin| {
-        let mut world = World::new(mapping, filtering, hairpin, &[discoverer(LEFT, Change::Honoured)]);
-        let contacted = vec![addr("203.0.113.30:9")];
-        let (report, _) = world.check(NetCheckConfig { contacted, ..config(vec![addr(LEFT)]) });
-        let family = report.ipv4.unwrap();
-        assert_eq!((family.mapping, family.filtering), (mapping, Filtering::Unknown));
+        let check = |contacted: &[&str]| {
+            let mut world = World::new(mapping, filtering, hairpin, &[discoverer(LEFT, Change::Honoured)]);
+            let contacted = contacted.iter().map(|address| addr(address)).collect();
+            let (report, _) = world.check(NetCheckConfig { contacted, ..config(vec![addr(LEFT)]) });
+            let family = report.ipv4.unwrap();
+            assert_eq!(family.mapping, mapping);
+            family.filtering
+        };
+        assert_eq!(check(&["203.0.113.30:9"]), told_by_port(filtering));
+        assert_eq!(check(&["203.0.113.30:9", "203.0.113.10:3479"]), Filtering::Unknown);
         let servers = [discoverer(LEFT, Change::Honoured), plain("203.0.113.30:3478")];
         let family = World::new(mapping, filtering, hairpin, &servers).report().ipv4.unwrap();
-        assert_eq!(family.filtering, Filtering::Unknown, "another server of the list is at that address");
+        assert_eq!(
+            family.filtering,
+            told_by_port(filtering),
+            "another server of the list is at that address"
+        );
+    });
+}
+
+#[test]
+fn a_server_with_two_ports_tells_part_of_it() {
+    each(|mapping, filtering, hairpin| {
+        let other = Some((addr("203.0.113.10:3479"), Change::Honoured));
+        let server = Server { address: addr(LEFT), other };
+        let family = World::new(mapping, filtering, hairpin, &[server]).report().ipv4.unwrap();
+        let told = match mapping {
+            Mapping::EndpointIndependent | Mapping::AddressDependent => Mapping::Unknown,
+            other => other,
+        };
+        assert_eq!((family.mapping, family.filtering), (told, told_by_port(filtering)));
+        let family = World::new(mapping, filtering, hairpin, &[server, plain(RIGHT)]).report().ipv4.unwrap();
+        assert_eq!((family.mapping, family.filtering), (mapping, told_by_port(filtering)));
+    });
+}
+
+#[test]
+fn a_second_check_keeps_what_the_first_one_told() {
+    each(|mapping, filtering, hairpin| {
+        let mut world = World::new(mapping, filtering, hairpin, &[discoverer(LEFT, Change::Honoured)]);
+        let first = world.report();
+        let start = Instant::now();
+        let mut check = NetCheck::new(config(vec![addr(LEFT)]), start);
+        world.run(&mut check, start);
+        let contacted = check.contacted();
+        assert!(contacted.contains(&addr(LEFT)) && contacted.contains(&addr(OTHER)) && contacted.len() == 4);
+        let (mut second, _) = world.check(NetCheckConfig { contacted, ..config(vec![addr(LEFT)]) });
+        assert_eq!(second.ipv4.as_ref().unwrap().filtering, Filtering::Unknown);
+        second.inherit_filtering(&first);
+        assert_eq!(second.ipv4.as_ref().unwrap().filtering, filtering);
+        let mut moved = second.clone();
+        moved.ipv4.as_mut().unwrap().filtering = Filtering::Unknown;
+        moved.ipv4.as_mut().unwrap().mapped = vec![addr("192.0.2.77:1")];
+        moved.inherit_filtering(&first);
+        assert_eq!(moved.ipv4.unwrap().filtering, Filtering::Unknown, "another NAT");
     });
 }
 

@@ -41,6 +41,8 @@ pub(super) struct Path {
     /// Requests since that have no answer.
     missing: u32,
     missing_since: Option<Instant>,
+    /// When there were [`MISSING`] of them.
+    many_since: Option<Instant>,
     /// When something was last sent on purpose, answers included.
     said: VecDeque<Instant>,
     last_sent: Option<Instant>,
@@ -81,6 +83,7 @@ impl Path {
             out: VecDeque::with_capacity(MAX_OUT),
             missing: 0,
             missing_since: None,
+            many_since: None,
             said: VecDeque::with_capacity(MAX_SAID),
             last_sent: None,
             next: now,
@@ -163,8 +166,7 @@ impl Path {
 
     /// When there is something to do.
     pub(super) fn due(&self, mode: Mode) -> Option<Instant> {
-        let death = self.missing_since.filter(|_| self.missing >= MISSING && self.state != PathState::Dead);
-        let death = death.map(|since| since + self.limit());
+        let death = self.dies_at();
         let sized = self.mtu.due(mode).filter(|_| !self.sizes_wait());
         let give_up = self.out.front().map(|out| out.sent + self.give_up());
         let expires = self.mtu.expires(self.wait());
@@ -185,6 +187,9 @@ impl Path {
         self.last_sent = Some(now);
         self.missing += 1;
         self.missing_since.get_or_insert(now);
+        if self.missing == MISSING {
+            self.many_since = Some(now);
+        }
         let wait = match self.state {
             PathState::Untried if self.missing <= TRY => BURST,
             PathState::Alive if mode == Mode::Busy => interval,
@@ -285,12 +290,16 @@ impl Path {
             }
         }
         self.mtu.expire(self.wait(), self.confirmed, now);
-        let since = self.missing_since.filter(|_| self.missing >= MISSING && self.state != PathState::Dead);
-        if since.is_none_or(|since| now < since + self.limit()) {
-            return false;
+        let dies = self.dies_at().is_some_and(|at| now >= at);
+        if dies {
+            self.die(now);
         }
-        self.die(now);
-        true
+        dies
+    }
+
+    fn dies_at(&self) -> Option<Instant> {
+        let (since, many) = (self.missing_since?, self.many_since?);
+        (self.state != PathState::Dead).then(|| (since + self.limit()).max(many + self.wait()))
     }
 
     pub(super) fn die(&mut self, now: Instant) {
@@ -375,9 +384,10 @@ impl Path {
         self.confirmed = self.confirmed.max(Some(at));
         self.acked = self.acked.max(Some(acked));
         let acked = self.acked;
-        let missing = self.out.iter().filter(|out| out.len == 0 && Some(out.sent) > acked);
-        self.missing_since = missing.clone().map(|out| out.sent).min();
-        self.missing = missing.count() as u32;
+        let mut missing = self.out.iter().filter(|out| out.len == 0 && Some(out.sent) > acked);
+        self.missing = missing.clone().count() as u32;
+        self.missing_since = missing.clone().next().map(|out| out.sent);
+        self.many_since = missing.nth(MISSING as usize - 1).map(|out| out.sent);
     }
 
     fn count(&mut self, answered: bool) {

@@ -84,7 +84,9 @@ impl RelayClient {
         match (entry.asked, code) {
             (Asked::Allocate, MISMATCH) => {
                 self.state = State::Removing;
-                self.check.remove(&mut self.auth, now);
+                if !self.check.remove(&mut self.auth, now) {
+                    self.lose(LostReason::Occupied);
+                }
             }
             (Asked::Allocate | Asked::Refresh, _) | (_, CHALLENGE | MISMATCH | WRONG_CREDENTIALS) => {
                 self.lose(LostReason::of_code(code));

@@ -53,9 +53,9 @@ impl Check {
         }
     }
 
-    /// Asks the relay to remove the allocation, and nothing else from then on.
-    pub(crate) fn remove(&mut self, auth: &mut LongTermClientAuth, now: Instant) {
-        self.ask(0, auth, now);
+    /// Asks the relay to remove the allocation, and nothing else from then on; `false` if it cannot be asked.
+    pub(crate) fn remove(&mut self, auth: &mut LongTermClientAuth, now: Instant) -> bool {
+        self.ask(0, auth, now)
     }
 
     /// Whether this is the transaction of the check under way, and whether that asks for removal.

@@ -39,15 +39,13 @@ impl LostReason {
         self == LostReason::Credentials
     }
 
-    /// How long to wait before the next client, at least.
+    /// How long to wait before the next client, at least: an earlier one would be refused for the same reason.
     pub fn retry_after(self) -> Duration {
-        use LostReason::{Credentials, Expired, Forgotten, Leftover, Silent, Stream};
         match self {
-            Forgotten | Expired | Credentials | Stream => Duration::ZERO,
-            // coturn removes within a second or so.
-            Leftover => Duration::from_secs(2),
-            Silent => Duration::from_secs(5),
-            _ => Duration::from_secs(60),
+            // coturn removes within a second or so, and begins again if it is asked again.
+            LostReason::Leftover => Duration::from_secs(2),
+            LostReason::Occupied | LostReason::Forbidden | LostReason::Unsupported => Duration::from_secs(30),
+            _ => Duration::ZERO,
         }
     }
 

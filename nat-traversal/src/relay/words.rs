@@ -25,7 +25,7 @@ pub enum RelayFamily {
     V6,
 }
 
-/// What a [`RelayClient`] is made of. Its `Debug` form leaves the credentials out.
+/// What a [`RelayClient`](super::RelayClient) is made of. Its `Debug` form leaves the credentials out.
 #[derive(Clone)]
 pub struct RelayConfig {
     /// The number of this allocation.
@@ -36,7 +36,9 @@ pub struct RelayConfig {
     pub transport: RelayTransport,
     /// The allocation's family.
     pub family: RelayFamily,
-    /// Long-term credentials (RFC 8489, 9.2).
+    /// Long-term credentials (RFC 8489, 9.2). They are checked when the allocation is made; coturn serves it
+    /// further when they have expired, and until it ends no other user can have one from the same socket. So
+    /// newer credentials are for the next client, not a reason to end this one.
     pub username: String,
     /// The password of them.
     pub password: String,

@@ -38,6 +38,8 @@ pub(super) struct Schedule {
     deaf_until: Option<Instant>,
     last_death: Option<Instant>,
     deaths: u32,
+    /// When a death last was a reason to check.
+    chased: Option<Instant>,
     /// Bytes sent since the last burst began.
     sent: usize,
     first_upgrade: Duration,
@@ -73,6 +75,7 @@ impl Schedule {
             deaf_until: None,
             last_death: None,
             deaths: 0,
+            chased: None,
             sent: 0,
             first_upgrade: timing.first_upgrade,
             slowest_upgrade: timing.slowest_upgrade,
@@ -91,7 +94,8 @@ impl Schedule {
     pub(super) fn begin(&mut self, length: Duration, anew: bool, now: Instant) {
         self.last_restart = None;
         self.direct_since = None;
-        self.deaths = 0;
+        self.last_death = None;
+        self.chased = None;
         if anew {
             self.check_all(length, false, now);
         } else {
@@ -137,15 +141,14 @@ impl Schedule {
 
     /// A path died of which frames may have gone. Those that die again and again are not followed each time.
     pub(super) fn path_died(&mut self, now: Instant) {
-        let gap = RESTART_GAP * 2u32.pow(self.deaths.min(6));
-        match self.last_death {
-            Some(last) if now.duration_since(last) > 2 * gap.max(Duration::from_secs(30)) => self.deaths = 0,
-            _ => self.deaths += 1,
-        }
-        let at = self.last_death.map_or(now, |last| (last + gap).max(now));
-        self.last_death = Some(now);
+        self.deaths = match self.last_death.replace(now) {
+            Some(last) if now.duration_since(last) < FORGIVEN => self.deaths + 1,
+            _ => 0,
+        };
         self.direct_since = None;
-        if at <= now || self.deaths <= 2 {
+        let gap = RESTART_GAP * 2u32.pow(self.deaths.min(6));
+        if self.chased.is_none_or(|last| now.duration_since(last) >= gap) {
+            self.chased = Some(now);
             self.check_all(self.checking, true, now);
         }
     }
@@ -305,6 +308,8 @@ impl Schedule {
 }
 
 const RESTART_GAP: Duration = Duration::from_secs(1);
+/// After so long without a death the next is followed at once.
+const FORGIVEN: Duration = Duration::from_secs(60);
 /// How long to check after candidates changed.
 const MORE: Duration = Duration::from_secs(5);
 /// How long a check by the peer wakes this side.

@@ -11,6 +11,9 @@ pub(super) struct Signalling {
     heard_at: Option<Instant>,
     /// The newest sequence of this node's that the peer has shown to know.
     known: Option<u64>,
+    /// What came last, of whichever instance of the peer: it is shown to have been heard, so that a living one can
+    /// prove that it is.
+    heard: Option<Heard>,
     /// Once a state of another instance of the peer came that may be old: only who knows this sequence is alive.
     challenge: Option<u64>,
     retries: u32,
@@ -46,6 +49,7 @@ impl Signalling {
             peer: None,
             heard_at: None,
             known: None,
+            heard: None,
             challenge: None,
             retries: 0,
             retry_at: None,
@@ -107,6 +111,13 @@ impl Signalling {
         }
         let heard = signal.heard.as_ref().filter(|heard| heard.ufrag == self.own.ufrag);
         let heard = heard.map(|heard| heard.sequence);
+        self.owed |= signal.answer;
+        match &mut self.heard {
+            Some(known) if known.ufrag == signal.ufrag => {
+                known.sequence = known.sequence.max(signal.sequence);
+            }
+            known => *known = Some(Heard { ufrag: signal.ufrag.clone(), sequence: signal.sequence }),
+        }
         let mut news = News::default();
         match &self.peer {
             Some(known) if known.ufrag == signal.ufrag => {
@@ -135,7 +146,6 @@ impl Signalling {
             }
         }
         self.heard_at = Some(now);
-        self.owed |= signal.answer;
         if let Some(sequence) = heard.filter(|sequence| *sequence <= self.own.sequence) {
             self.known = self.known.max(Some(sequence));
             if self.is_known() {
@@ -158,9 +168,7 @@ impl Signalling {
             self.retries += 1;
             now + wait.min(self.slowest_retry)
         });
-        let heard = self.peer.as_ref();
-        let heard = heard.map(|peer| Heard { ufrag: peer.ufrag.clone(), sequence: peer.sequence });
-        Some(Signal { heard, answer: !self.is_known(), ..self.own.clone() })
+        Some(Signal { heard: self.heard.clone(), answer: !self.is_known(), ..self.own.clone() })
     }
 
     pub(super) fn due(&self) -> Option<Instant> {
@@ -171,7 +179,7 @@ impl Signalling {
     }
 
     fn proves_itself(&self, heard: Option<u64>) -> bool {
-        heard.is_some() && heard >= self.challenge && self.challenge.is_some()
+        self.challenge.zip(heard).is_some_and(|(sequence, heard)| heard >= sequence)
     }
 
     fn spend(&mut self, now: Instant) -> Result<(), SignalError> {
@@ -192,3 +200,108 @@ const BURST: u32 = 20;
 const REFILL: Duration = Duration::from_millis(200);
 /// Changes in so short a time go in one signal.
 const GAP: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn side(name: &str, generation: u64, now: Instant) -> Signalling {
+        let own = Signal {
+            version: Signal::VERSION,
+            generation,
+            sequence: 1,
+            ufrag: name.into(),
+            password: "0123456789012345678901".into(),
+            candidates: Vec::new(),
+            heard: None,
+            check: 0,
+            answer: true,
+        };
+        Signalling::new(own, Duration::from_millis(250), Duration::from_secs(30), now)
+    }
+
+    fn candidates(n: u16) -> Vec<SignalCandidate> {
+        let address = std::net::SocketAddr::new([192, 0, 2, 1].into(), n);
+        vec![SignalCandidate { kind: crate::route::CandidateKind::Host, address }]
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Change(usize),
+        Restart(usize),
+        Deliver(usize, usize, bool),
+        Wait(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0..2usize).prop_map(Step::Change),
+            (0..2usize).prop_map(Step::Restart),
+            (0..2usize, any::<usize>(), any::<bool>())
+                .prop_map(|(to, which, keep)| Step::Deliver(to, which, keep)),
+            (1..2000u64).prop_map(Step::Wait),
+        ]
+    }
+
+    proptest! {
+        /// Whatever was lost, doubled and late before: once signals arrive again, both know each other's newest, and
+        /// then there is silence.
+        #[test]
+        fn both_sides_come_to_know_the_newest(steps in proptest::collection::vec(step(), 0..60)) {
+            let mut now = Instant::now();
+            let mut sides = [side("side0", 0, now), side("side1", 0, now)];
+            // What is under way to each.
+            let mut mail: [Vec<Signal>; 2] = Default::default();
+            let mut started = 0;
+            sides.iter_mut().for_each(|side| side.announce(now));
+            for step in steps {
+                match step {
+                    Step::Change(at) => {
+                        started += 1;
+                        sides[at].set_candidates(candidates(started));
+                        sides[at].announce(now);
+                    }
+                    Step::Restart(at) => {
+                        started += 1;
+                        // The clock of this side goes backwards.
+                        sides[at] = side(&format!("side{at}{started}"), 1000 - u64::from(started), now);
+                        sides[at].announce(now);
+                    }
+                    Step::Deliver(to, which, keep) if !mail[to].is_empty() => {
+                        let which = which % mail[to].len();
+                        let signal = mail[to][which].clone();
+                        if !keep {
+                            mail[to].remove(which);
+                        }
+                        _ = sides[to].handle(&signal, now);
+                    }
+                    Step::Deliver(..) => {}
+                    Step::Wait(ms) => now += Duration::from_millis(ms),
+                }
+                for at in 0..2 {
+                    mail[1 - at].extend(sides[at].poll(now));
+                }
+            }
+            let mut silent_since = now;
+            for _ in 0..6000 {
+                now += Duration::from_millis(20);
+                for at in 0..2 {
+                    if let Some(signal) = sides[at].poll(now) {
+                        silent_since = now;
+                        _ = sides[1 - at].handle(&signal, now);
+                    }
+                }
+            }
+            for at in 0..2 {
+                let other = sides[1 - at].own();
+                let known = sides[at].peer().unwrap();
+                prop_assert_eq!((&known.ufrag, known.sequence), (&other.ufrag, other.sequence));
+                prop_assert!(sides[at].is_known());
+                prop_assert_eq!(sides[at].due(), None);
+            }
+            prop_assert!(now.duration_since(silent_since) > Duration::from_secs(30));
+        }
+    }
+}

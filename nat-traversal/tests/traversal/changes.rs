@@ -196,9 +196,9 @@ fn candidates_may_come_one_by_one() {
         let all = world.nodes[0].candidates.clone();
         [all.clone(), all[..1].to_vec()]
     };
-    world.set_candidates(0, some);
+    world.set_candidates(0, &some);
     world.run_for(ms(100));
-    world.set_candidates(0, all);
+    world.set_candidates(0, &all);
     assert!(world.run(ms(600), |world| world.hops() == Some(0)));
 }
 
@@ -217,6 +217,43 @@ fn a_relay_that_is_lost_is_replaced() {
     assert!(world.run(ms(700), |world| world.hops() == Some(1)));
     assert!(!world.nodes.iter().any(|node| node.paths.keys().any(lost)));
     assert!(world.nodes.iter().any(|node| node.gone.iter().any(lost)));
+}
+
+#[test]
+fn a_new_relay_becomes_the_standby_of_a_direct_path() {
+    let mut world = connect(PORT, PORT, 0);
+    world.run_for(secs(20));
+    let standby = |world: &World| {
+        world
+            .nodes
+            .iter()
+            .all(|node| node.paths.values().any(|path| hops(&path.pair) == 1 && !path.told_dead))
+    };
+    assert!(standby(&world));
+    world.net.allocations.iter_mut().for_each(|own| own.up = false);
+    world.gather(0);
+    world.gather(1);
+    world.run_for(secs(10));
+    assert!(world.nodes.iter().all(|node| node.paths.len() == 1));
+    world.allocate(0, 2);
+    world.gather(0);
+    assert!(world.run(secs(2), standby));
+    assert_eq!(world.hops(), Some(0));
+}
+
+#[test]
+fn an_address_that_a_nat_has_mapped_anew_is_told_before_the_old_one_is_dead() {
+    let mut world = connect(PORT, PORT, 0);
+    world.run_for(secs(20));
+    let old = world.nodes[1].selected;
+    // The new one is known before the data path has missed an answer.
+    world.net.nats[0].rebind();
+    world.gather(0);
+    assert!(world.run(ms(300), |world| world.nodes[1].selected.is_some_and(|now| Some(now) != old)
+        || world.nodes[1].paths.len() > 2));
+    world.run_for(secs(10));
+    assert_eq!(world.hops(), Some(0));
+    assert!(!world.nodes[1].paths.contains_key(&old.unwrap()));
 }
 
 #[test]
@@ -363,4 +400,48 @@ fn a_relayed_path_has_a_reason() {
     assert!(report.why_relayed()[0].contains("direct pairs were checked and none answered"), "{report:?}");
     assert!(report.pairs.iter().any(|pair| pair.sent > 0));
     assert!(world.kinds().iter().all(|pair| hops(&pair.unwrap()) == 1));
+}
+
+#[test]
+fn without_relays_both_sides_try_at_the_same_time_and_ever_less_often() {
+    let mut world = World::new(PORT, PORT);
+    world.net.allocations.clear();
+    world.net.nats.iter_mut().for_each(|nat| nat.timeout = secs(5));
+    world.net.cut = true;
+    world.begin();
+    world.run_for(secs(600));
+    let before: Vec<_> = world.nodes.iter().map(|node| (node.stun_bytes, node.signals)).collect();
+    world.run_for(secs(600));
+    for (node, (bytes, signals)) in world.nodes.iter().zip(before) {
+        let bits = (node.stun_bytes - bytes) * 8 / 600;
+        assert!(
+            bits < 1000 && node.signals - signals < 60,
+            "{bits} bit/s, {} signals",
+            node.signals - signals
+        );
+    }
+    world.net.cut = false;
+    assert!(world.run(secs(75), |world| world.hops() == Some(0)));
+}
+
+#[test]
+fn long_and_lossy_ways_only_take_longer() {
+    for (delay, loss, within) in
+        [(75, 0, 600), (150, 0, 1200), (10, 20, 2000), (75, 20, 3000), (75, 40, 6000)]
+    {
+        for (a, b) in [(PORT, PORT), (SYMMETRIC, PORT), (Site::Blocked, PORT), (Site::Open, SYMMETRIC)] {
+            let mut world = World::new(a, b);
+            world.net.delay = ms(delay);
+            world.bad_packets = loss;
+            world.patience = secs(3);
+            world.begin();
+            assert!(world.run(ms(within), World::connected), "{delay} ms, {loss} %: {a:?} / {b:?}");
+            let direct = a != Site::Blocked && (a, b) != (SYMMETRIC, PORT);
+            let hops = usize::from(!direct);
+            assert!(
+                world.run(secs(30), |world| world.hops() == Some(hops)),
+                "{delay} ms, {loss} %: {a:?} / {b:?}"
+            );
+        }
+    }
 }

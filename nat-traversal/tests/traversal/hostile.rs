@@ -1,9 +1,7 @@
 //! Peers and strangers that mean no good.
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nat_traversal::{
@@ -38,7 +36,7 @@ fn replayed_checks_from_elsewhere_have_no_effect() {
     let (mut world, record) = recorded();
     for round in 0..50 {
         for (n, (host, _, payload)) in record.iter().enumerate() {
-            world.inject(*host, stranger(round * 100 + n as u16), payload.clone());
+            world.inject(*host, stranger(round * 100 + n as u16), payload);
         }
     }
     world.run_for(Duration::from_secs(10));
@@ -61,7 +59,7 @@ fn checks_that_never_arrived_and_come_from_elsewhere_cause_little_work() {
         record.into_iter().filter(|(host, _, payload)| *host == 0 && payload.starts_with(&[0, 1])).collect();
     assert!(checks.len() > 30, "{}", checks.len());
     for (n, (host, _, payload)) in checks.into_iter().enumerate() {
-        world.inject(host, stranger(n as u16), payload);
+        world.inject(host, stranger(n as u16), &payload);
     }
     // At most 16 addresses are looked into, each with a few checks.
     world.run_for(Duration::from_secs(60));
@@ -79,7 +77,7 @@ fn answers_count_only_from_where_they_are_awaited_and_once() {
     let before: Vec<BTreeSet<Route>> =
         world.nodes.iter().map(|node| node.paths.keys().copied().collect()).collect();
     for (n, (host, _, payload)) in answers.enumerate() {
-        world.inject(host, stranger(n as u16), payload);
+        world.inject(host, stranger(n as u16), &payload);
     }
     let after: Vec<BTreeSet<Route>> =
         world.nodes.iter().map(|node| node.paths.keys().copied().collect()).collect();
@@ -181,41 +179,6 @@ fn candidates_that_are_no_places_to_send_to_get_no_checks() {
     world.run_for(Duration::from_secs(2));
     let tried = world.nodes[0].traversal.report(world.instant()).pairs;
     assert!(!tried.iter().any(|pair| bad.contains(&&*pair.route.remote().to_string())), "{tried:?}");
-}
-
-#[test]
-fn no_password_is_logged_at_any_level() {
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-    impl Write for Log {
-        fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend(text);
-            Ok(text.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(move || writer.clone())
-        .finish();
-    let debug = tracing::subscriber::with_default(subscriber, || {
-        let mut world = World::new(PORT, PORT);
-        world.begin();
-        assert!(world.run(ms(500), |world| world.hops() == Some(0)));
-        world.net.cut = true;
-        world.run_for(Duration::from_secs(5));
-        format!("{:?} {:?}", world.nodes[0].last_signal, world.nodes[0].config)
-    });
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    assert!(log.contains("ufrag0"), "the log was taken");
-    for secret in ["password0", "password1"] {
-        assert!(!log.contains(secret), "{}", &log[log.find(secret).unwrap() - 300..][..400]);
-        assert!(!debug.contains(secret));
-    }
 }
 
 proptest! {

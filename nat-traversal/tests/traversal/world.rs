@@ -64,6 +64,10 @@ pub(crate) struct World {
     random: u64,
     /// Of 100 signals, so many are lost, and as many delivered twice; each may be late.
     pub(crate) bad_signals: u64,
+    /// Of 100 packets, so many are lost.
+    pub(crate) bad_packets: u64,
+    /// How long the data path waits for an answer on the path in use.
+    pub(crate) patience: Time,
     pub(crate) signalling_down: bool,
     /// What arrived, or was on its way.
     pub(crate) record: Option<Vec<(usize, Route, Vec<u8>)>>,
@@ -84,6 +88,8 @@ impl World {
             counter: 0,
             random: 0x9e37_79b9,
             bad_signals: 0,
+            bad_packets: 0,
+            patience: ms(400),
             signalling_down: false,
             record: None,
             swallow: false,
@@ -190,13 +196,13 @@ impl World {
             let (kind, relay) = (CandidateKind::Relayed, Some(own.id));
             candidates.push(Candidate { kind, address: own.relayed, base: hosts[0], relay });
         }
-        self.set_candidates(index, candidates);
+        self.set_candidates(index, &candidates);
     }
 
-    pub(crate) fn set_candidates(&mut self, index: usize, candidates: Vec<Candidate>) {
+    pub(crate) fn set_candidates(&mut self, index: usize, candidates: &[Candidate]) {
         let now = self.instant();
-        self.nodes[index].candidates.clone_from(&candidates);
-        self.nodes[index].traversal.set_local_candidates(&candidates, now);
+        self.nodes[index].candidates = candidates.to_vec();
+        self.nodes[index].traversal.set_local_candidates(candidates, now);
         self.drain(index);
     }
 
@@ -219,9 +225,9 @@ impl World {
         self.drain(to);
     }
 
-    pub(crate) fn inject(&mut self, host: usize, route: Route, payload: Vec<u8>) {
+    pub(crate) fn inject(&mut self, host: usize, route: Route, payload: &[u8]) {
         let local = SocketAddr::new(self.net.hosts[host].addresses[0], self.net.hosts[host].port);
-        self.receive(host, route, local, &payload);
+        self.receive(host, route, local, payload);
     }
 
     /// Runs until the condition holds; `false`: it did not in that time.
@@ -334,7 +340,7 @@ impl World {
                 record.push((arrival.host, arrival.route, payload.clone()));
             }
             let (host, route, local) = (arrival.host, arrival.route, arrival.local);
-            if !self.swallow {
+            if !self.swallow && (self.bad_packets == 0 || self.chance() >= self.bad_packets) {
                 self.later(arrival.delay, What::Packet { host, route, local, payload });
             }
         } else {
@@ -394,7 +400,7 @@ impl World {
         let mut dead = Vec::new();
         for (route, path) in &mut self.nodes[index].paths {
             let interval = if selected == Some(*route) { ms(100) } else { ms(1000) };
-            let patience = if selected == Some(*route) { ms(400) } else { ms(3500) };
+            let patience = if selected == Some(*route) { self.patience } else { ms(3500) };
             if now >= path.probed + interval {
                 path.probed = now;
                 due.push(*route);

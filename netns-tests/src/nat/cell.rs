@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde::Serialize;
 
 use super::lab::{CONNECTS_WITHIN, NatLab, NatSpec, RELAYED, SiteSpec, is_direct};
@@ -94,6 +94,15 @@ impl Cell {
         cell
     }
 
+    /// The first router forwards the node's port, so that it is as good as a public address.
+    pub fn forwarded(one: Preset, two: Preset) -> Cell {
+        let mut cell = Cell::of(one, two);
+        cell.sites[0].quirks.forwards_port = true;
+        cell.name += ", the first one's port is forwarded";
+        cell.wanted = Wanted::Direct;
+        cell
+    }
+
     /// Every cell: each kind with each, and the special ones.
     pub fn all() -> Vec<Cell> {
         let all = preset::ALL;
@@ -104,6 +113,7 @@ impl Cell {
         }
         cells.push(Cell::answering(preset::MASQUERADE, preset::MASQUERADE));
         cells.push(Cell::answering(preset::PORT_RESTRICTED, preset::FULL_CONE));
+        cells.push(Cell::forwarded(preset::PORT_RESTRICTED, preset::SYMMETRIC));
         cells.push(Cell::of(preset::CGNAT_SYMMETRIC, preset::FULL_CONE));
         cells.push(Cell::of(preset::CGNAT_SYMMETRIC, preset::PORT_RESTRICTED));
         cells
@@ -150,9 +160,7 @@ impl Cell {
         let _ = wait_for("a direct path", patience, all_direct);
         let stages = present();
         let since = stages.iter().flatten().map(|stage| stage.since).max();
-        let still = wait_ok("the instances to talk", STILL_WITHIN, || {
-            measure::ping_ok(lab.instance("a1")?.ns(), lab.instance("b1")?.v4()?)
-        });
+        let still = self.still_talks(lab, &stages);
         let path = |i: usize| {
             let stage: Option<&Stage> = stages.get(i).and_then(Option::as_ref);
             stage.filter(|stage| stage.up).map(|stage| stage.path.clone()).unwrap_or_default()
@@ -167,6 +175,30 @@ impl Cell {
         };
         outcome.failure = outcome.judge().or(still.err().map(|error| format!("later: {error:#}")));
         Ok(outcome)
+    }
+}
+
+impl Cell {
+    /// That pings are answered later too, and go where the nodes say: straight, or by a server.
+    fn still_talks(&self, lab: &NatLab, stages: &[Option<Stage>]) -> Result<()> {
+        let (from, to) = (lab.instance("a1")?, lab.instance("b1")?.v4()?);
+        wait_ok("the instances to talk", STILL_WITHIN, || measure::ping_ok(from.ns(), to))?;
+        let [first, second] = stages else { return Ok(()) };
+        let (Some(first), Some(second), true) = (first, second, self.sites.len() == 2) else { return Ok(()) };
+        let router = &lab.ground().sites()[0];
+        let before = router.forwarded()?;
+        let pings = measure::ping_each(from.ns(), to, 10, &[])?.received;
+        let after = router.forwarded()?;
+        let direct = is_direct(&first.path) && is_direct(&second.path);
+        let (straight, by_servers) = (after.straight - before.straight, after.by_servers - before.by_servers);
+        let carried = if direct { straight } else { by_servers };
+        ensure!(
+            carried >= u64::from(2 * pings),
+            "paths {:?} and {:?}, but of {pings} pings {straight} packets went straight, {by_servers} by servers",
+            first.path,
+            second.path
+        );
+        Ok(())
     }
 }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::coturn::{Coturn, NO_RELAY, nat_table};
-use super::lab::{NatLab, NatSpec, RELAYED, is_direct};
+use super::lab::{NatLab, NatSpec};
 use super::net::{Cut, SERVER_1, SERVER_2};
 use super::preset::{self, Preset};
-use crate::traffic::TcpFlow;
+use crate::traffic::{Beat, TcpFlow};
 use crate::wait::wait_for;
 
 /// Something that happens while a flow runs.
@@ -24,6 +24,8 @@ pub enum Harm {
     Move,
     /// The first node's router forgets its mappings.
     Rebind,
+    /// The first node's router gets another address outside.
+    MoveRouter,
     /// The relay in use is killed; there is another.
     RelayKilled,
     /// The only STUN server is killed; the path is direct.
@@ -36,12 +38,13 @@ pub enum Harm {
 
 impl Harm {
     /// All of them.
-    pub const ALL: [Harm; 9] = [
+    pub const ALL: [Harm; 10] = [
         Harm::Upgrade,
         Harm::Cut,
         Harm::CutOneWay,
         Harm::Move,
         Harm::Rebind,
+        Harm::MoveRouter,
         Harm::RelayKilled,
         Harm::StunKilled,
         Harm::ControllerKilled,
@@ -56,6 +59,7 @@ impl Harm {
             Harm::CutOneWay => "direct path cut one way",
             Harm::Move => "node's address changed",
             Harm::Rebind => "NAT rebinding",
+            Harm::MoveRouter => "router's address changed",
             Harm::RelayKilled => "relay killed, another is there",
             Harm::StunKilled => "STUN server killed",
             Harm::ControllerKilled => "controller killed, direct path",
@@ -81,12 +85,26 @@ impl Harm {
     }
 }
 
+/// What instances noticed of a harm, each figure that of the worse direction.
+#[derive(Clone, Copy, Debug)]
+pub struct Noticed {
+    /// The longest silence in a TCP flow, at the receiver: the sender's timer, which doubles, is in it.
+    pub tcp: Duration,
+    /// The longest silence where a datagram is sent every 5 ms.
+    pub udp: Duration,
+    /// Datagrams of these that were lost.
+    pub lost: u64,
+    /// Datagrams of these that came after a later one.
+    pub reordered: u64,
+}
+
 /// Two nodes with a flow each way between their instances.
 #[derive(Debug)]
 pub struct Trial {
     harm: Harm,
     // Before the lab: its threads end first.
     flows: [TcpFlow; 2],
+    beats: [Beat; 2],
     relays: Vec<Coturn>,
     lab: NatLab,
 }
@@ -113,36 +131,44 @@ impl Trial {
             }
             Ok(())
         })?;
-        let flows = lab.run(|lab| {
+        let (flows, beats) = lab.run(|lab| {
             if harm == Harm::Upgrade {
                 lab.site("node-a")?.cut(Cut::BothWays)?;
             }
             lab.connect()?;
             let relayed = matches!(harm, Harm::Upgrade | Harm::RelayKilled | Harm::ControllerKilledRelayed);
-            lab.wait_path(SETTLED_WITHIN, |path| is_direct(path) != relayed)?;
+            if relayed {
+                lab.wait_relayed(SETTLED_WITHIN)?;
+            } else {
+                lab.wait_direct(SETTLED_WITHIN)?;
+            }
             let (a, b) = (lab.instance("a1")?, lab.instance("b1")?);
-            Ok([TcpFlow::start(a.ns(), b.ns(), b.v4()?)?, TcpFlow::start(b.ns(), a.ns(), a.v4()?)?])
+            let (to_a, to_b) = (a.v4()?, b.v4()?);
+            let flows = [TcpFlow::start(a.ns(), b.ns(), to_b)?, TcpFlow::start(b.ns(), a.ns(), to_a)?];
+            Ok((flows, [Beat::start(a.ns(), b.ns(), to_b)?, Beat::start(b.ns(), a.ns(), to_a)?]))
         })?;
-        Ok(Trial { harm, flows, relays, lab })
+        Ok(Trial { harm, flows, beats, relays, lab })
     }
 
-    /// Does the harm, and returns how long the worse of the two flows was cut; then mends what is to be mended, so
+    /// Does the harm, and returns what the worse of the two directions noticed; then mends what is to be mended, so
     /// that it can be done again. An error if a flow does not go on.
-    pub fn once(&mut self) -> Result<Duration> {
-        let gap = self.attempt();
-        self.lab.lab().set_failed(gap.is_err());
-        gap.with_context(|| self.harm.name())
+    pub fn once(&mut self) -> Result<Noticed> {
+        let noticed = self.attempt();
+        self.lab.lab().set_failed(noticed.is_err());
+        noticed.with_context(|| self.harm.name())
     }
 
-    fn attempt(&mut self) -> Result<Duration> {
+    fn attempt(&mut self) -> Result<Noticed> {
         self.advance(BEFORE).context("before")?;
         self.flows.iter().for_each(TcpFlow::reset_gap);
+        self.beats.iter().for_each(Beat::reset);
         match self.harm {
             Harm::Upgrade => self.site()?.heal()?,
             Harm::Cut => self.site()?.cut(Cut::BothWays)?,
             Harm::CutOneWay => self.site()?.cut(Cut::Inbound)?,
             Harm::Move => self.lab.move_node("node-a").map(drop)?,
             Harm::Rebind => self.site()?.rebind()?,
+            Harm::MoveRouter => self.site()?.change_wan().map(drop)?,
             Harm::RelayKilled => {
                 let busy = self.busy_relay()?;
                 self.relays[busy].kill();
@@ -151,29 +177,36 @@ impl Trial {
             Harm::ControllerKilled | Harm::ControllerKilledRelayed => self.lab.cluster().kill_controller(),
         }
         match self.harm {
-            Harm::Upgrade => self.lab.wait_path(UPGRADED_WITHIN, is_direct)?,
-            Harm::Cut | Harm::CutOneWay => self.fell_back()?,
+            Harm::Upgrade => self.lab.wait_direct(UPGRADED_WITHIN)?,
+            Harm::Cut | Harm::CutOneWay => self.lab.wait_relayed(SETTLED_WITHIN)?,
             _ => {}
         }
         let lasting =
             matches!(self.harm, Harm::StunKilled | Harm::ControllerKilled | Harm::ControllerKilledRelayed);
         self.advance(if lasting { LASTING } else { AFTER }).context("after")?;
-        let gap = self.flows.iter().map(TcpFlow::worst_gap).max().unwrap_or_default();
+        let heard = self.beats.each_ref().map(Beat::heard);
+        let [one, two] = self.flows.each_ref().map(TcpFlow::worst_gap);
+        let noticed = Noticed {
+            tcp: one.max(two),
+            udp: heard[0].worst_gap.max(heard[1].worst_gap),
+            lost: heard[0].lost.max(heard[1].lost),
+            reordered: heard[0].reordered.max(heard[1].reordered),
+        };
         self.mend().context("mending")?;
-        Ok(gap)
+        Ok(noticed)
     }
 
     fn mend(&mut self) -> Result<()> {
         match self.harm {
             Harm::Upgrade => {
                 self.site()?.cut(Cut::BothWays)?;
-                self.lab.wait_path(SETTLED_WITHIN, |path| path == RELAYED)
+                self.lab.wait_relayed(SETTLED_WITHIN)
             }
             Harm::Cut | Harm::CutOneWay => {
                 self.site()?.heal()?;
-                self.lab.wait_path(UPGRADED_WITHIN, is_direct)
+                self.lab.wait_direct(UPGRADED_WITHIN)
             }
-            Harm::Move | Harm::Rebind => self.lab.wait_path(UPGRADED_WITHIN, is_direct),
+            Harm::Move | Harm::Rebind | Harm::MoveRouter => self.lab.wait_direct(UPGRADED_WITHIN),
             Harm::RelayKilled | Harm::StunKilled => {
                 let used = |relay: &Coturn| relay.allocations() >= 2;
                 for relay in &mut self.relays {
@@ -193,16 +226,6 @@ impl Trial {
 
     fn site(&self) -> Result<&super::Site> {
         self.lab.site("node-a")
-    }
-
-    /// At least one side's frames take another path. With one deaf side, the other direction may stay where it was.
-    fn fell_back(&self) -> Result<()> {
-        let relayed = || {
-            [("node-a", "node-b"), ("node-b", "node-a")]
-                .iter()
-                .any(|(node, peer)| self.lab.path(node, peer).is_ok_and(|path| path == RELAYED))
-        };
-        wait_for("a relayed path", SETTLED_WITHIN, relayed).map(drop)
     }
 
     /// Which relay the flows go through.

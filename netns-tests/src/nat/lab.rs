@@ -11,8 +11,9 @@ use super::net::{CONTROLLER as CONTROLLER_HOST, Internet, Site, v4, v6};
 use super::preset::{Preset, Quirks};
 use crate::cluster::{CONTROLLER, Cluster, Setup};
 use crate::lab::{Instance, Lab, LabSpec, Node, NodeSpec, require_root, sweep};
+use crate::ns::Namespace;
 use crate::wait::wait_ok;
-use crate::{ctl, measure};
+use crate::{ctl, evidence, measure};
 
 /// What a NAT lab is made of. Its nodes are `node-a`, `node-b`, ... in the order of the sites; each has an instance,
 /// `a1`, `b1`, ..., on the bridge of the network `blue`.
@@ -108,7 +109,7 @@ impl Ground {
 
 impl Drop for Ground {
     fn drop(&mut self) {
-        self.sites.iter().for_each(Site::remove);
+        self.sites.iter().flat_map(Site::routers).for_each(Namespace::delete);
         self.internet.ns().delete();
     }
 }
@@ -256,15 +257,35 @@ impl NatLab {
         link["path"].as_str().map(str::to_owned).with_context(|| format!("a link without a path: {link}"))
     }
 
-    /// Waits until the links of both nodes with each other are of a kind of path that `wanted` accepts.
-    pub fn wait_path(&self, within: Duration, wanted: impl Fn(&str) -> bool) -> Result<()> {
-        wait_ok("the paths that are wanted", within, || {
-            for (node, peer) in [("node-a", "node-b"), ("node-b", "node-a")] {
-                let path = self.path(node, peer)?;
-                ensure!(wanted(&path), "{node} has a {path} path to {peer}");
-            }
+    /// Waits until the links of both nodes with each other are direct.
+    pub fn wait_direct(&self, within: Duration) -> Result<()> {
+        wait_ok("direct paths", within, || {
+            let paths = self.paths()?;
+            ensure!(paths.iter().all(|path| is_direct(path)), "the paths are {paths:?}");
             Ok(())
         })
+    }
+
+    /// Waits until one of the two says that its path is relayed: where one relay serves, the other may see its address
+    /// as a peer's like any other.
+    pub fn wait_relayed(&self, within: Duration) -> Result<()> {
+        wait_ok("a relayed path", within, || {
+            let paths = self.paths()?;
+            ensure!(!paths.iter().all(|path| is_direct(path)), "the paths are {paths:?}");
+            Ok(())
+        })
+    }
+
+    fn paths(&self) -> Result<[String; 2]> {
+        Ok([self.path("node-a", "node-b")?, self.path("node-b", "node-a")?])
+    }
+}
+
+impl Drop for NatLab {
+    fn drop(&mut self) {
+        if self.lab().failed() || std::thread::panicking() {
+            evidence::keep_ground(self.lab(), &self.ground);
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::preset::{Families, Nat, Preset, Quirks, V6_FILTER};
+use crate::lab::PORT;
 use crate::ns::Namespace;
 
 /// A bridge that carries 203.0.113.0/24 and 2001:db8::/64, and routes to the sites that have public addresses.
@@ -118,7 +119,7 @@ impl Site {
             routes(ns)?;
             lan(ns, &format!("addr add 100.64.{number}.1/24 dev lan\n"))?;
             internet.connect(ns, "wan", public)?;
-            load(ns, nat, v4(public), Quirks { hairpin: false, ..quirks }, false)?;
+            load(ns, nat, v4(public), Quirks { hairpin: false, forwards_port: false, ..quirks }, false)?;
         }
         site.build_router(internet, public)?;
         Ok(site)
@@ -159,11 +160,25 @@ impl Site {
     }
 
     fn load(&self) -> Result<()> {
+        self.load_nat()?;
+        self.router.nft(&counters())
+    }
+
+    fn load_nat(&self) -> Result<()> {
         let v6 = self.preset.families.v6();
         match self.preset.home {
-            Some(nat) => load(&self.router, nat, self.wan(), self.quirks, v6),
-            None if v6 => self.router.nft(V6_FILTER),
-            None => Ok(()),
+            Some(nat) => {
+                load(&self.router, nat, self.wan(), self.quirks, v6)?;
+                if self.quirks.forwards_port {
+                    self.router.nft(&format!(
+                        "insert rule ip nat c_pre iifname \"wan\" udp dport {PORT} dnat to {}:{PORT}\n",
+                        self.v4(2)?
+                    ))?;
+                }
+                Ok(())
+            }
+            None if v6 => self.router.nft(&format!("flush ruleset\n{V6_FILTER}")),
+            None => self.router.nft("flush ruleset\n"),
         }
     }
 
@@ -194,12 +209,9 @@ impl Site {
         ns.ip_batch(&batch)
     }
 
-    /// Removes its routers. Errors are ignored: a second time is no harm.
-    pub(super) fn remove(&self) {
-        self.router.delete();
-        if let Some(carrier) = &self.carrier {
-            carrier.delete();
-        }
+    /// Its routers: that of the home, and the carrier's if there is one.
+    pub fn routers(&self) -> impl Iterator<Item = &Namespace> {
+        std::iter::once(&self.router).chain(&self.carrier)
     }
 
     /// What it was built from.
@@ -233,24 +245,23 @@ impl Site {
 
     /// The routers forget every mapping, as after a power cut. Sockets get new ports from presets that choose them.
     pub fn rebind(&self) -> Result<()> {
-        self.forget(&self.router)?;
-        self.carrier.as_ref().map_or(Ok(()), |carrier| self.forget(carrier))
-    }
-
-    fn forget(&self, router: &Namespace) -> Result<()> {
-        // conntrack ends with 1 if there was nothing to delete.
-        router.finish(&["conntrack", "-D", "-p", "udp"], Duration::from_secs(5)).context("conntrack -D")?;
-        if self.preset.home.is_some() {
-            router.nft("flush map ip nat fc\nflush set ip nat perm\n")?;
+        for router in self.routers() {
+            // conntrack ends with 1 if there was nothing to delete.
+            router
+                .finish(&["conntrack", "-D", "-p", "udp"], Duration::from_secs(5))
+                .context("conntrack -D")?;
+            if self.preset.home.is_some() {
+                router.nft("flush map ip nat fc\nflush set ip nat perm\n")?;
+            }
         }
         Ok(())
     }
 
-    /// The home router gets another address on its `wan`, and forgets every mapping.
+    /// The home router gets another address on its `wan`, and forgets every mapping: a second time the first one again.
     pub fn change_wan(&self) -> Result<Ipv4Addr> {
         let old = self.wan();
         let [a, b, c, d] = old.octets();
-        let new = Ipv4Addr::new(a, b, c, d + 50);
+        let new = Ipv4Addr::new(a, b, c, if d > OTHER_WAN { d - OTHER_WAN } else { d + OTHER_WAN });
         self.router
             .ip_batch(&format!("addr add {new}/24 dev wan\naddr del {old}/24 dev wan\n"))
             .context("changing the address of a router")?;
@@ -284,6 +295,17 @@ impl Site {
         self.client(to - 1)
     }
 
+    /// What the home router has forwarded since its rules were loaded, both ways.
+    pub fn forwarded(&self) -> Result<Forwarded> {
+        let count = |name: &str| -> Result<u64> {
+            let said = self.router.exec(&["nft", "list", "counter", "inet", "seen", name])?;
+            let packets = said.split_once("packets ");
+            let packets = packets.and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok());
+            packets.with_context(|| format!("no count in {said}"))
+        };
+        Ok(Forwarded { straight: count("straight")?, by_servers: count("by_servers")? })
+    }
+
     /// Drops UDP that is neither to nor from the servers of the internet: the direct path, not the relay.
     pub fn cut(&self, cut: Cut) -> Result<()> {
         let way = match cut {
@@ -291,8 +313,7 @@ impl Site {
             Cut::Inbound => "iifname \"wan\" ",
             Cut::Outbound => "iifname \"lan\" ",
         };
-        let set = |address: fn(u8) -> String| SERVERS.map(address).join(", ");
-        let (v4, v6) = (set(|n| v4(n).to_string()), set(|n| v6(n).to_string()));
+        let [v4, v6] = servers();
         self.router.nft(&format!(
             "table inet cut {{\n chain f {{ type filter hook forward priority -10; policy accept;\n  \
              {way}meta l4proto udp ip saddr != {{ {v4} }} ip daddr != {{ {v4} }} drop\n  \
@@ -321,6 +342,15 @@ impl Site {
     fn cidr(&self, host: u8) -> Result<String> {
         Ok(format!("{}/{}", self.v4(host)?, if self.preset.home.is_some() { 24 } else { 28 }))
     }
+}
+
+/// Packets of links.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Forwarded {
+    /// UDP neither to nor from the servers of the internet.
+    pub straight: u64,
+    /// UDP to and from the servers, and TCP of relays.
+    pub by_servers: u64,
 }
 
 /// Which way of the direct path is cut at a site's router.
@@ -354,6 +384,26 @@ fn load(router: &Namespace, nat: Nat, wan: Ipv4Addr, quirks: Quirks, v6: bool) -
     router.nft(&(nat.rules(wan, quirks) + if v6 { V6_FILTER } else { "" }))
 }
 
+fn counters() -> String {
+    let [v4, v6] = servers();
+    format!(
+        "table inet seen {{\n counter straight {{ }}\n counter by_servers {{ }}\n \
+         chain servers {{\n  meta l4proto udp counter name by_servers accept\n  \
+         tcp dport {TURN_PORT} counter name by_servers accept\n  tcp sport {TURN_PORT} counter name by_servers accept\n }}\n \
+         chain f {{ type filter hook forward priority -20; policy accept;\n  \
+         ip saddr {{ {v4} }} jump servers\n  ip daddr {{ {v4} }} jump servers\n  \
+         ip6 saddr {{ {v6} }} jump servers\n  ip6 daddr {{ {v6} }} jump servers\n  \
+         ip saddr != {{ {v4} }} ip daddr != {{ {v4} }} meta l4proto udp counter name straight\n  \
+         ip6 saddr != {{ {v6} }} ip6 daddr != {{ {v6} }} meta l4proto udp counter name straight\n }}\n}}\n"
+    )
+}
+
+/// Lists of the servers' addresses for sets of nftables, IPv4 and IPv6.
+fn servers() -> [String; 2] {
+    let set = |address: fn(u8) -> String| SERVERS.map(address).join(", ");
+    [set(|n| v4(n).to_string()), set(|n| v6(n).to_string())]
+}
+
 /// Makes a namespace a router.
 fn routes(ns: &Namespace) -> Result<()> {
     let keys = [
@@ -376,6 +426,10 @@ pub const CONTROLLER: u8 = 10;
 pub const SERVER_1: u8 = 20;
 /// The second.
 pub const SERVER_2: u8 = 30;
+/// Of STUN and TURN over UDP and TCP.
+const TURN_PORT: u16 = 3478;
 const SERVERS: [u8; 3] = [CONTROLLER, SERVER_1, SERVER_2];
 const DEAD_END: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 254);
 const MOVED_BY: u8 = 6;
+/// From a router's first address to its second.
+const OTHER_WAN: u8 = 120;

@@ -73,13 +73,15 @@ pub struct Quirks {
     /// Unsolicited UDP is dropped without a word. False: the router's own stack answers that the port is unreachable,
     /// and remembers the stranger's packet as a connection, which makes a later one of ours get another port.
     pub drops_unsolicited: bool,
+    /// The first node's port is forwarded to it, by hand.
+    pub forwards_port: bool,
     /// Seconds until an unused mapping is forgotten; the kernel's own (30 to 120) if not given.
     pub udp_timeout: Option<u32>,
 }
 
 impl Default for Quirks {
     fn default() -> Quirks {
-        Quirks { hairpin: false, drops_unsolicited: true, udp_timeout: None }
+        Quirks { hairpin: false, drops_unsolicited: true, forwards_port: false, udp_timeout: None }
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::net::{SERVER_1, SERVER_2, v4, v6};
 use super::preset::{Filter, Mapping};
@@ -41,10 +41,10 @@ impl Servers {
         let socket = bind(client, local)?;
         let mut seen = Vec::new();
         for server in &self.sockets {
-            seen.extend(self.mapped(&socket, server)?);
-        }
-        if seen.len() < self.sockets.len() {
-            return Ok(Behaviour { mapping: None, filter: None, seen });
+            match self.mapped(&socket, server)? {
+                Some(at) => seen.push(at),
+                None => return Ok(Behaviour { mapping: None, filter: None, seen }),
+            }
         }
         let inside = socket.local_addr()?;
         let distinct: BTreeSet<&SocketAddr> = seen.iter().collect();
@@ -65,24 +65,44 @@ impl Servers {
     /// Whether a packet of the first server to `mapped` reaches `socket`.
     pub fn answers(&self, socket: &UdpSocket, mapped: SocketAddr) -> Result<bool> {
         self.sockets[0].send_to(b"answer", mapped).context("the server cannot answer")?;
-        Ok(receive(socket)?.is_some())
+        Ok(receive(socket, PATIENCE)?.is_some())
+    }
+
+    /// From where packets have come to `socket`, whose mapping lets the first server in: a packet of that server, sent
+    /// after all others, says when to stop waiting on a busy machine.
+    fn reached(&self, socket: &UdpSocket, mapped: SocketAddr) -> Result<Vec<SocketAddr>> {
+        let first = self.sockets[0].local_addr()?;
+        self.sockets[0].send_to(b"the last one", mapped)?;
+        let mut all = Vec::new();
+        let mut wait = PATIENCE;
+        while let Some(from) = receive(socket, wait)? {
+            if from == first {
+                wait = SILENCE;
+            } else {
+                all.push(from);
+            }
+        }
+        ensure!(wait == SILENCE, "the server's answer did not come");
+        Ok(all)
     }
 
     fn mapped(&self, socket: &UdpSocket, server: &UdpSocket) -> Result<Option<SocketAddr>> {
         socket.send_to(b"who am I?", server.local_addr()?).context("the client cannot send")?;
-        receive(server)
+        receive(server, PATIENCE)
     }
 
     /// A socket that has sent to the first server only: who of the others reaches it?
     fn filter(&self, client: &Namespace, local: IpAddr) -> Result<Filter> {
         let socket = bind(client, local)?;
         let mapped = self.mapped_by_first(&socket)?.context("a packet got out before, and now none does")?;
-        let reaches = |server: &UdpSocket| -> Result<bool> {
+        for server in [&self.sockets[1], &self.sockets[2]] {
             server.send_to(b"let me in", mapped)?;
-            let from = receive(&socket)?;
-            Ok(from == Some(server.local_addr()?))
-        };
-        let (other_port, other_host) = (reaches(&self.sockets[1])?, reaches(&self.sockets[2])?);
+        }
+        let reached = self.reached(&socket, mapped)?;
+        let (other_port, other_host) = (
+            reached.contains(&self.sockets[1].local_addr()?),
+            reached.contains(&self.sockets[2].local_addr()?),
+        );
         Ok(match (other_port, other_host) {
             (true, true) => Filter::Independent,
             (true, false) => Filter::Address,
@@ -112,14 +132,14 @@ pub fn hairpin(servers: &Servers, one: (&Namespace, IpAddr), two: (&Namespace, I
     // What a router with a filter wants to have seen first, from the mapping that it will be sent to.
     to.send_to(b"open", mine)?;
     from.send_to(b"hello", theirs)?;
-    Ok(match receive(&to)? {
+    Ok(match servers.reached(&to, theirs)?.first() {
         Some(source) if source.ip() == mine.ip() => Hairpin::FromMapping,
         Some(_) => Hairpin::FromElsewhere,
         None => Hairpin::No,
     })
 }
 
-/// A socket of `ns` on any port, with a short read timeout.
+/// A socket of `ns` on any port, with a read timeout.
 pub fn bind(ns: &Namespace, ip: IpAddr) -> Result<UdpSocket> {
     bind_port(ns, SocketAddr::new(ip, 0))
 }
@@ -127,11 +147,12 @@ pub fn bind(ns: &Namespace, ip: IpAddr) -> Result<UdpSocket> {
 /// The same on a certain port.
 pub fn bind_port(ns: &Namespace, at: SocketAddr) -> Result<UdpSocket> {
     let socket = ns.enter(|| UdpSocket::bind(at).with_context(|| format!("cannot bind {at}")))?;
-    socket.set_read_timeout(Some(SILENCE))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
     Ok(socket)
 }
 
-fn receive(socket: &UdpSocket) -> Result<Option<SocketAddr>> {
+fn receive(socket: &UdpSocket, within: Duration) -> Result<Option<SocketAddr>> {
+    socket.set_read_timeout(Some(within))?;
     match socket.recv_from(&mut [0; 64]) {
         Ok((_, from)) => Ok(Some(from)),
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(None),
@@ -140,4 +161,6 @@ fn receive(socket: &UdpSocket) -> Result<Option<SocketAddr>> {
 }
 
 /// So long without a packet means that none comes: in namespaces of one host they take microseconds.
-const SILENCE: Duration = Duration::from_millis(250);
+const SILENCE: Duration = Duration::from_millis(200);
+/// For a packet that is to come, on a host with more to do than it can.
+const PATIENCE: Duration = Duration::from_secs(1);

@@ -42,20 +42,10 @@ pub fn matrix(outcomes: &[Outcome]) -> String {
             line(&mut text, &format!("| {name} | {} |", short(runs)));
         }
     }
-    text += "\n| Time to the first frame, ms | cells | p50 | p99 | max |\n|---|---|---|---|---|\n";
-    let group = |text: &mut String, name: &str, is: &dyn Fn(&Outcome) -> bool| {
-        let mut times: Vec<Duration> =
-            outcomes.iter().filter(|o| is(o)).filter_map(|o| o.first_frame).collect();
-        times.sort();
-        if !times.is_empty() {
-            line(text, &format!("| {name} | {} | {} |", times.len(), spread(&times)));
-        }
-    };
-    let host = |o: &Outcome| o.paths.iter().all(|path| path == "host");
-    let relayed = |o: &Outcome| o.paths.iter().any(|path| path == RELAYED);
-    group(&mut text, "both have public addresses, or one network", &host);
-    group(&mut text, "through NAT", &|o| !host(o) && !relayed(o));
-    group(&mut text, "relayed to the end", &relayed);
+    text += "\n| Time to the first frame, ms | runs | p50 | p99 | max | wanted p50 |\n|---|---|---|---|---|---|\n";
+    for Group { name, wanted, times } in groups(outcomes).iter().filter(|group| !group.times.is_empty()) {
+        line(&mut text, &format!("| {name} | {} | {} | {} |", times.len(), spread(times), ms(*wanted)));
+    }
     let failed: Vec<&Outcome> = outcomes.iter().filter(|o| o.failure.is_some()).collect();
     let connected = outcomes.iter().filter(|o| o.first_frame.is_some()).count();
     line(&mut text, &format!("\n{connected} of {} runs connected.", outcomes.len()));
@@ -73,13 +63,50 @@ pub fn matrix(outcomes: &[Outcome]) -> String {
     text
 }
 
+/// Groups of outcomes whose middle time to the first frame is longer than it shall be, as sentences.
+pub fn late(outcomes: &[Outcome]) -> Vec<String> {
+    let late = |group: Group| {
+        let middle = percentile(&group.times, 0.5)?;
+        (middle > group.wanted).then(|| {
+            format!("{}: the first frame took {} ms, {} are wanted", group.name, ms(middle), ms(group.wanted))
+        })
+    };
+    groups(outcomes).into_iter().filter_map(late).collect()
+}
+
+/// Outcomes of which the same speed is wanted.
+struct Group {
+    name: &'static str,
+    wanted: Duration,
+    /// To the first frame, sorted.
+    times: Vec<Duration>,
+}
+
+fn groups(outcomes: &[Outcome]) -> [Group; 3] {
+    let host = |o: &Outcome| o.paths.iter().all(|path| path == "host");
+    let relayed = |o: &Outcome| o.paths.iter().any(|path| path == RELAYED);
+    let group = |name, wanted, is: &dyn Fn(&Outcome) -> bool| {
+        let mut times: Vec<_> = outcomes.iter().filter(|o| is(o)).filter_map(|o| o.first_frame).collect();
+        times.sort();
+        Group { name, wanted: Duration::from_millis(wanted), times }
+    };
+    [
+        group("nothing between them is translated", 150, &host),
+        group("through NAT", 500, &|o| !host(o) && !relayed(o)),
+        group("relayed to the end", 500, &relayed),
+    ]
+}
+
 /// The p50, p99 and maximum of sorted times, in ms, as three columns.
 pub fn spread(sorted: &[Duration]) -> String {
-    let at = |share: f64| {
-        let rank = (sorted.len() as f64 * share).ceil() as usize;
-        sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).map_or("-".to_owned(), |time| ms(*time))
-    };
+    let at = |share: f64| percentile(sorted, share).map_or("-".to_owned(), ms);
     format!("{} | {} | {}", at(0.5), at(0.99), at(1.0))
+}
+
+/// The smallest time that at least this share of the sorted times does not exceed.
+pub fn percentile(sorted: &[Duration], share: f64) -> Option<Duration> {
+    let rank = (sorted.len() as f64 * share).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied()
 }
 
 /// Milliseconds without a fraction.
@@ -146,7 +173,8 @@ mod tests {
         let text = matrix(&[outcome("open / masq", 100), outcome("open / masq", 120), outcome("odd", 2000)]);
         assert!(text.contains("| srflx, prflx 120 125 |"), "{text}");
         assert!(text.contains("- odd: late") && text.contains("3 of 3"), "{text}");
-        assert!(text.contains("through NAT | 3 | 120 | 2000 | 2000 |"), "{text}");
+        assert!(text.contains("through NAT | 3 | 120 | 2000 | 2000 | 500 |"), "{text}");
+        assert!(late(&[outcome("a", 700), outcome("b", 800), outcome("c", 100)]).len() == 1);
     }
 
     #[test]

@@ -25,6 +25,13 @@ pub enum Request {
     Stats,
     /// Answered by a list of [`crate::view::DroppedFrame`].
     Drops,
+    /// Answered by [`crate::view::Netcheck`], after some seconds.
+    Netcheck,
+    /// Answered by [`crate::view::WhyRelayed`].
+    WhyRelayed {
+        /// The peer's name.
+        peer: String,
+    },
     /// Answered by the new public key, once the controller has confirmed it.
     RotateKey,
     /// Answered by a stream of [`Snapshot`].

@@ -45,6 +45,10 @@ pub(super) async fn run(mut stream: UnixStream, view: &dyn View) -> io::Result<(
             Ok(Request::Bindings) => answer(&mut to_client, &asked(view.bindings()).await).await?,
             Ok(Request::Macs) => answer(&mut to_client, &asked(view.macs()).await).await?,
             Ok(Request::Drops) => answer(&mut to_client, &asked(view.drops()).await).await?,
+            Ok(Request::Netcheck) => answer(&mut to_client, &found(NETCHECK, view.netcheck()).await).await?,
+            Ok(Request::WhyRelayed { peer }) => {
+                answer(&mut to_client, &found(WORKER, view.why_relayed(&peer)).await).await?;
+            }
         }
     }
 }
@@ -121,6 +125,17 @@ async fn asked<T>(rows: impl Future<Output = T>) -> Answer<T> {
     }
 }
 
+/// What was found out, why not, or that it takes too long.
+async fn found<T>(limit: Duration, found: impl Future<Output = Result<T, String>>) -> Answer<T> {
+    match timeout(limit, found).await {
+        Ok(Ok(found)) => Answer::Ok(found),
+        Ok(Err(why)) => Answer::Error(why),
+        Err(_) => {
+            Answer::Error(format!("there was no answer within {} s: see the daemon's log", limit.as_secs()))
+        }
+    }
+}
+
 async fn answer<T: Serialize>(to: &mut (impl AsyncWrite + Unpin), answer: &Answer<T>) -> io::Result<()> {
     let mut line = Vec::new();
     write_answer(&mut line, answer)?;
@@ -164,5 +179,7 @@ const IDLE: Duration = Duration::from_secs(60);
 const WRITE: Duration = Duration::from_secs(10);
 /// The worker turns many times a second; this long means that it hangs.
 const WORKER: Duration = Duration::from_secs(5);
+/// A check of the network ends by itself sooner.
+const NETCHECK: Duration = Duration::from_secs(12);
 const WORKER_SILENT: &str = "the worker did not answer within 5 s: see the daemon's log, then restart it";
 const CAPTURE_BATCH: usize = 64;

@@ -10,7 +10,8 @@ use super::protocol::{Answer, MAX_REQUEST, Request, Snapshot};
 use super::*;
 use crate::view::fake::FakeView;
 use crate::view::{
-    BindingRow, CaptureFilter, CapturedFrame, Direction, DroppedFrame, Link, MacRow, Stats, Status,
+    BindingRow, CaptureFilter, CapturedFrame, Direction, DroppedFrame, Link, MacRow, Netcheck, Stats, Status,
+    WhyRelayed,
 };
 
 struct Client {
@@ -68,6 +69,12 @@ async fn every_request_is_answered_with_the_views_rows() {
     assert_eq!(client.ask::<Vec<BindingRow>>(&Request::Bindings).await, view.bindings().await);
     assert_eq!(client.ask::<Vec<MacRow>>(&Request::Macs).await, view.macs().await);
     assert_eq!(client.ask::<Vec<DroppedFrame>>(&Request::Drops).await, view.drops().await);
+    assert_eq!(client.ask::<Netcheck>(&Request::Netcheck).await, view.netcheck().await.unwrap());
+    let peer = "node-b".to_owned();
+    let why = client.ask::<WhyRelayed>(&Request::WhyRelayed { peer }).await;
+    assert_eq!(why, view.why_relayed("node-b").await.unwrap());
+    client.send(r#"{"command":"why-relayed","peer":"node-z"}"#).await;
+    assert!(client.error().await.contains("no peer named \"node-z\""));
 }
 
 #[tokio::test]

@@ -117,8 +117,8 @@ fn link(mut table: Table<'_, '_>) -> LinkConfig {
         _ => Err(format!("{text:?} is not allowed: use 5s to 24h, such as \"10m\", or \"never\"")),
     });
     let span = dead_after.as_ref().or(keepalive.as_ref()).map_or_else(|| table.span(), |at| at.span.clone());
-    let keepalive = keepalive.map_or(Duration::from_secs(1), |at| at.value);
-    let dead_after = dead_after.map_or(Duration::from_secs(4), |at| at.value);
+    let keepalive = keepalive.map_or(Duration::from_secs(3), |at| at.value);
+    let dead_after = dead_after.map_or(Duration::from_secs(10), |at| at.value);
     if dead_after <= 2 * keepalive {
         let (dead, keep) = (show_duration(dead_after), show_duration(keepalive));
         let least = show_duration(2 * keepalive);

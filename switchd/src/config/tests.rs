@@ -78,7 +78,7 @@ fn an_empty_file_is_all_defaults() {
     let config = parse("");
     assert!(!config.node.name.is_empty());
     assert_eq!(config.node.listen, "[::]:4840".parse().unwrap());
-    assert_eq!(config.link.dead_after, Duration::from_secs(4));
+    assert_eq!(config.link.dead_after, Duration::from_secs(10));
     assert_eq!(config.metrics.listen, Some("127.0.0.1:9484".parse().unwrap()));
     assert_eq!((config.networks.len(), config.peers.len()), (0, 0));
 }
@@ -139,11 +139,11 @@ fn each_mistake_is_named_with_its_place_and_mend() {
         ("[link]\nrekey_after = \"2d\"", "t:2:15: link.rekey_after: \"2d\" is out of range: use 1s to 1d"),
         (
             "[link]\ndead_after = \"2s\"",
-            "t:2:14: link.dead_after: 2s with keepalive 1s: one lost keepalive would cut the link; use more than 2s",
+            "t:2:14: link.dead_after: 2s with keepalive 3s: one lost keepalive would cut the link; use more than 6s",
         ),
         (
-            "[link]\nkeepalive = \"2s\"",
-            "t:2:13: link.dead_after: 4s with keepalive 2s: one lost keepalive would cut the link; use more than 4s",
+            "[link]\nkeepalive = \"5s\"",
+            "t:2:13: link.dead_after: 10s with keepalive 5s: one lost keepalive would cut the link; use more than 10s",
         ),
         ("[link]\nunderlay_mtu = 1279", "t:2:16: link.underlay_mtu: 1279 is out of range: use 1280 to 9216"),
         (

@@ -80,6 +80,7 @@ pub(super) fn links(links: &[Link]) -> String {
         "ADDRESS",
         "PATH",
         "RTT",
+        "LOSS",
         "PATH MTU",
         "EPOCH",
         "KEY AGE",
@@ -97,6 +98,7 @@ pub(super) fn links(links: &[Link]) -> String {
             optional(link.address),
             optional(link.path.as_ref()),
             optional(link.rtt.map(short_duration)),
+            optional(link.loss.map(|loss| format!("{:.1}%", loss * 100.0))),
             optional(link.path_mtu),
             link.epoch.to_string(),
             optional(link.session_age.map(duration)),
@@ -294,7 +296,7 @@ pub(super) fn optional<T: Display>(value: Option<T>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
-fn or_dash(text: &str) -> String {
+pub(super) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 

@@ -34,6 +34,11 @@ fn text(socket: &std::path::Path, args: &[&str]) -> String {
     String::from_utf8(switchctl(socket, args).unwrap()).unwrap()
 }
 
+/// Without the tables' spaces.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 #[test]
 fn help_builds_and_has_examples() {
     Cli::command().debug_assert();
@@ -112,6 +117,46 @@ fn why_dropped_groups_and_explains() {
     let one = text(&socket, &["why-dropped", "--reason", "bad_tag"]);
     assert!(one.contains("bad_tag: 1 frame\n") && !one.contains("flood_limited"), "{one}");
     assert!(text(&socket, &["why-dropped", "--reason", "loop"]).starts_with("no dropped frames"));
+}
+
+#[test]
+fn netcheck_shows_nat_servers_relays_and_path_mtus() {
+    let (_dir, socket) = daemon(FakeView::default());
+    let shown = one_line(&text(&socket, &["netcheck"]));
+    for wanted in [
+        "IPv4: behind a NAT that gives one address for all destinations",
+        "203.0.113.10:3478 yes 1.500 ms 198.51.100.1:20000",
+        "203.0.113.20:3478 NO - -",
+        "relay.example:3478 udp serving 203.0.113.10:49152",
+        "relay.example:3478 (tls): the relay does not answer",
+        "node-b static 1500",
+    ] {
+        assert!(shown.contains(wanted), "{wanted}\n{shown}");
+    }
+    let json: Netcheck = serde_json::from_str(&text(&socket, &["--json", "netcheck"])).unwrap();
+    assert_eq!(json.path_mtus.len(), 1);
+    let value: serde_json::Value = serde_json::from_str(&text(&socket, &["--json", "netcheck"])).unwrap();
+    assert_eq!(value["ipv4"]["mapping"], "endpoint-independent");
+}
+
+#[test]
+fn why_relayed_gives_the_reasons_and_what_was_tried() {
+    let (_dir, socket) = daemon(FakeView::default());
+    let shown = one_line(&text(&socket, &["why-relayed", "node-b"]));
+    for wanted in [
+        "node-b: frames go by a relay why: both NATs map each destination anew",
+        "checks: quiet; the peer's last signal came 2.5s ago; the peer knows this node's candidates",
+        "relayed 203.0.113.10:49153 7 yes alive 12.000 ms 1.2 % 1400",
+        "node-b server-reflexive 198.51.100.2:20001",
+        "host server-reflexive 198.51.100.2:20001 - no answer 9",
+    ] {
+        assert!(shown.contains(wanted), "{wanted}\n{shown}");
+    }
+    let json: WhyRelayed =
+        serde_json::from_str(&text(&socket, &["--json", "why-relayed", "node-b"])).unwrap();
+    assert!(json.relayed && json.pairs.len() == 2);
+    let error = switchctl(&socket, &["why-relayed", "node-z"]).unwrap_err();
+    assert_eq!((error.exit_code(), error.to_string().contains("switchctl links")), (1, true));
 }
 
 #[test]

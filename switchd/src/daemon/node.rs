@@ -22,7 +22,8 @@ use crate::key::PublicKey;
 use crate::links::{LinkStatus, Links};
 use crate::session::Remote;
 use crate::view::{
-    self, CaptureError, CaptureFilter, CapturedFrame, Link, LinkState, NetworkStatus, Stats, Status, View,
+    self, CaptureError, CaptureFilter, CapturedFrame, Link, LinkState, Netcheck, NetworkStatus, Stats,
+    Status, View, WhyRelayed,
 };
 
 /// What the view is made of.
@@ -233,6 +234,32 @@ impl View for Node {
         self.ask(Command::Macs, Vec::new())
     }
 
+    fn netcheck(&self) -> BoxFuture<'_, Result<Netcheck, String>> {
+        async {
+            let traversals = self.links.traversals().ok_or(NO_TRAVERSAL)?;
+            let nat = traversals.netcheck().await.ok_or(STOPPING)?;
+            Ok(Netcheck::new(nat, traversals.relays().await, self.links()))
+        }
+        .boxed()
+    }
+
+    fn why_relayed(&self, peer: &str) -> BoxFuture<'_, Result<WhyRelayed, String>> {
+        let id = self.peers.load().iter().find(|row| row.name == peer).map(|row| row.id);
+        let link = self.links().into_iter().find(|link| link.peer == peer);
+        let unknown = format!("there is no peer named {peer:?}: `switchctl links` lists them");
+        async move {
+            let (id, link) = id.zip(link).ok_or(unknown)?;
+            let report = match self.links.traversals() {
+                Some(traversals) => traversals.report(id).await,
+                None => None,
+            };
+            let snapshot = self.snapshot.load();
+            let paths = snapshot.peers.get(&id).map(|peer| peer.paths.as_slice()).unwrap_or_default();
+            Ok(WhyRelayed::new(link, report.as_ref(), paths))
+        }
+        .boxed()
+    }
+
     fn drops(&self) -> BoxFuture<'_, Vec<view::DroppedFrame>> {
         self.ask(Command::Drops, Vec::new())
     }
@@ -290,5 +317,8 @@ fn path_mtu(path: &PathView) -> u16 {
 const MAX_CAPTURES: usize = 8;
 /// Frames that may wait for a slow reader.
 const CAPTURE_QUEUE: usize = 4096;
+const NO_TRAVERSAL: &str =
+    "this node looks for no ways through NATs: set traversal = true in [nat] of its configuration";
+const STOPPING: &str = "the daemon is stopping";
 const NOT_JOINED: &str = "this node has joined no controller: with static peers, switchd keygen --force makes a new key, \
      which goes into every peer's configuration";

@@ -242,7 +242,7 @@ impl Inbound {
             Some(Ok(())) => {}
             // Nobody listens: no STUN is spoken here.
             Some(Err(TrySendError::Closed(_))) => {
-                self.drop_datagram(core, DropReason::BadDatagram, start, end)
+                self.drop_datagram(core, DropReason::BadDatagram, start, end);
             }
             Some(Err(TrySendError::Full(_))) | None => {
                 self.drop_datagram(core, DropReason::QueueFull, start, end);

@@ -33,12 +33,15 @@ impl Core {
         vnet: &VnetHdr,
         frame: &mut [u8],
     ) -> Result<(), DropReason> {
-        if !self.peers.can_send(to) {
-            let kept = self.hold(to, |held, now| held.push(outbound, vnet, frame, now));
-            return if kept { Ok(()) } else { Err(DropReason::LinkDown) };
+        if self.peers.get(to).is_some_and(|peer| !peer.held.is_empty()) {
+            self.release(to);
         }
-        self.release(to);
-        self.send_now(outbound, to, vnet, frame)
+        match self.send_now(outbound, to, vnet, frame) {
+            Err(DropReason::LinkDown) if self.hold(to, |held, now| held.push(outbound, vnet, frame, now)) => {
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// Seals a frame by the session and the path that there are.
@@ -49,11 +52,13 @@ impl Core {
         vnet: &VnetHdr,
         frame: &mut [u8],
     ) -> Result<(), DropReason> {
-        self.note_sent(to);
-        let Core { peers, transmitter, scratch, reports, rekey_datagrams, .. } = self;
+        let Core { peers, transmitter, scratch, reports, rekey_datagrams, paths, .. } = self;
         let (peer, session) = peers.sealing(to).ok_or(DropReason::LinkDown)?;
         let route = peer.paths.selected().ok_or(DropReason::LinkDown)?;
         let sealer = session.sealer.as_deref_mut().ok_or(DropReason::LinkDown)?;
+        if !std::mem::replace(&mut peer.sent, true) {
+            paths.sent.push(to);
+        }
         let mut line = Line { transmitter, peer, sealer, route, outbound, scratch };
 
         let max_frame = line.peer.max_frame();

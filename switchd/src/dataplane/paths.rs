@@ -17,7 +17,7 @@ pub(super) struct PathWork {
     /// Peers whose path sets have something to say.
     stirred: Vec<PeerId>,
     /// Peers that frames were sent to.
-    sent: Vec<PeerId>,
+    pub(super) sent: Vec<PeerId>,
     /// No path set has a timer before this.
     due: Option<Instant>,
     /// When all were looked at last.
@@ -84,15 +84,6 @@ impl Core {
         self.paths.due.map(|at| earliest.map_or(at, |earliest| at.max(earliest)))
     }
 
-    /// A frame left for the peer.
-    pub(super) fn note_sent(&mut self, id: PeerId) {
-        if let Some(peer) = self.peers.get_mut(id)
-            && !std::mem::replace(&mut peer.sent, true)
-        {
-            self.paths.sent.push(id);
-        }
-    }
-
     fn pump(&mut self, id: PeerId, now: Instant) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         peer.stirred = false;
@@ -100,7 +91,7 @@ impl Core {
             peer.paths.handle_timeout(now);
         }
         while let Some(probe) = self.peers.get_mut(id).and_then(|peer| peer.paths.poll_transmit()) {
-            self.send_probe(id, probe, now);
+            self.send_probe(id, probe);
         }
         let Some(peer) = self.peers.get_mut(id) else { return };
         while let Some(event) = peer.paths.poll_event() {
@@ -146,7 +137,7 @@ impl Core {
     }
 
     /// Seals a probe and has it sent.
-    fn send_probe(&mut self, to: PeerId, probe: PathProbe, now: Instant) {
+    fn send_probe(&mut self, to: PeerId, probe: PathProbe) {
         let Core { peers, transmitter, .. } = self;
         let Some((peer, session)) = peers.sealing(to) else { return };
         let Some(sealer) = session.sealer.as_deref_mut() else { return };
@@ -173,16 +164,16 @@ impl Core {
         }
         if padded {
             transmitter.flush();
-            self.mind_too_long(now);
+            self.mind_too_long();
         }
     }
 
     /// Tells the path set what the kernel refused.
-    pub(super) fn mind_too_long(&mut self, now: Instant) {
+    pub(super) fn mind_too_long(&mut self) {
         let Some((route, len)) = self.transmitter.too_long.take() else { return };
         let known = self.peers.iter_mut().find(|(_, peer)| peer.paths.has_route(route));
         let Some((id, peer)) = known else { return };
-        peer.paths.handle_too_long(route, len, now);
+        peer.paths.handle_too_long(route, len, Instant::now());
         self.stir(id);
     }
 }

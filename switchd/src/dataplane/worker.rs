@@ -136,7 +136,7 @@ impl Worker {
                 self.read_tap(*token);
             }
             self.core.transmitter.flush();
-            self.core.mind_too_long(Instant::now());
+            self.core.mind_too_long();
             if self.stopping {
                 return;
             }

@@ -389,6 +389,9 @@ impl PeerLink {
 
     fn link_down(&mut self) {
         self.shared.worker.send(Command::UseSession(self.config.id, None));
+        if let Some(route) = self.route() {
+            self.shared.paths_mut().select_only(slot(self.config.id), route);
+        }
         let mut status = self.status();
         status.up = false;
         (status.since, status.cipher) = (None, None);
@@ -427,7 +430,8 @@ impl PeerLink {
             PathEvent::Selected { route, pair, .. } => {
                 tracing::info!(parent: &self.span, address = %route, path = pair.kind().name(), "path");
                 self.meet(route);
-                self.note_route(route);
+                self.shared.paths_mut().select(slot(self.config.id), route);
+                self.status().route = Some(route);
             }
             PathEvent::Dead { route, .. } => {
                 tracing::debug!(parent: &self.span, address = %route, "a path does not answer");
@@ -531,14 +535,14 @@ impl PeerLink {
         self.shared.worker.send(Command::SetMembership(self.config.id, vnis));
     }
 
-    /// The way of the next dial.
+    /// The way of the next dial, while there is no session.
     fn select_route(&mut self, route: Route) {
         self.note_route(route);
         self.sessions.set_may_dial(self.may_dial(), Instant::now());
     }
 
     fn note_route(&self, route: Route) {
-        self.shared.paths_mut().select(slot(self.config.id), route);
+        self.shared.paths_mut().select_only(slot(self.config.id), route);
         self.status().route = Some(route);
     }
 

@@ -106,6 +106,7 @@ fn link_families(links: &[Link]) -> Vec<MetricFamily> {
         LINK_PATH
             .gauge(links.iter().filter_map(|link| Some(([link.peer.as_str(), link.path.as_deref()?], 1.0)))),
         known(&LINK_RTT, |link| link.rtt.map(|rtt| rtt.as_secs_f64())),
+        known(&LINK_LOSS, |link| link.loss),
         known(&LINK_PATH_MTU, |link| link.path_mtu.map(f64::from)),
         known(&LINK_EPOCH, |link| Some(link.epoch as f64)),
         known(&LINK_SESSION_AGE, |link| link.session_age.map(|age| age.as_secs_f64())),
@@ -324,6 +325,11 @@ static LINK_PATH: Family<2> = Family {
 };
 static LINK_RTT: Family<1> =
     Family { name: "switchd_link_rtt_seconds", help: "Smoothed round-trip time.", labels: ["peer"] };
+static LINK_LOSS: Family<1> = Family {
+    name: "switchd_link_loss_ratio",
+    help: "Share of the path's probes that had no answer lately: 0 to 1.",
+    labels: ["peer"],
+};
 static LINK_PATH_MTU: Family<1> = Family {
     name: "switchd_link_path_mtu_bytes",
     help: "Largest IP packet that the path is known to carry.",
@@ -410,6 +416,7 @@ static FAMILIES: &[&dyn Describe] = &[
     &LINK_UP,
     &LINK_PATH,
     &LINK_RTT,
+    &LINK_LOSS,
     &LINK_PATH_MTU,
     &LINK_EPOCH,
     &LINK_SESSION_AGE,

@@ -44,6 +44,8 @@ async fn values_have_their_labels() {
         "switchd_link_up{peer=\"node-b\"} 1",
         "switchd_link_up{peer=\"node-c\"} 0",
         "switchd_link_rtt_seconds{peer=\"node-b\"} 0.00025",
+        "switchd_link_path_info{path=\"host\",peer=\"node-b\"} 1",
+        "switchd_link_loss_ratio{peer=\"node-b\"} 0.0125",
         "switchd_link_bytes_total{direction=\"to_peer\",peer=\"node-b\"} 1400000",
     ] {
         assert!(text.lines().any(|found| sorted_labels(found) == sorted_labels(line)), "{line} in\n{text}");

@@ -57,6 +57,8 @@ pub(super) struct Hub {
     /// A path died: the servers were asked at this time whether this node's address is another.
     asked_servers: Option<Instant>,
     netcheck: Option<(NetCheck, Vec<oneshot::Sender<NatReport>>)>,
+    /// The last check of the network: when, where it sent to, what it found.
+    checked: Option<(Instant, Vec<SocketAddr>, NatReport)>,
 }
 
 struct Peer {
@@ -118,6 +120,7 @@ impl Hub {
             look_at: Some(now),
             asked_servers: None,
             netcheck: None,
+            checked: None,
         };
         (hub, inlets)
     }
@@ -180,6 +183,11 @@ impl Hub {
                 let _ = to.send(report);
             }
             Ask::Netcheck(to) => self.begin_netcheck(to, now),
+            Ask::Relays(to) => drop(to.send(self.relays.rows())),
+            Ask::Close(done) => {
+                self.relays.close(now);
+                let _ = done.send(());
+            }
         }
     }
 
@@ -292,11 +300,13 @@ impl Hub {
         if let Some((_, waiting)) = &mut self.netcheck {
             return waiting.push(to);
         }
+        self.checked.take_if(|(at, ..)| now.saturating_duration_since(*at) >= FILTER_STATE);
+        let earlier = self.checked.iter().flat_map(|(_, contacted, _)| contacted.iter().copied());
         let config = NetCheckConfig {
             servers: self.mapped.servers().collect(),
             own: self.sources.host.iter().map(SocketAddr::ip).collect(),
             local_port: self.listen.port(),
-            contacted: self.mapped.servers().collect(),
+            contacted: self.mapped.servers().chain(earlier).collect(),
         };
         self.netcheck = Some((NetCheck::new(config, now), vec![to]));
     }
@@ -382,10 +392,15 @@ impl Hub {
         if netcheck.is_done()
             && let Some((netcheck, waiting)) = self.netcheck.take()
         {
+            let mut report = netcheck.report();
+            if let Some((_, _, earlier)) = &self.checked {
+                report.inherit_filtering(earlier);
+            }
             for to in waiting {
                 // Who asked may be gone.
-                let _ = to.send(netcheck.report());
+                let _ = to.send(report.clone());
             }
+            self.checked = Some((now, netcheck.contacted(), report));
         }
     }
 
@@ -504,4 +519,6 @@ const SETTLE: Duration = Duration::from_millis(100);
 const ASK_EVERY: Duration = Duration::from_millis(500);
 const RESOLVE_AGAIN: Duration = Duration::from_secs(300);
 const RESOLVE_SOON: Duration = Duration::from_secs(10);
+/// A NAT has forgotten by then whom a check of before has sent to.
+const FILTER_STATE: Duration = Duration::from_secs(600);
 const IDLE: Duration = Duration::from_secs(60);

@@ -15,6 +15,7 @@ use super::servers::RelayServer;
 use super::stream::{Connect, Stream, StreamEvent, Tls};
 use crate::config;
 use crate::underlay::{Carrier, StreamMessage, Underlay};
+use crate::view::{RelayRow, RelayState};
 
 /// All of them.
 pub(super) struct Relays {
@@ -37,6 +38,7 @@ struct Wanted {
     failures: u32,
     retry_at: Instant,
     allocation: Option<Allocation>,
+    last_error: Option<String>,
 }
 
 struct Allocation {
@@ -74,14 +76,40 @@ impl Relays {
                     let retry_at = if renewed { now } else { known.retry_at };
                     Wanted { server, addresses, retry_at, ..known }
                 }
-                None => Wanted { server, addresses, failures: 0, retry_at: now, allocation: None },
+                None => Wanted {
+                    server,
+                    addresses,
+                    failures: 0,
+                    retry_at: now,
+                    allocation: None,
+                    last_error: None,
+                },
             };
             self.wanted.push(wanted);
         }
-        for gone in old.iter().filter_map(|wanted| wanted.allocation.as_ref()) {
-            self.underlay.relays().set_relay(gone.id, None);
-        }
+        self.give_back(old, now);
         self.streams_at.get_or_insert(now + STREAMS_AFTER);
+    }
+
+    /// Gives every allocation back and asks for none any more: a relay keeps a socket's allocation for minutes,
+    /// and would refuse the next process's.
+    pub(super) fn close(&mut self, now: Instant) {
+        let all = std::mem::take(&mut self.wanted);
+        self.give_back(all, now);
+    }
+
+    fn give_back(&self, gone: Vec<Wanted>, now: Instant) {
+        for mut allocation in gone.into_iter().filter_map(|wanted| wanted.allocation) {
+            allocation.client.close(now);
+            // One that was made by a stream ends with it.
+            while allocation.stream.is_none()
+                && let Some(bytes) = allocation.client.poll_transmit(now)
+            {
+                // What the kernel refuses now is not sent again: the allocation expires by itself.
+                let _ = self.underlay.send_by(Route::Direct(allocation.server), &bytes);
+            }
+            self.underlay.relays().set_relay(allocation.id, None);
+        }
     }
 
     /// Addresses that there are allocations at.
@@ -92,6 +120,28 @@ impl Relays {
     /// The relayed address of an allocation.
     pub(super) fn relayed_address(&self, relay: RelayId) -> Option<SocketAddr> {
         self.allocations().find(|allocation| allocation.id == relay)?.relayed
+    }
+
+    /// All relays, for people.
+    pub(super) fn rows(&self) -> Vec<RelayRow> {
+        let row = |wanted: &Wanted| {
+            let relayed = wanted.allocation.as_ref().and_then(|allocation| allocation.relayed);
+            let state = match (&wanted.allocation, relayed) {
+                (Some(_), Some(_)) => RelayState::Serving,
+                (Some(_), None) => RelayState::Asking,
+                (None, _) if self.is_tried(wanted) || wanted.addresses.is_empty() => RelayState::Waiting,
+                (None, _) => RelayState::Spare,
+            };
+            let unknown = wanted.addresses.is_empty().then(|| UNRESOLVED.to_owned());
+            RelayRow {
+                server: wanted.server.address.clone(),
+                transport: wanted.server.transport.name().to_owned(),
+                state,
+                relayed,
+                last_error: unknown.or_else(|| wanted.last_error.clone()),
+            }
+        };
+        self.wanted.iter().map(row).collect()
     }
 
     /// Lets these peers send to an allocation.
@@ -139,13 +189,13 @@ impl Relays {
                         Ok(Some(message)) => drop(allocation.client.handle_datagram(message, now)),
                         Ok(None) => break,
                         Err(error) => {
-                            self.lost(relay, &error.to_string(), now);
+                            self.lost(relay, &error.to_string(), Duration::ZERO, now);
                             break;
                         }
                     }
                 }
             }
-            StreamEvent::Closed(why) => self.lost(relay, &why, now),
+            StreamEvent::Closed(why) => self.lost(relay, &why, Duration::ZERO, now),
         }
         of_peers
     }
@@ -212,7 +262,7 @@ impl Relays {
             }
         }
         for (relay, why) in lost {
-            self.lost(relay, &why.to_string(), now);
+            self.lost(relay, &why.to_string(), why.retry_after(), now);
         }
         changed | std::mem::take(&mut self.changed)
     }
@@ -302,7 +352,8 @@ impl Relays {
         }
     }
 
-    fn lost(&mut self, relay: RelayId, why: &str, now: Instant) {
+    /// `at_least`: how long the relay is not asked again.
+    fn lost(&mut self, relay: RelayId, why: &str, at_least: Duration, now: Instant) {
         let holder =
             self.wanted.iter_mut().find(|wanted| wanted.allocation.as_ref().is_some_and(|a| a.id == relay));
         let Some(wanted) = holder else { return };
@@ -315,7 +366,8 @@ impl Relays {
         }
         let wait = (FIRST_RETRY * 2u32.saturating_pow(wanted.failures.min(8))).min(LAST_RETRY);
         wanted.failures = wanted.failures.saturating_add(1);
-        wanted.retry_at = now + wait;
+        wanted.last_error = Some(why.to_owned());
+        wanted.retry_at = now + wait.max(at_least);
         self.changed |= served;
         self.underlay.relays().set_relay(relay, None);
     }
@@ -336,5 +388,6 @@ fn is_of_peer(message: &[u8]) -> bool {
 
 /// A relay that can be reached by UDP has answered by then.
 const STREAMS_AFTER: Duration = Duration::from_millis(600);
+const UNRESOLVED: &str = "its name has no address yet: see the host's DNS";
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(60);

@@ -40,6 +40,7 @@ pub(crate) struct Relay {
 impl Relays {
     /// Adds an allocation, or changes how it is reached; `None`: it is gone. A UDP server's address belongs to the
     /// allocation that was added last.
+    #[expect(clippy::needless_pass_by_value, reason = "the table keeps it; only its retries need copies")]
     pub fn set_relay(&self, id: RelayId, carrier: Option<Carrier>) {
         self.0.rcu(|table| {
             let mut table = RelayTable::clone(table);

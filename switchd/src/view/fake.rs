@@ -5,6 +5,10 @@ use std::time::{Duration, SystemTime};
 use controller_api::{Binding, BindingSource};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use nat_traversal::{
+    CandidateKind, CandidatePair, FamilyReport, Filtering, Mapping, NatReport, PairReport, PairState, PathId,
+    PathState, PathView, RelayId, Route, ServerReport, SignalCandidate, TraversalReport, TraversalState,
+};
 use tokio::sync::mpsc;
 
 use super::*;
@@ -81,8 +85,9 @@ impl View for FakeView {
             public_key: PublicKey([2; 32]),
             state: LinkState::Up,
             address: Some("192.0.2.2:4840".parse().unwrap()),
-            path: Some("static".into()),
+            path: Some("host".into()),
             rtt: Some(Duration::from_micros(250)),
+            loss: Some(0.0125),
             path_mtu: Some(1500),
             epoch: 3,
             session_age: Some(Duration::from_secs(61)),
@@ -105,6 +110,7 @@ impl View for FakeView {
             address: None,
             path: None,
             rtt: None,
+            loss: None,
             path_mtu: None,
             session_age: None,
             last_heard: None,
@@ -181,6 +187,91 @@ impl View for FakeView {
             peer: Some("node-b".into()),
             age: Duration::from_secs(5),
         }])
+    }
+
+    fn netcheck(&self) -> BoxFuture<'_, Result<Netcheck, String>> {
+        let at = |address: &str| address.parse::<SocketAddr>().unwrap();
+        let server = |server: &str, mapped: Option<&str>| ServerReport {
+            server: at(server),
+            mapped: mapped.map(at),
+            rtt: mapped.map(|_| Duration::from_micros(1500)),
+            other: None,
+        };
+        let relay = |transport: &str, state, relayed: Option<&str>, error: Option<&str>| RelayRow {
+            server: "relay.example:3478".into(),
+            transport: transport.into(),
+            state,
+            relayed: relayed.map(at),
+            last_error: error.map(str::to_owned),
+        };
+        let nat = NatReport {
+            udp_blocked: false,
+            ipv4: Some(FamilyReport {
+                mapped: vec![at("198.51.100.1:20000")],
+                mapping: Mapping::EndpointIndependent,
+                filtering: Filtering::AddressAndPortDependent,
+                hairpin: Some(false),
+                port_kept: false,
+            }),
+            ipv6: None,
+            servers: vec![
+                server("203.0.113.10:3478", Some("198.51.100.1:20000")),
+                server("203.0.113.20:3478", None),
+            ],
+        };
+        let relays = vec![
+            relay("udp", RelayState::Serving, Some("203.0.113.10:49152"), None),
+            relay("tls", RelayState::Waiting, None, Some("the relay does not answer")),
+        ];
+        self.ask(Ok(Netcheck::new(nat, relays, self.links())))
+    }
+
+    fn why_relayed(&self, peer: &str) -> BoxFuture<'_, Result<WhyRelayed, String>> {
+        let Some(link) = self.links().into_iter().find(|link| link.peer == peer) else {
+            return self.ask(Err(format!("there is no peer named {peer:?}: `switchctl links` lists them")));
+        };
+        let candidate = |kind, address: &str| SignalCandidate { kind, address: address.parse().unwrap() };
+        let (host, peers) = ("10.1.0.2:4840", "203.0.113.10:49153");
+        let route = Route::Relayed(RelayId(7), peers.parse().unwrap());
+        let direct = Route::Direct("198.51.100.2:20001".parse().unwrap());
+        let pair = |route, local, remote, state, sent| PairReport { route, local, remote, state, sent };
+        let report = TraversalReport {
+            state: TraversalState::Quiet,
+            controlling: true,
+            selected: Some(CandidateKind::Relayed),
+            local: vec![
+                candidate(CandidateKind::Host, host),
+                candidate(CandidateKind::ServerReflexive, "198.51.100.1:20000"),
+            ],
+            remote: vec![
+                candidate(CandidateKind::ServerReflexive, "198.51.100.2:20001"),
+                candidate(CandidateKind::Relayed, peers),
+            ],
+            pairs: vec![
+                pair(direct, CandidateKind::Host, CandidateKind::ServerReflexive, PairState::Unanswered, 9),
+                pair(route, CandidateKind::Relayed, CandidateKind::Relayed, PairState::Nominated, 2),
+            ],
+            heard: Some(Duration::from_millis(2500)),
+            told: true,
+            local_remaps: true,
+            remote_remaps: true,
+        };
+        let path = PathView {
+            id: PathId(1),
+            route,
+            pair: CandidatePair {
+                local: CandidateKind::Relayed,
+                local_address: None,
+                remote: CandidateKind::Relayed,
+            },
+            state: PathState::Alive,
+            selected: true,
+            rtt: Some(Duration::from_millis(12)),
+            loss_ppm: 12_000,
+            mtu: 1400,
+        };
+        let link = Link { path: Some("relayed".into()), ..link };
+        self.ask(Ok(WhyRelayed::new(link, Some(&report), &[path])))
     }
 
     fn drops(&self) -> BoxFuture<'_, Vec<DroppedFrame>> {

@@ -34,7 +34,9 @@ async fn a_switch_knows_the_relays_before_anything_else_and_anew_before_they_end
     // A heartbeat brings the session to answer, and what comes before the answer is noted.
     let renewed = async {
         while switch.relays.len() < 2 {
-            switch.say(switch_message::Message::Heartbeat(proto::Heartbeat { sequence: 1, answer: false })).await;
+            switch
+                .say(switch_message::Message::Heartbeat(proto::Heartbeat { sequence: 1, answer: false }))
+                .await;
             switch.hear().await;
         }
         now()

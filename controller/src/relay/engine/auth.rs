@@ -40,7 +40,8 @@ impl Engine {
         if !self.nonces.is_fresh(nonce.nonce(), client.source, now.unix) {
             return Err(self.challenge(client, request, ErrorCode::STALE_NONCE, now));
         }
-        let proved = (realm.realm() == REALM).then(|| self.prove(username.username(), request, now)).flatten();
+        let proved =
+            (realm.realm() == REALM).then(|| self.prove(username.username(), request, now)).flatten();
         proved.ok_or_else(|| {
             self.counters.refuse(Refused::Credentials);
             self.challenge(client, request, ErrorCode::UNAUTHORIZED, now)

@@ -96,13 +96,7 @@ impl Engine {
         self.to_peer(id, peer, start..start + usize::from(data.length()), now)
     }
 
-    fn to_peer(
-        &mut self,
-        id: AllocationId,
-        peer: SocketAddr,
-        payload: Range<usize>,
-        now: Instant,
-    ) -> Action {
+    fn to_peer(&mut self, id: AllocationId, peer: SocketAddr, payload: Range<usize>, now: Instant) -> Action {
         let rate = self.packet_rate();
         let Some(allocation) = self.allocations.get_mut(&id) else { return Action::Nothing };
         let relayed = allocation.relayed;

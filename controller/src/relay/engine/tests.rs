@@ -160,7 +160,8 @@ struct Answer {
 impl Answer {
     fn of(action: Action) -> Answer {
         let Action::Answer { bytes, .. } = action else { panic!("{action:?} is no answer") };
-        let code = Message::from_bytes(&bytes).unwrap().attribute::<ErrorCode>().ok().map(|error| error.code());
+        let code =
+            Message::from_bytes(&bytes).unwrap().attribute::<ErrorCode>().ok().map(|error| error.code());
         Answer { bytes, code }
     }
 

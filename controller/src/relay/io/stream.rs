@@ -218,10 +218,9 @@ fn frame(bytes: &[u8]) -> Option<Option<Frame>> {
     let length = usize::from(u16::from_be_bytes([high, low]));
     let frame = match first {
         0..=3 => Frame { message: length + STUN_HEADER, whole: length + STUN_HEADER },
-        0x40..=0x7f => Frame {
-            message: length + CHANNEL_HEADER,
-            whole: length.next_multiple_of(4) + CHANNEL_HEADER,
-        },
+        0x40..=0x7f => {
+            Frame { message: length + CHANNEL_HEADER, whole: length.next_multiple_of(4) + CHANNEL_HEADER }
+        }
         _ => return Some(None),
     };
     if frame.whole > READ_BUFFER {

@@ -58,7 +58,9 @@ impl UdpPort {
         segment: usize,
     ) -> io::Result<()> {
         let destination = match destination.ip() {
-            IpAddr::V4(ip) if self.dual_stack => SocketAddr::new(ip.to_ipv6_mapped().into(), destination.port()),
+            IpAddr::V4(ip) if self.dual_stack => {
+                SocketAddr::new(ip.to_ipv6_mapped().into(), destination.port())
+            }
             _ => destination,
         };
         let one = |contents: &[u8], segment_size| {

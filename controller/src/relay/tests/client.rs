@@ -42,7 +42,13 @@ impl<T: Read + Write + Send> ReadWrite for T {}
 
 impl Client {
     /// Asks for an allocation; `server` is the relay's address, `is_v4` the family of the relayed one.
-    pub(super) fn begin(lab: &Lab, over: Over, server: SocketAddr, is_v4: bool, credentials: &Credentials) -> Client {
+    pub(super) fn begin(
+        lab: &Lab,
+        over: Over,
+        server: SocketAddr,
+        is_v4: bool,
+        credentials: &Credentials,
+    ) -> Client {
         let credentials = TurnCredentials::new(&credentials.username, &credentials.password);
         let mut config = TurnConfig::new(credentials);
         config.set_address_family(if is_v4 { AddressFamily::IPV4 } else { AddressFamily::IPV6 });
@@ -81,7 +87,8 @@ impl Client {
     pub(super) fn permit(&mut self, peer: SocketAddr) {
         let now = self.now();
         self.turn.create_permission(TransportType::Udp, peer.ip(), now).unwrap();
-        let made = |event: &TurnEvent| matches!(event, TurnEvent::PermissionCreated(_, ip) if *ip == peer.ip());
+        let made =
+            |event: &TurnEvent| matches!(event, TurnEvent::PermissionCreated(_, ip) if *ip == peer.ip());
         self.until("a permission", |client| client.events.iter().any(made));
     }
 
@@ -122,8 +129,12 @@ impl Client {
         }
         for message in self.wire.read(&mut self.ended) {
             let now = self.now();
-            let transmit =
-                Transmit::new(message, self.turn.transport(), self.turn.remote_addr(), self.turn.local_addr());
+            let transmit = Transmit::new(
+                message,
+                self.turn.transport(),
+                self.turn.remote_addr(),
+                self.turn.local_addr(),
+            );
             if let TurnRecvRet::PeerData(data) = self.turn.recv(transmit, now) {
                 self.data.push_back((data.peer, data.data().to_vec()));
             }
@@ -187,7 +198,8 @@ fn tls(lab: &Lab, stream: TcpStream) -> rustls::StreamOwned<rustls::ClientConnec
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let connection = rustls::ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    let connection =
+        rustls::ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
     rustls::StreamOwned::new(connection, stream)
 }
 

@@ -107,8 +107,11 @@ fn wrong_and_expired_credentials_get_nothing() {
     {
         for over in [Over::Udp, Over::Tcp] {
             let mut client = Client::begin(&lab, over, lab.at(true), true, &credentials);
-            let failed = |event: &TurnEvent| matches!(event, TurnEvent::AllocationCreateFailed(_));
-            client.until(what, |client| client.events.iter().any(failed));
+            let counters = lab.relay.counters();
+            let before = counters.refused(Refused::Credentials);
+            // The client itself asks again until it gives up.
+            client.until(what, |_| counters.refused(Refused::Credentials) > before);
+            client.turn();
             assert_eq!(client.relayed(), None);
         }
     }

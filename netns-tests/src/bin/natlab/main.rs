@@ -40,6 +40,8 @@ enum Command {
 /// What a command leaves: a table, and what failed.
 struct Done {
     section: &'static str,
+    /// Only a part was run: not for a document.
+    part: bool,
     table: String,
     failures: Vec<String>,
 }
@@ -65,7 +67,11 @@ fn run(options: &Options) -> Result<bool> {
     };
     println!("\n{}", done.table);
     if let Some(document) = &options.write {
-        table::write(document, done.section, &done.table)?;
+        if done.part {
+            println!("{} stays as it is: only a part was run", document.display());
+        } else {
+            table::write(document, done.section, &done.table)?;
+        }
     }
     done.failures.iter().for_each(|failure| println!("FAILED: {failure}"));
     Ok(done.failures.is_empty())

@@ -30,11 +30,8 @@ pub(super) fn run(args: &Args) -> Result<Done> {
     ensure!(!cells.is_empty(), "no cell has this in its name: see --list");
     if args.list {
         let lines = cells.iter().map(|cell| format!("{}: {:?}", cell.name, cell.wanted));
-        return Ok(Done {
-            section: SECTION,
-            table: lines.collect::<Vec<_>>().join("\n"),
-            failures: Vec::new(),
-        });
+        let table = lines.collect::<Vec<_>>().join("\n");
+        return Ok(Done { section: SECTION, part: true, table, failures: Vec::new() });
     }
     let queue: VecDeque<&Cell> = (0..args.rounds).flat_map(|_| &cells).collect();
     let (queue, outcomes) = (Mutex::new(queue), Mutex::new(Vec::new()));
@@ -51,7 +48,11 @@ pub(super) fn run(args: &Args) -> Result<Done> {
     let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
     keep("nat-matrix.json", &outcomes)?;
     let failed = outcomes.iter().filter_map(|o| Some(format!("{}: {}", o.name, o.failure.as_deref()?)));
-    Ok(Done { section: SECTION, table: table::matrix(&outcomes), failures: failed.collect() })
+    let part = args.only.is_some();
+    // A few cells say nothing of the middle of all.
+    let late = if part { Vec::new() } else { table::late(&outcomes) };
+    let failures = failed.chain(late).collect();
+    Ok(Done { section: SECTION, part, table: table::matrix(&outcomes), failures })
 }
 
 fn next<'a>(queue: &Mutex<VecDeque<&'a Cell>>) -> Option<&'a Cell> {

@@ -59,7 +59,7 @@ pub(super) fn run(args: &Args) -> Result<Done> {
     if bits > IDLE_BITS {
         failures.push(format!("{bits:.0} bit/s on an idle link, at most {IDLE_BITS} are wanted"));
     }
-    Ok(Done { section: "nat-mesh", table, failures })
+    Ok(Done { section: "nat-mesh", part: false, table, failures })
 }
 
 /// What an idle link may cost.
