@@ -266,8 +266,9 @@ impl PathSet {
         self.reselect(now);
     }
 
-    /// Frames left by the selected path.
-    pub fn handle_sent(&mut self, now: Instant) {
+    /// Frames went to the peer or came from it. Both ends ask often then: where one direction is crowded, what the
+    /// other end says of it is the surer sign of life.
+    pub fn handle_frames(&mut self, now: Instant) {
         self.busy_until = Some(now + BUSY);
         let interval = self.interval(Mode::Busy);
         if let Some(path) = self.selected.map(|at| &mut self.paths[at]) {
@@ -300,7 +301,7 @@ impl PathSet {
                 self.echo(at, ago, now);
             }
             if let Some(at) = at {
-                self.paths[at].said(now);
+                self.paths[at].asked(now);
             }
         } else if let Some(at) = at {
             if !self.paths[at].answer(&probe, now) {
@@ -481,7 +482,9 @@ impl PathSet {
 
     fn died(&mut self, at: usize) {
         let path = &self.paths[at];
-        self.events.push_back(PathEvent::Dead { id: path.id, route: path.route });
+        if !path.learned || path.confirmed().is_some() {
+            self.events.push_back(PathEvent::Dead { id: path.id, route: path.route });
+        }
     }
 
     /// After an answer: when the path is asked next.

@@ -133,8 +133,9 @@ impl Mtu {
         }
     }
 
-    /// Judges the probe under way. `confirmed`: when the path last proved to work with short ones.
-    pub(super) fn expire(&mut self, wait: Duration, confirmed: Option<Instant>, now: Instant) {
+    /// Judges the probe under way. `confirmed`: when the path last proved to work with short ones, of which `loss_ppm`
+    /// millionths are lost.
+    pub(super) fn expire(&mut self, wait: Duration, confirmed: Option<Instant>, loss_ppm: u32, now: Instant) {
         let Some(out) = self.out.filter(|out| now >= out.sent + wait) else { return };
         self.out = None;
         self.next = now;
@@ -143,7 +144,14 @@ impl Mtu {
             return;
         }
         self.tries += 1;
-        if self.tries >= TRIES {
+        // The length is to blame only where chance is not: about once in ten thousand.
+        let needed = match loss_ppm {
+            0..30_000 => TRIES,
+            30_000..150_000 => 5,
+            150_000..300_000 => 8,
+            _ => 14,
+        };
+        if self.tries >= needed {
             self.failed(out.len, now);
         }
     }
@@ -206,5 +214,5 @@ const RAISE: Duration = Duration::from_secs(60);
 const BLOCKED: Duration = Duration::from_secs(5);
 /// The search ends this close, bytes.
 const STEP: u16 = 4;
-/// Lost probes of one size before it counts as too long.
+/// Lost probes of one size before it counts as too long, on a path that loses nothing else.
 const TRIES: u32 = 3;

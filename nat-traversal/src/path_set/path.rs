@@ -203,8 +203,16 @@ impl Path {
         self.next = now + wait;
     }
 
+    /// The peer asked by it, and has its answer. A path that was dead may not be any more.
+    pub(super) fn asked(&mut self, now: Instant) {
+        self.said(now);
+        if self.state == PathState::Dead && self.last_sent.is_none_or(|sent| now >= sent + FIRST_RETRY) {
+            self.try_again(now);
+        }
+    }
+
     /// Something that the peer should hear leaves.
-    pub(super) fn said(&mut self, now: Instant) {
+    fn said(&mut self, now: Instant) {
         if self.said.len() >= MAX_SAID {
             self.said.pop_front();
         }
@@ -289,7 +297,8 @@ impl Path {
                 self.streak = 0;
             }
         }
-        self.mtu.expire(self.wait(), self.confirmed, now);
+        let confirmed = self.confirmed.filter(|_| self.missing < 2);
+        self.mtu.expire(self.wait(), confirmed, self.loss_ppm, now);
         let dies = self.dies_at().is_some_and(|at| now >= at);
         if dies {
             self.die(now);

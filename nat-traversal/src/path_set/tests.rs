@@ -228,7 +228,7 @@ fn a_faster_path_must_be_clearly_faster() {
 fn a_lossy_path_gives_way_to_a_sure_one_of_its_kind() {
     let mut world = World::new(&[20, 22]).up();
     world.offer_both(1, direct());
-    world.wires[0].loss = 20;
+    world.wires[0].loss = [20; 2];
     world.run(ms(20_000));
     assert_eq!([world.selected(0), world.selected(1)], [Some(1), Some(1)]);
 }
@@ -237,7 +237,7 @@ fn a_lossy_path_gives_way_to_a_sure_one_of_its_kind() {
 fn a_lossy_or_slow_path_alone_stays_in_use() {
     for (delay, loss) in [(5, 10), (100, 5), (400, 0), (900, 0), (300, 3)] {
         let mut world = World::new(&[delay]).up();
-        world.wires[0].loss = loss;
+        world.wires[0].loss = [loss; 2];
         world.run(ms(60_000));
         for end in 0..2 {
             let dead = world.count(end, PathEvent::AllDead);
@@ -245,6 +245,20 @@ fn a_lossy_or_slow_path_alone_stays_in_use() {
             assert_eq!(world.count(end, PathEvent::Lost), 0);
             assert_eq!(world.count(end, PathEvent::Alive), dead);
         }
+    }
+}
+
+/// More frames than get through, one way: half of all is lost, probes too.
+#[test]
+fn a_crowded_direction_kills_no_path() {
+    let mut world = World::new(&[5, 30]).up();
+    world.offer_both(1, relayed());
+    world.talks = [true, false];
+    world.run(ms(2000));
+    world.wires[0].loss = [0, 50];
+    world.run(ms(60_000));
+    for end in 0..2 {
+        assert_eq!((world.selections(end), world.selected(end)), (1, Some(0)), "{:?}", world.events[end]);
     }
 }
 
@@ -418,7 +432,7 @@ proptest! {
             match turn {
                 Turn::Run(time) => world.run(ms(time)),
                 Turn::Cut(wire, a, b) => world.wires[wire].cut = [a, b],
-                Turn::Wire(wire, loss, mtu) => (world.wires[wire].loss, world.wires[wire].mtu) = (loss, mtu),
+                Turn::Wire(wire, loss, mtu) => (world.wires[wire].loss, world.wires[wire].mtu) = ([loss; 2], mtu),
                 Turn::Rebind(wire, port) => world.wires[wire].seen[0].set_port(port.max(1)),
                 Turn::Offer(end, wire, relay, proven) => {
                     world.offer(end, wire, if relay { relayed() } else { direct() }, proven);
@@ -443,7 +457,7 @@ proptest! {
         }
         // All is well again, and both ends are told of the first wire.
         for wire in &mut world.wires {
-            (wire.cut, wire.loss, wire.mtu) = ([false; 2], 0, 1472);
+            (wire.cut, wire.loss, wire.mtu) = ([false; 2], [0; 2], 1472);
         }
         let now = world.now;
         world.talks = [true; 2];

@@ -411,21 +411,26 @@ fn open(
     if core.peers.session(header.receiver).is_none() {
         unknown(core, networks);
     }
-    let (session, peer) = core.peers.session(header.receiver).ok_or(DropReason::UnknownReceiver)?;
+    let (session, of) = core.peers.session(header.receiver).ok_or(DropReason::UnknownReceiver)?;
     let len = datagram.len() as u64;
     let (message, newest) = session.opener.open(&header, datagram).map_err(|e| match e {
         OpenError::Replayed => {
-            peer.counters.replays_dropped += 1;
+            of.counters.replays_dropped += 1;
             DropReason::Replayed
         }
         OpenError::BadTag => DropReason::BadTag,
     })?;
-    peer.counters.datagrams_from_peer += 1;
-    peer.counters.bytes_from_peer += len;
-    peer.counters.last_heard = Some(heard);
-    let learned = peer.paths.handle_datagram(route, newest == Newest(true), heard);
+    of.counters.datagrams_from_peer += 1;
+    of.counters.bytes_from_peer += len;
+    of.counters.last_heard = Some(heard);
+    let learned = of.paths.handle_datagram(route, newest == Newest(true), heard);
     let peer = session.peer;
     let parsed = Message::parse(message);
+    if matches!(parsed, Ok(Message::Frame(..) | Message::Fragment(..)))
+        && !std::mem::replace(&mut of.flows, true)
+    {
+        core.paths.flows.push(peer);
+    }
     if learned {
         core.stir(peer);
     }

@@ -33,10 +33,7 @@ impl Core {
         vnet: &VnetHdr,
         frame: &mut [u8],
     ) -> Result<(), DropReason> {
-        if self.peers.get(to).is_some_and(|peer| !peer.held.is_empty()) {
-            self.release(to);
-        }
-        match self.send_now(outbound, to, vnet, frame) {
+        match self.send_now(outbound, to, vnet, frame, false) {
             Err(DropReason::LinkDown) if self.hold(to, |held, now| held.push(outbound, vnet, frame, now)) => {
                 Ok(())
             }
@@ -44,20 +41,25 @@ impl Core {
         }
     }
 
-    /// Seals a frame by the session and the path that there are.
+    /// Seals a frame by the session and the path that there are. `held`: it is one that waited; others follow those.
     pub(super) fn send_now(
         &mut self,
         outbound: Outbound,
         to: PeerId,
         vnet: &VnetHdr,
         frame: &mut [u8],
+        held: bool,
     ) -> Result<(), DropReason> {
         let Core { peers, transmitter, scratch, reports, rekey_datagrams, paths, .. } = self;
         let (peer, session) = peers.sealing(to).ok_or(DropReason::LinkDown)?;
         let route = peer.paths.selected().ok_or(DropReason::LinkDown)?;
         let sealer = session.sealer.as_deref_mut().ok_or(DropReason::LinkDown)?;
-        if !std::mem::replace(&mut peer.sent, true) {
-            paths.sent.push(to);
+        if !held && !peer.held.is_empty() {
+            self.release(to);
+            return self.send_now(outbound, to, vnet, frame, true);
+        }
+        if !std::mem::replace(&mut peer.flows, true) {
+            paths.flows.push(to);
         }
         let mut line = Line { transmitter, peer, sealer, route, outbound, scratch };
 

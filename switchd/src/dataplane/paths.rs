@@ -16,8 +16,8 @@ use super::held::Held;
 pub(super) struct PathWork {
     /// Peers whose path sets have something to say.
     stirred: Vec<PeerId>,
-    /// Peers that frames were sent to.
-    pub(super) sent: Vec<PeerId>,
+    /// Peers with which frames were exchanged.
+    pub(super) flows: Vec<PeerId>,
     /// No path set has a timer before this.
     due: Option<Instant>,
     /// When all were looked at last.
@@ -50,16 +50,16 @@ impl Core {
 
     /// Ends a turn: what was stirred is carried out, and what is due.
     pub(super) fn mind_paths(&mut self, now: Instant) {
-        let mut sent = std::mem::take(&mut self.paths.sent);
-        for id in sent.drain(..) {
+        let mut flows = std::mem::take(&mut self.paths.flows);
+        for id in flows.drain(..) {
             if let Some(peer) = self.peers.get_mut(id) {
-                peer.sent = false;
-                peer.paths.handle_sent(now);
+                peer.flows = false;
+                peer.paths.handle_frames(now);
                 let due = peer.paths.poll_timeout();
                 self.paths.note(due);
             }
         }
-        self.paths.sent = sent;
+        self.paths.flows = flows;
         if self.path_timeout().is_some_and(|at| at <= now) {
             self.paths.looked = Some(now);
             self.paths.due = None;
@@ -114,7 +114,7 @@ impl Core {
             let Some(mut held) = self.peers.get_mut(id).and_then(|peer| peer.held.pop()) else { return };
             let vni = held.outbound.vni;
             let sent = match self.is_member(id, vni) {
-                true => self.send_now(held.outbound, id, &held.vnet, &mut held.frame),
+                true => self.send_now(held.outbound, id, &held.vnet, &mut held.frame, true),
                 false => Err(DropReason::LinkDown),
             };
             if let Err(reason) = sent {

@@ -24,8 +24,8 @@ pub(super) struct Peer {
     pub(super) on_demand: bool,
     /// Its paths are to be seen to in this turn.
     pub(super) stirred: bool,
-    /// Frames were sent to it in this turn.
-    pub(super) sent: bool,
+    /// Frames were exchanged with it in this turn.
+    pub(super) flows: bool,
     /// The session that seals; its sealer is armed.
     pub(super) active: Option<ReceiverIndex>,
     /// Networks that it may take part in.
@@ -109,7 +109,7 @@ impl Peers {
                     held: Held::default(),
                     on_demand: false,
                     stirred: false,
-                    sent: false,
+                    flows: false,
                     active: None,
                     allowed,
                     member: Vec::new(),

@@ -28,7 +28,7 @@ pub(super) struct Wire {
     pub(super) seen: [SocketAddr; 2],
     pub(super) delay: Duration,
     /// Percent.
-    pub(super) loss: u64,
+    pub(super) loss: [u64; 2],
     pub(super) cut: [bool; 2],
     /// UDP payload.
     pub(super) mtu: usize,
@@ -76,7 +76,7 @@ impl World {
         let wire = |(i, delay): (usize, &u64)| Wire {
             seen: [seen(0, i), seen(1, i)],
             delay: ms(*delay),
-            loss: 0,
+            loss: [0; 2],
             cut: [false; 2],
             mtu: 1472,
         };
@@ -181,7 +181,7 @@ impl World {
                 if let Some(route) = self.ends[end].selected() {
                     self.send(end, route, Load::Frame(self.counters[end]), 100);
                 }
-                self.ends[end].handle_sent(now);
+                self.ends[end].handle_frames(now);
             }
             self.drain(end);
         }
@@ -214,7 +214,7 @@ impl World {
             self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let wire = self.wires.iter().find(|wire| Route::Direct(wire.seen[to]) == route);
         let Some(wire) = wire.filter(|wire| !wire.cut[to] && len <= wire.mtu) else { return };
-        if (self.random >> 33) % 100 < wire.loss {
+        if (self.random >> 33) % 100 < wire.loss[to] {
             return;
         }
         let route = Route::Direct(wire.seen[end]);
@@ -230,7 +230,10 @@ impl World {
             Load::Probe(probe, len) => {
                 self.ends[to].handle_probe(PathProbe { route, ..probe }, len, self.now);
             }
-            Load::Frame(number) => self.frames[to].push((number, self.now)),
+            Load::Frame(number) => {
+                self.frames[to].push((number, self.now));
+                self.ends[to].handle_frames(self.now);
+            }
         }
     }
 }
