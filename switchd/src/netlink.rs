@@ -150,7 +150,12 @@ impl Netlink {
             }
             Some((priority, gateway?))
         };
-        Ok(routes.iter().filter(default).filter_map(hop).min_by_key(|(priority, _)| *priority).map(|(_, ip)| ip))
+        Ok(routes
+            .iter()
+            .filter(default)
+            .filter_map(hop)
+            .min_by_key(|(priority, _)| *priority)
+            .map(|(_, ip)| ip))
     }
 
     /// Finds the bridge `name`; creates it, with this MTU and up, if there is none and `create` says so.

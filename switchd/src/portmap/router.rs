@@ -185,9 +185,6 @@ async fn map_igd(gateway: &Gateway<Tokio>, way: Way, port: NonZeroU16) -> Result
 const LIFETIME_SECONDS: u32 = 3600;
 const DESCRIPTION: &str = "switchd";
 /// Some two seconds for each protocol: routers answer within milliseconds, or never.
-const PATIENCE: TimeoutConfig = TimeoutConfig {
-    initial_timeout: Duration::from_millis(250),
-    max_retries: 2,
-    max_retry_timeout: None,
-};
+const PATIENCE: TimeoutConfig =
+    TimeoutConfig { initial_timeout: Duration::from_millis(250), max_retries: 2, max_retry_timeout: None };
 const SEARCH_LIMIT: Duration = Duration::from_secs(3);

@@ -45,7 +45,10 @@ fn a_router_that_comes_later_is_found_when_the_network_changes() {
         run("ip addr add 192.168.7.3/24 dev eth0");
         timeout(LIMIT, mapped.wait_for(Option::is_some)).await.expect("no mapping").unwrap();
         run("ip route del default; ip addr add 192.168.7.4/24 dev eth0");
-        timeout(LIMIT, mapped.wait_for(Option::is_none)).await.expect("told of a router that is gone").unwrap();
+        timeout(LIMIT, mapped.wait_for(Option::is_none))
+            .await
+            .expect("told of a router that is gone")
+            .unwrap();
         mapper.stop().await;
     });
 }
@@ -53,7 +56,9 @@ fn a_router_that_comes_later_is_found_when_the_network_changes() {
 #[test]
 fn nobody_is_asked_without_a_nat() {
     in_netns(|| async {
-        run("ip link set lo up; ip link add wan type bridge; ip link set wan up; ip addr add 5.6.7.8/24 dev wan");
+        run(
+            "ip link set lo up; ip link add wan type bridge; ip link set wan up; ip addr add 5.6.7.8/24 dev wan",
+        );
         let mut keeper = Keeper {
             netlink: Netlink::open().unwrap(),
             port: PORT,

@@ -7,7 +7,7 @@ use switch_core::ids::{PeerId, ReceiverIndex};
 use switch_core::seal::{Cipher, KEY_MATERIAL_LEN, KeyMaterial, Opener, Role, Sealer};
 use switch_core::time::Time;
 use switch_core::wire::{
-    FRAGMENT_HEADER_LEN, PROBE_LEN, HEADER_LEN, Header, Message, TAG_LEN, encode_fragment,
+    FRAGMENT_HEADER_LEN, HEADER_LEN, Header, Message, PROBE_LEN, TAG_LEN, encode_fragment,
 };
 
 use crate::input::Input;
