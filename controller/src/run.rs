@@ -84,7 +84,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         Some(address) => Some(bind(address, "metrics").await?),
         None => None,
     };
-    let (relay, announcer) = start_relay(&config, &state_dir, advertise, (&tls, &certificate), &engine)?;
+    let (relay, announcer) =
+        start_relay(&config, &state_dir, advertise, (&tls, &certificate), &engine).await?;
     let announcer = Arc::new(announcer);
     let nodes = Nodes::with_relays(engine.clone(), config.limits, announcer.clone());
     let admin = AdminSocket::bind(&config.admin_socket, &config.admin_group)?;
@@ -157,7 +158,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 /// The embedded relay, if there is one, and what nodes are told of relays.
-fn start_relay(
+async fn start_relay(
     config: &Config,
     state_dir: &StateDir,
     advertise: &[String],
@@ -174,14 +175,17 @@ fn start_relay(
         named => Ok(named.to_vec()),
     }
     .map_err(|problem: String| anyhow::Error::msg(problem))?;
-    let literal = |host: &String| config::check_advertise(host).ok()?.0.parse::<IpAddr>().ok();
+    let mut announced = Vec::new();
+    for host in &hosts {
+        announced.extend(addresses_of(&config::check_advertise(host).map_err(anyhow::Error::msg)?.0).await);
+    }
     let secret = Secret::load_or_make(&state_dir.relay_secret())?;
     let mut tls = tls.clone();
     tls.alpn_protocols.clear();
     let members = engine.clone();
     let setup = RelaySetup {
         secret: secret.clone(),
-        announced: hosts.iter().filter_map(literal).collect(),
+        announced,
         tls: Some(Arc::new(tls)),
         is_node: Box::new(move |node| members.is_member(node)),
         allow_loopback: false,
@@ -192,6 +196,19 @@ fn start_relay(
     let certificate_sha256 = config::fingerprint(&state_dir::fingerprint(certificate)?);
     let embedded = Embedded { secret, addresses: addresses.map_err(anyhow::Error::msg)?, certificate_sha256 };
     Ok((Some(relay), Announcer::new(own.credentials, Some(embedded), &own.external)?))
+}
+
+/// What a host or an address leads to. This host may know itself by its loopback.
+async fn addresses_of(host: &str) -> Vec<IpAddr> {
+    if let Ok(address) = host.parse() {
+        return vec![address];
+    }
+    let found = tokio::time::timeout(LOOK_UP, tokio::net::lookup_host((host, 0))).await;
+    let Ok(Ok(found)) = found else {
+        tracing::warn!("{host} leads to no address now: name the relay's addresses in relay.address");
+        return Vec::new();
+    };
+    found.map(|address| address.ip().to_canonical()).filter(|address| !address.is_loopback()).collect()
 }
 
 /// Until a signal, or a failure.
@@ -223,5 +240,6 @@ async fn bind(address: std::net::SocketAddr, what: &str) -> anyhow::Result<TcpLi
     })
 }
 
+const LOOK_UP: std::time::Duration = std::time::Duration::from_secs(3);
 /// The parser of STUN warns of what strangers send; the relay counts that.
 const QUIET: &str = "stun_types=error,stun_proto=error";

@@ -33,7 +33,7 @@ use found::{Found, hops};
 pub use report::{PairReport, PairState, TraversalReport, TraversalState};
 pub use router::{StunRouter, stun_username};
 use schedule::Schedule;
-use signalling::Signalling;
+use signalling::{News, Signalling};
 pub use types::{PathNews, Transmit, TraversalConfig, TraversalEvent, TraversalTiming};
 
 /// Finds ways to one peer and keeps finding them. Pure: time is an argument.
@@ -43,6 +43,7 @@ pub use types::{PathNews, Transmit, TraversalConfig, TraversalEvent, TraversalTi
 pub struct Traversal {
     agent: Box<dyn Agent>,
     timing: TraversalTiming,
+    seed: u64,
     local: Vec<Candidate>,
     signalling: Signalling,
     schedule: Schedule,
@@ -86,6 +87,7 @@ impl Traversal {
             signalling: Signalling::new(own, timing.first_signal_retry, timing.slowest_signal_retry, now),
             schedule: Schedule::new(&timing, seed),
             timing,
+            seed,
             local: Vec::new(),
             found: Found::default(),
             selected: None,
@@ -106,11 +108,24 @@ impl Traversal {
         self.signalling.announce(now);
         match self.found.best() {
             None if first || !self.schedule.is_active() => {
-                self.schedule.check_all(self.timing.checking, false, now);
+                // Who is known may sleep.
+                let tell = self.agent.knows_peer();
+                self.schedule.check_all(self.timing.checking, tell, now);
             }
             _ => self.schedule.hurry(now),
         }
         self.advance(now);
+    }
+
+    /// No link to the peer is wanted any more: no checks and no signals but answers until it is woken, or the peer
+    /// signals. The
+    /// paths that were told are forgotten; what was found is told again then.
+    pub fn sleep(&mut self) {
+        self.awake = false;
+        self.signalling.rest();
+        self.selected = None;
+        self.found.clear();
+        self.schedule = Schedule::new(&self.timing, self.seed);
     }
 
     /// The candidates that this node has now. Peers are told all but peer-reflexive ones.
@@ -156,7 +171,7 @@ impl Traversal {
     pub fn handle_signal(&mut self, signal: &Signal, now: Instant) -> Result<(), SignalError> {
         let before = self.signalling.peer().map(|peer| peer.candidates.clone()).unwrap_or_default();
         let news = self.signalling.handle(signal, now)?;
-        if !self.awake {
+        if !self.awake && news != News::default() {
             self.awake = true;
             self.signalling.announce(now);
         }
@@ -242,7 +257,7 @@ impl Traversal {
     /// When `handle_timeout` is due.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         if !self.awake {
-            return None;
+            return self.signalling.due();
         }
         let checks = match self.schedule.is_active() && self.agent.knows_peer() {
             true => self.agent.poll_timeout(),
@@ -277,13 +292,10 @@ impl Traversal {
         self.take_agent_events(now);
         let gone = self.found.expire(now);
         self.gone(gone);
-        if !self.awake {
-            return;
-        }
         if let Some(signal) = self.signalling.poll(now) {
             self.signals.push_back(signal);
         }
-        if !self.agent.knows_peer() {
+        if !self.awake || !self.agent.knows_peer() {
             return;
         }
         self.ask_relays();

@@ -12,7 +12,7 @@ pub mod table;
 mod view;
 
 pub use cell::{Cell, Outcome, Wanted};
-pub use coturn::{Coturn, NO_RELAY, nat_table};
+pub use coturn::{Coturn, NO_RELAY, Users, nat_table};
 pub use gaps::{Harm, Noticed, Trial};
 pub use lab::{BareLab, CONNECTS_WITHIN, Ground, NatLab, NatSpec, RELAYED, SiteSpec, is_direct};
 pub use mesh::{Mesh, Quiet};

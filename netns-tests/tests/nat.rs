@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use netns_tests::nat::preset::*;
 use netns_tests::nat::{
-    BareLab, Cell, Coturn, Harm, NO_RELAY, NatLab, NatSpec, Preset, SERVER_1, SERVER_2, Trial,
+    BareLab, Cell, Coturn, Harm, NO_RELAY, NatLab, NatSpec, Preset, SERVER_1, SERVER_2, Trial, Users,
 };
 use netns_tests::traffic::tcp_both_ways;
 use netns_tests::{ctl, expect, measure, wait_for};
@@ -160,39 +160,53 @@ fn a_flow_survives_the_stun_servers_death() -> Result<()> {
     survived(Harm::StunKilled, None, UNNOTICED)
 }
 
-/// Where UDP is blocked, coturn is reached by TCP, by configuration alone.
+/// Where UDP is blocked, coturn is reached by TCP, by the nodes' configurations alone.
 #[test]
 fn coturn_relays_over_tcp() -> Result<()> {
-    let mut spec = NatSpec::new("coturn_tcp", &[UDP_BLOCKED, PORT_RESTRICTED]);
-    spec.controller_toml = NO_RELAY.to_owned();
-    let mut server = None;
-    let lab = NatLab::build_with(spec, |ground, dir, spec| {
-        let coturn = Coturn::start(ground.internet(), SERVER_1, dir)?;
+    coturn_relays("coturn_tcp", [UDP_BLOCKED, PORT_RESTRICTED], Users::Named, |coturn, spec| {
+        spec.controller_toml = NO_RELAY.to_owned();
         spec.switchd_toml = format!("[nat]\nrelays = [{}]\n\n", coturn.entry("tcp"));
+        Ok(())
+    })
+}
+
+/// The nodes are told of coturn by the controller, which makes credentials that coturn takes.
+#[test]
+fn coturn_relays_by_the_controllers_word() -> Result<()> {
+    coturn_relays("coturn_external", [SYMMETRIC; 2], Users::OfController, |coturn, spec| {
+        spec.controller_toml = coturn.external()?;
+        Ok(())
+    })
+}
+
+fn coturn_relays(
+    name: &str,
+    presets: [Preset; 2],
+    users: Users,
+    configure: impl FnOnce(&Coturn, &mut NatSpec) -> Result<()>,
+) -> Result<()> {
+    let mut server = None;
+    let lab = NatLab::build_with(NatSpec::new(name, &presets), |ground, dir, spec| {
+        let coturn = Coturn::start(ground.internet(), SERVER_1, users, dir)?;
+        configure(&coturn, spec)?;
         server = Some(coturn);
         Ok(())
     })?;
     lab.run(|lab| {
         lab.connect()?;
         lab.wait_relayed(Duration::from_secs(1))?;
-        tcp_both_ways(
-            lab.instance("a1")?.ns(),
-            lab.instance("b1")?.ns(),
-            lab.instance("b1")?.v4()?,
-            1 << 20,
-            Duration::from_secs(3),
-        )
-        .map(drop)
-    })?;
-    let allocations = server.context("coturn runs")?.allocations();
-    expect(allocations > 0, || "nobody has made an allocation".into())
+        let (a, b) = (lab.instance("a1")?, lab.instance("b1")?);
+        tcp_both_ways(a.ns(), b.ns(), b.v4()?, 1 << 20, Duration::from_secs(3))?;
+        let allocations = server.as_ref().context("coturn runs")?.allocations();
+        expect(allocations > 0, || "nobody has made an allocation".into())
+    })
 }
 
 /// The other servers: that a test can kill one and start it again, and knows which one is used.
 #[test]
 fn coturn_answers_until_it_is_killed() -> Result<()> {
     let lab = BareLab::build(&NatSpec::new("coturn", &[OPEN]))?;
-    let start = |host| Coturn::start(lab.ground().internet(), host, lab.lab().dir());
+    let start = |host| Coturn::start(lab.ground().internet(), host, Users::Named, lab.lab().dir());
     let (mut one, two) = (start(SERVER_1)?, start(SERVER_2)?);
     let before = (one.packets()?, two.packets()?);
     two.answers()?;

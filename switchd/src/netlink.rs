@@ -20,8 +20,9 @@ use rtnetlink::packet_route::link::{
 use rtnetlink::packet_route::neighbour::{
     NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkUnspec};
+use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkUnspec, RouteMessageBuilder};
 use switch_core::ids::Mac;
 use tokio::sync::{Mutex, broadcast};
 use tokio::task::JoinHandle;
@@ -127,6 +128,34 @@ impl Netlink {
             Err(e) if e.errno() == Some(libc::EADDRNOTAVAIL) => Ok(()),
             other => other,
         }
+    }
+
+    /// The next hop of the IPv4 default route that counts most, if there is one.
+    pub async fn default_gateway(&self) -> Result<Option<Ipv4Addr>, NetlinkError> {
+        let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let routes = self.handle.route().get(all).execute();
+        let routes: Vec<RouteMessage> = step("list the routes", routes.try_collect()).await?;
+        let default = |route: &&RouteMessage| {
+            route.header.destination_prefix_length == 0 && route.header.table == RouteHeader::RT_TABLE_MAIN
+        };
+        let hop = |route: &RouteMessage| {
+            let mut priority = 0;
+            let mut gateway = None;
+            for attribute in &route.attributes {
+                match attribute {
+                    RouteAttribute::Priority(value) => priority = *value,
+                    RouteAttribute::Gateway(RouteAddress::Inet(ip)) => gateway = Some(*ip),
+                    _ => {}
+                }
+            }
+            Some((priority, gateway?))
+        };
+        Ok(routes
+            .iter()
+            .filter(default)
+            .filter_map(hop)
+            .min_by_key(|(priority, _)| *priority)
+            .map(|(_, ip)| ip))
     }
 
     /// Finds the bridge `name`; creates it, with this MTU and up, if there is none and `create` says so.

@@ -16,8 +16,9 @@ mod relays;
 mod servers;
 mod stream;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use controller_api::node::RelayServers;
@@ -69,6 +70,25 @@ pub enum News {
 #[derive(Clone, Debug)]
 pub struct Traversals {
     asks: mpsc::UnboundedSender<Ask>,
+    why_relayed: WhyRelayed,
+}
+
+/// Why frames go by a relay, a sentence for each such peer.
+#[derive(Clone, Debug, Default)]
+struct WhyRelayed(Arc<Mutex<HashMap<PeerId, String>>>);
+
+impl WhyRelayed {
+    fn set(&self, peer: PeerId, why: Option<String>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match why {
+            Some(why) => drop(all.insert(peer, why)),
+            None => drop(all.remove(&peer)),
+        }
+    }
+
+    fn get(&self, peer: PeerId) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).cloned()
+    }
 }
 
 #[derive(Debug)]
@@ -87,9 +107,10 @@ impl Traversals {
     /// Starts the task. Needs a running tokio runtime.
     pub fn start(start: Start) -> Traversals {
         let (asks, received) = mpsc::unbounded_channel();
-        let (hub, inlets) = hub::Hub::new(start, received);
+        let why_relayed = WhyRelayed::default();
+        let (hub, inlets) = hub::Hub::new(start, received, why_relayed.clone());
         tokio::spawn(hub.run(inlets));
-        Traversals { asks }
+        Traversals { asks, why_relayed }
     }
 
     /// This peer is the controller's node of that id. `controlling`: this node's key is the lower one. Again for one
@@ -111,6 +132,11 @@ impl Traversals {
     /// What the worker says of its paths.
     pub fn path(&self, peer: PeerId, news: PathNews) {
         self.ask(Ask::Path(peer, news));
+    }
+
+    /// Why this peer is reached by a relay, as of a moment ago; `None` if it is not.
+    pub fn why_relayed(&self, peer: PeerId) -> Option<String> {
+        self.why_relayed.get(peer)
     }
 
     /// What is known and was tried; `None` of a peer that is no node of the controller's.

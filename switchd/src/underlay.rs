@@ -1,19 +1,15 @@
 //! The node's one UDP socket: IPv4 and IPv6, with GSO and GRO where the kernel has them; and the relays beside it.
 
-mod channel;
 mod relays;
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use bytes::Bytes;
-use nat_traversal::{RelayId, Route};
+use nat_traversal::{RelayId, Route, frame};
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
-pub(crate) use channel::{
-    CHANNEL_HEADER_LEN, channel_header, parse_channel, parse_data_indication, send_indication,
-};
 pub(crate) use relays::Relay;
 pub use relays::{Carrier, Relays};
 
@@ -93,12 +89,18 @@ impl Underlay {
         };
         let table = self.relays.load();
         let relay = table.get(id).ok_or(io::ErrorKind::NotConnected)?;
-        let (mut message, pad) = match relay.channel(peer) {
-            Some(channel) => (channel_header(channel, contents.len()).to_vec(), 0),
-            None => send_indication(peer, contents.len(), random_transaction()),
+        let too_long = |_| io::Error::from_raw_os_error(libc::EMSGSIZE);
+        let len = u16::try_from(contents.len()).map_err(too_long)?;
+        let mut message = match relay.channel(peer) {
+            Some(channel) => [&frame::channel_header(channel, len), contents].concat(),
+            None => {
+                let head = frame::send_indication(peer, contents.len(), random_transaction());
+                let head = head.ok_or_else(|| io::Error::from_raw_os_error(libc::EMSGSIZE))?;
+                let mut message = [head.as_slice(), contents].concat();
+                message.resize(message.len() + frame::stream_padding(contents.len()), 0);
+                message
+            }
         };
-        message.extend_from_slice(contents);
-        message.resize(message.len() + pad, 0);
         match &relay.carrier {
             Carrier::Udp(server) => self.send_one(*server, &message),
             Carrier::Stream(to) => {

@@ -209,6 +209,15 @@ pub struct Link {
     pub address: Option<SocketAddr>,
     /// Kind of path under the link: `host`, `server-reflexive`, `peer-reflexive`, `relayed`.
     pub path: Option<String>,
+    /// This node's end of the path, kind and address where known.
+    #[serde(default)]
+    pub local_candidate: Option<String>,
+    /// The peer's end of it.
+    #[serde(default)]
+    pub remote_candidate: Option<String>,
+    /// Why the path is relayed, a sentence; none if it is not.
+    #[serde(default)]
+    pub why_relayed: Option<String>,
     /// Smoothed round-trip time.
     #[serde(rename = "rtt_seconds", with = "units::opt_seconds")]
     pub rtt: Option<Duration>,

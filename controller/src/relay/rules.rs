@@ -152,7 +152,8 @@ mod tests {
         let mut rules = Rules::new(true, false, Vec::new());
         for interface in nix::ifaddrs::getifaddrs().unwrap() {
             let address = interface.address;
-            if let Some(v4) = address.and_then(|address| address.as_sockaddr_in().map(|a| a.ip())) {
+            let v4 = address.and_then(|address| address.as_sockaddr_in().copied());
+            if let Some(v4) = v4.map(|v4| v4.ip()) {
                 assert!(!rules.permit(v4.into(), Instant::now()), "{v4}");
             }
         }

@@ -3,6 +3,7 @@
 mod client;
 mod coturn;
 mod hostile;
+mod measure;
 mod relaying;
 
 use std::collections::HashSet;

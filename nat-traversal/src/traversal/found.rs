@@ -40,11 +40,12 @@ impl Found {
         true
     }
 
-    /// A direct route of another kind or family, up to two; a relayed one with fewer hops than those known.
+    /// A direct route of another kind or family, up to two; a relayed one with fewer hops than those known. Withdrawn
+    /// ones do not count.
     fn adds(&self, route: Route, pair: &CandidatePair) -> bool {
         let hops_of = |way: &Way| hops(way.pair.local, way.pair.remote);
-        let mut alike =
-            self.alive().filter(|(_, way)| (hops_of(way) == 0) == (pair_hops(pair) == 0)).peekable();
+        let staying = self.alive().filter(|(_, way)| way.withdrawn.is_none());
+        let mut alike = staying.filter(|(_, way)| (hops_of(way) == 0) == (pair_hops(pair) == 0)).peekable();
         if alike.peek().is_none() {
             return true;
         }
@@ -141,3 +142,80 @@ fn pair_hops(pair: &CandidatePair) -> usize {
 }
 
 const MAX_WAYS: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const HOST: CandidateKind = CandidateKind::Host;
+    const REFLEXIVE: CandidateKind = CandidateKind::ServerReflexive;
+    const RELAYED: CandidateKind = CandidateKind::Relayed;
+
+    fn way(local: CandidateKind, remote: CandidateKind, n: u16, v6: bool) -> (Route, CandidatePair) {
+        let address = std::net::SocketAddr::new(if v6 { [1; 16].into() } else { [192, 0, 2, 1].into() }, n);
+        let route = match local {
+            RELAYED => Route::Relayed(RelayId(1), address),
+            _ => Route::Direct(address),
+        };
+        (route, CandidatePair { local, local_address: None, remote })
+    }
+
+    #[test]
+    fn what_adds_something_is_told() {
+        let relay_relay = way(RELAYED, RELAYED, 1, false);
+        let to_relay = way(HOST, RELAYED, 2, false);
+        let from_relay = way(RELAYED, HOST, 3, false);
+        let reflexive = way(HOST, REFLEXIVE, 4, false);
+        let host = way(HOST, HOST, 5, false);
+        let v6 = way(HOST, HOST, 6, true);
+        let other = way(HOST, REFLEXIVE, 7, false);
+        let case = |ways: &[(Route, CandidatePair)]| {
+            let mut found = Found::default();
+            ways.iter().map(|(route, pair)| found.succeeded(*route, *pair, false)).collect::<Vec<_>>()
+        };
+        assert_eq!(case(&[relay_relay, to_relay, from_relay, host]), [true, true, false, true]);
+        assert_eq!(case(&[host, relay_relay, from_relay]), [true, true, true]);
+        assert_eq!(case(&[reflexive, host, v6]), [true, true, false]);
+        assert_eq!(case(&[reflexive, other, v6]), [true, false, true]);
+        assert_eq!(case(&[host, reflexive, host]), [true, false, false]);
+        let mut found = Found::default();
+        assert!(found.succeeded(host.0, host.1, false));
+        assert!(found.succeeded(reflexive.0, reflexive.1, true), "the agents agreed on it");
+    }
+
+    #[test]
+    fn what_died_is_told_again_and_what_is_gone_is_new() {
+        let (now, host, relayed) = (Instant::now(), way(HOST, HOST, 1, false), way(RELAYED, HOST, 2, false));
+        let mut found = Found::default();
+        assert!(found.succeeded(host.0, host.1, false) && found.succeeded(relayed.0, relayed.1, false));
+        assert_eq!((found.best(), found.fewest_hops()), (Some(host.0), Some(0)));
+        found.dead(host.0);
+        assert_eq!((found.best(), found.fewest_hops()), (Some(relayed.0), Some(1)));
+        assert!(found.succeeded(host.0, host.1, false));
+        assert_eq!(found.relay_lost(RelayId(2)), []);
+        assert_eq!(found.relay_lost(RelayId(1)), [relayed.0]);
+        assert!(found.succeeded(relayed.0, relayed.1, false));
+        assert_eq!(found.withdraw(|route| *route != host.0, now), [host.0]);
+        found.all_dead();
+        assert_eq!(found.best(), None);
+        assert_eq!(found.clear(), [relayed.0]);
+    }
+
+    #[test]
+    fn a_withdrawn_mapping_goes_when_another_path_is_there() {
+        let (now, soon) = (Instant::now(), Instant::now() + Duration::from_secs(3));
+        let (old, new, relayed) =
+            (way(HOST, REFLEXIVE, 1, false), way(HOST, REFLEXIVE, 2, false), way(HOST, RELAYED, 3, false));
+        let mut found = Found::default();
+        assert!(found.succeeded(old.0, old.1, false) && found.succeeded(relayed.0, relayed.1, false));
+        assert_eq!(found.withdraw(|route| *route != old.0, soon), []);
+        assert_eq!(found.next_expiry(now), Some(soon));
+        assert_eq!(found.expire(soon), [], "a relayed path is no match for it");
+        assert!(found.succeeded(new.0, new.1, false));
+        assert_eq!(found.expire(now), []);
+        assert_eq!(found.expire(soon), [old.0]);
+        assert_eq!(found.next_expiry(now), None);
+    }
+}

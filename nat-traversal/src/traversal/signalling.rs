@@ -87,6 +87,11 @@ impl Signalling {
         }
     }
 
+    /// Sends nothing more by itself.
+    pub(super) fn rest(&mut self) {
+        self.retry_at = None;
+    }
+
     pub(super) fn set_candidates(&mut self, candidates: Vec<SignalCandidate>) -> bool {
         let changed = self.own.candidates != candidates;
         if changed {

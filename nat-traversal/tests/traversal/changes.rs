@@ -97,7 +97,7 @@ fn a_host_that_moves_is_found_at_its_new_address() {
 #[test]
 fn a_peer_that_starts_anew_is_found_again() {
     // The clock of the node may have been set back.
-    for generation in [2, 0] {
+    for generation in [2, 1, 0] {
         let mut world = connect(PORT, PORT, 0);
         world.run_for(secs(20));
         world.restart(1, |config| {
@@ -358,6 +358,25 @@ fn a_peer_that_is_not_there_costs_few_signals() {
     assert!(world.nodes[0].traversal.report(world.instant()).why_relayed()[0].contains("no signal"));
     world.signalling_down = false;
     assert!(world.run(secs(31), |world| world.hops() == Some(0)));
+}
+
+#[test]
+fn who_is_put_to_sleep_is_silent_and_found_again_when_woken() {
+    for (a, b, hops) in [(PORT, PORT, 0), (SYMMETRIC, PORT, 1)] {
+        let mut world = connect(a, b, hops);
+        world.run_for(secs(20));
+        for node in &mut world.nodes {
+            node.traversal.sleep();
+            node.paths.clear();
+            node.selected = None;
+        }
+        let before: Vec<_> = world.nodes.iter().map(|node| (node.checks, node.signals)).collect();
+        world.run_for(secs(300));
+        let after: Vec<_> = world.nodes.iter().map(|node| (node.checks, node.signals)).collect();
+        assert_eq!(before, after);
+        world.wake(0);
+        assert!(world.run(ms(700), |world| world.hops() == Some(hops)), "{:?}", world.kinds());
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! coturn as STUN and TURN server on the internet, in place of the controller's or beside it.
 
+use std::fs::Permissions;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,16 +18,26 @@ use crate::wait::wait_ok;
 pub struct Coturn {
     ns: Namespace,
     host: u8,
+    users: Users,
     dir: PathBuf,
     daemon: Option<Daemon>,
+}
+
+/// Whom coturn serves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Users {
+    /// One user by name, whom nodes' configurations name.
+    Named,
+    /// Whoever the controller has given credentials, by the secret that both know.
+    OfController,
 }
 
 impl Coturn {
     /// Starts it on an address that the internet's namespace has, [`super::SERVER_1`] or [`super::SERVER_2`], with its
     /// files in `dir`, and waits until it answers.
-    pub fn start(internet: &Internet, host: u8, dir: &Path) -> Result<Coturn> {
-        let mut coturn =
-            Coturn { ns: internet.ns().clone(), host, dir: dir.join(format!("coturn-{host}")), daemon: None };
+    pub fn start(internet: &Internet, host: u8, users: Users, dir: &Path) -> Result<Coturn> {
+        let dir = dir.join(format!("coturn-{host}"));
+        let mut coturn = Coturn { ns: internet.ns().clone(), host, users, dir, daemon: None };
         std::fs::create_dir_all(&coturn.dir).context("making coturn's folder")?;
         coturn.ns.nft(&coturn.counter())?;
         coturn.restart()?;
@@ -48,7 +60,6 @@ impl Coturn {
             "--listening-port=3478",
             "--min-port=49152",
             "--max-port=49999",
-            "--lt-cred-mech",
             "--realm=natlab",
             "--log-file=stdout",
             "--simple-log",
@@ -56,7 +67,12 @@ impl Coturn {
         ]
         .map(str::to_owned)
         .into();
-        args.push(format!("--user={USER}:{PASSWORD}"));
+        match self.users {
+            Users::Named => args.extend(["--lt-cred-mech".into(), format!("--user={USER}:{PASSWORD}")]),
+            Users::OfController => {
+                args.extend(["--use-auth-secret".into(), format!("--static-auth-secret={SECRET}")]);
+            }
+        }
         args.push(format!("--userdb={}", file("users.db")));
         args.push(format!("--pidfile={}", file("pid")));
         for ip in &addresses {
@@ -95,6 +111,18 @@ impl Coturn {
             "{{ address = \"{}:3478\", transport = {transport:?}, username = {USER:?}, password = {PASSWORD:?} }}",
             v4(self.host)
         )
+    }
+
+    /// Tables of `controller.toml` that name it in place of the controller's own relay, with the secret in a file.
+    pub fn external(&self) -> Result<String> {
+        let file = self.dir.join("secret");
+        std::fs::write(&file, SECRET).context("writing coturn's secret")?;
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600))?;
+        Ok(format!(
+            "{NO_RELAY}[[relay.external]]\naddress = \"{}:3478\"\ntransports = [\"udp\", \"tcp\"]\nsecret_file = {:?}\n\n",
+            v4(self.host),
+            file.display().to_string()
+        ))
     }
 
     /// A `[nat]` table of `switchd.toml` that names it alone, as STUN server and as relay over UDP.
@@ -144,4 +172,5 @@ pub fn nat_table(all: &[&Coturn]) -> String {
 pub const NO_RELAY: &str = "[relay]\nenabled = false\n\n";
 const USER: &str = "u1";
 const PASSWORD: &str = "p1";
+const SECRET: &str = "of-coturn-and-the-controller";
 const READY_WITHIN: Duration = Duration::from_secs(10);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use super::coturn::{Coturn, NO_RELAY, nat_table};
+use super::coturn::{Coturn, NO_RELAY, Users, nat_table};
 use super::lab::{NatLab, NatSpec};
 use super::net::{Cut, SERVER_1, SERVER_2};
 use super::preset::{self, Preset};
@@ -124,7 +124,7 @@ impl Trial {
         let mut relays = Vec::new();
         let lab = NatLab::build_with(spec, |ground, dir, spec| {
             for host in harm.relays() {
-                relays.push(Coturn::start(ground.internet(), *host, dir)?);
+                relays.push(Coturn::start(ground.internet(), *host, Users::Named, dir)?);
             }
             if !relays.is_empty() {
                 spec.switchd_toml = nat_table(&relays.iter().collect::<Vec<_>>());

@@ -8,7 +8,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use nat_traversal::{PathView, Route};
+use nat_traversal::{CandidateKind, PathView, Route};
 use switch_core::seal::Cipher;
 use tokio::sync::{mpsc, oneshot};
 
@@ -185,6 +185,9 @@ impl View for Node {
                 state: link_state(&status),
                 address: route.map(Route::remote).or(peer.addresses.first().copied()),
                 path: path.map(|path| path.pair.kind().name().to_owned()),
+                local_candidate: path.map(|path| end(path.pair.local, path.pair.local_address)),
+                remote_candidate: path.map(|path| end(path.pair.remote, Some(path.route.remote()))),
+                why_relayed: self.links.traversals().and_then(|traversals| traversals.why_relayed(peer.id)),
                 rtt: path.and_then(|path| path.rtt),
                 loss: path.map(|path| f64::from(path.loss_ppm) / 1e6),
                 path_mtu: path.map(path_mtu),
@@ -295,6 +298,14 @@ impl Node {
             true => Ok(frames),
             false => Err(CaptureError::WorkerStopped),
         }
+    }
+}
+
+/// One end of a path.
+fn end(kind: CandidateKind, address: Option<SocketAddr>) -> String {
+    match address {
+        Some(address) => format!("{} {address}", kind.name()),
+        None => kind.name().to_owned(),
     }
 }
 

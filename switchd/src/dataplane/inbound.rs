@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
+use nat_traversal::frame::{CHANNEL_HEADER, parse_channel, parse_data_indication};
 use nat_traversal::{Protocol, RelayId, Route, canonical, classify, is_real_source};
 use quinn_udp::RecvMeta;
 use switch_core::fragment::{Reassembler, ReassemblyDrop, ReassemblyLimits};
@@ -22,9 +23,7 @@ use super::drops::Seen;
 use super::network::{BATCH_FRAMES, MAX_PARTS};
 use super::networks::Networks;
 use super::snapshot::Buckets;
-use crate::underlay::{
-    QuicDatagram, Relay, StreamMessage, StunDatagram, Underlay, parse_channel, parse_data_indication,
-};
+use crate::underlay::{QuicDatagram, Relay, StreamMessage, StunDatagram, Underlay};
 use crate::view::Direction;
 
 /// The receiving side.
@@ -450,8 +449,10 @@ enum Unwrapped {
 fn unwrap(relay: &Relay, datagram: &[u8]) -> Unwrapped {
     match classify(datagram, true) {
         Protocol::ChannelData => {
-            let inner = parse_channel(datagram)
-                .and_then(|(channel, range)| relay.peer(channel).map(|peer| Unwrapped::Inner(peer, range)));
+            let inner = parse_channel(datagram).and_then(|(channel, payload)| {
+                let range = CHANNEL_HEADER..CHANNEL_HEADER + payload.len();
+                Some(Unwrapped::Inner(relay.peer(channel)?, range))
+            });
             inner.unwrap_or(Unwrapped::Bad)
         }
         Protocol::Stun => match parse_data_indication(datagram) {

@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use nat_traversal::frame::{
+    channel_header, data_indication, parse_channel, parse_send_indication, stream_padding,
+};
 use nat_traversal::{CandidateKind, CandidatePair, Offer, PathEvent, PathId, PathState, RelayId, Route};
 use switch_core::ids::{PeerId, ReceiverIndex, Vni};
 use switch_core::seal::{Cipher, KEY_MATERIAL_LEN, KeyMaterial, Opener, Role, Sealer};
@@ -23,9 +26,7 @@ use super::peers::Peers;
 use super::snapshot::DropCounts;
 use super::transmitter::Transmitter;
 use super::{Command, DataPlane, PeerSnapshot, Report};
-use crate::underlay::{
-    Carrier, StreamMessage, Underlay, channel_header, parse_channel, parse_data_indication,
-};
+use crate::underlay::{Carrier, StreamMessage, Underlay};
 
 const PEER: PeerId = PeerId(1);
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -185,11 +186,10 @@ impl Relay {
             let mut buf = [0; 2048];
             while !stop.load(Ordering::Relaxed) {
                 let Ok(len) = server.recv(&mut buf) else { continue };
-                buf[1] = if buf[..2] == [0x00, 0x16] { 0x17 } else { buf[1] };
                 let channel = parse_channel(&buf[..len]).filter(|(channel, _)| *channel == CHANNEL);
-                let indication = parse_data_indication(&buf[..len]).filter(|(to, _)| *to == peer);
-                let payload = channel.map(|(_, range)| range).or(indication.map(|(_, range)| range));
-                relayed.send_to(&buf[payload.expect("of this client's peer")], peer).unwrap();
+                let indication = parse_send_indication(&buf[..len]).filter(|(to, _)| *to == peer);
+                let payload = channel.map(|(_, payload)| payload).or(indication.map(|(_, at)| &buf[at]));
+                relayed.send_to(payload.expect("of this client's peer"), peer).unwrap();
             }
         });
         let (server, relayed) = (self.server.try_clone().unwrap(), self.relayed.try_clone().unwrap());
@@ -212,13 +212,10 @@ impl Drop for Relay {
 
 fn wrap(peer: SocketAddr, payload: &[u8], bound: bool) -> Vec<u8> {
     if bound {
-        return [&channel_header(CHANNEL, payload.len()), payload].concat();
+        return [&channel_header(CHANNEL, payload.len() as u16), payload].concat();
     }
-    let (mut message, pad) = crate::underlay::send_indication(peer, payload.len(), [9; 12]);
-    message[1] = 0x17;
-    message.extend_from_slice(payload);
-    message.resize(message.len() + pad, 0);
-    message
+    let head = data_indication(peer, payload.len(), [9; 12]).unwrap();
+    [head.as_slice(), payload, &[0; 3][..stream_padding(payload.len())]].concat()
 }
 
 #[tokio::test]
@@ -265,7 +262,7 @@ async fn a_relays_stream_carries_a_path_too() {
                     let message = message.expect("the relay is in use");
                     assert_eq!(message.len() % 4, 0);
                     let (_, payload) = parse_channel(&message).expect("channel data");
-                    relayed.send_to(&message[payload], peer).await.unwrap();
+                    relayed.send_to(payload, peer).await.unwrap();
                 }
                 received = relayed.recv(&mut buf) => {
                     let message = wrap(peer, &buf[..received.unwrap()], true).into();

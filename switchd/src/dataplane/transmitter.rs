@@ -8,15 +8,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use nat_traversal::frame::{self, CHANNEL_HEADER, IndicationHead};
 use nat_traversal::{RelayId, Route};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
 use tokio::sync::mpsc;
 
 use super::snapshot::Buckets;
-use crate::underlay::{
-    CHANNEL_HEADER_LEN, Carrier, Underlay, channel_header, random_transaction, send_indication,
-};
+use crate::underlay::{Carrier, Underlay, random_transaction};
 
 /// The sending side of the data plane.
 #[derive(Debug)]
@@ -84,7 +83,7 @@ impl Transmitter {
         }
         let front = match self.wrap {
             Wrap::None => 0,
-            Wrap::Channel(_) => CHANNEL_HEADER_LEN,
+            Wrap::Channel(_) => CHANNEL_HEADER,
             Wrap::Indication(peer) => return self.reserve_indication(route, peer, len),
         };
         let whole = front + len;
@@ -103,7 +102,7 @@ impl Transmitter {
         let start = self.len;
         self.len += whole;
         if let Wrap::Channel(channel) = self.wrap {
-            self.buf[start..start + front].copy_from_slice(&channel_header(channel, len));
+            self.buf[start..start + front].copy_from_slice(&frame::channel_header(channel, len as u16));
         }
         &mut self.buf[start + front..start + whole]
     }
@@ -111,12 +110,14 @@ impl Transmitter {
     /// Until a channel is bound, each datagram is a message of its own.
     fn reserve_indication(&mut self, route: Route, peer: SocketAddr, len: usize) -> &mut [u8] {
         self.flush();
-        let (header, pad) = send_indication(peer, len, random_transaction());
-        let whole = header.len() + len + pad;
-        self.buf[..header.len()].copy_from_slice(&header);
-        self.buf[header.len() + len..whole].fill(0);
+        let head = frame::send_indication(peer, len, random_transaction());
+        let head = head.as_ref().map_or(&[][..], IndicationHead::as_slice);
+        let front = head.len();
+        let whole = front + len + frame::stream_padding(len);
+        self.buf[..front].copy_from_slice(head);
+        self.buf[front + len..whole].fill(0);
         (self.route, self.stride, self.len, self.count) = (Some(route), whole, whole, 1);
-        &mut self.buf[header.len()..header.len() + len]
+        &mut self.buf[front..front + len]
     }
 
     fn set_target(&mut self, route: Route) {
@@ -140,7 +141,7 @@ impl Transmitter {
     pub(super) fn cancel(&mut self, len: usize) {
         let whole = match self.wrap {
             Wrap::None => len,
-            Wrap::Channel(_) => CHANNEL_HEADER_LEN + len,
+            Wrap::Channel(_) => CHANNEL_HEADER + len,
             Wrap::Indication(_) => self.len,
         };
         self.len -= whole;
@@ -194,7 +195,7 @@ impl Transmitter {
         if errno == libc::EMSGSIZE {
             let front = match self.wrap {
                 Wrap::None => 0,
-                Wrap::Channel(_) | Wrap::Indication(_) => CHANNEL_HEADER_LEN,
+                Wrap::Channel(_) | Wrap::Indication(_) => CHANNEL_HEADER,
             };
             self.too_long = Some((route, self.stride - front));
         }
@@ -313,9 +314,9 @@ mod tests {
         let mut buf = [0; 2048];
         for (mark, len) in [(1, 500), (2, 500), (3, 333)] {
             let got = relay.recv(&mut buf).unwrap();
-            let (channel, payload) = crate::underlay::parse_channel(&buf[..got]).unwrap();
-            assert_eq!((channel, payload.len(), got), (0x4002, len, len + CHANNEL_HEADER_LEN));
-            assert!(buf[payload].iter().all(|b| *b == mark));
+            let (channel, payload) = frame::parse_channel(&buf[..got]).unwrap();
+            assert_eq!((channel, payload.len(), got), (0x4002, len, len + CHANNEL_HEADER));
+            assert!(payload.iter().all(|b| *b == mark));
         }
     }
 
@@ -328,7 +329,7 @@ mod tests {
         for (mark, len) in [(1, 50), (2, 51)] {
             let got = relay.recv(&mut buf).unwrap();
             buf[1] = 0x17; // a Send indication has the same form as a Data indication
-            let (peer, payload) = crate::underlay::parse_data_indication(&buf[..got]).unwrap();
+            let (peer, payload) = frame::parse_data_indication(&buf[..got]).unwrap();
             assert_eq!((peer, payload.len(), got % 4), (beyond, len, 0));
             assert!(buf[payload].iter().all(|b| *b == mark));
         }

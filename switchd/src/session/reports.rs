@@ -85,7 +85,10 @@ fn link_status(link: &Link) -> Option<wire::LinkStatus> {
         bytes_to_peer: link.bytes_to_peer,
         bytes_from_peer: link.bytes_from_peer,
         last_error: link.last_error.clone().unwrap_or_default(),
-        ..wire::LinkStatus::default()
+        local_candidate: link.local_candidate.clone().unwrap_or_default(),
+        remote_candidate: link.remote_candidate.clone().unwrap_or_default(),
+        loss_ppm: link.loss.map_or(0, |loss| (loss.clamp(0.0, 1.0) * 1e6) as u32),
+        why_relayed: link.why_relayed.clone().unwrap_or_default(),
     })
 }
 

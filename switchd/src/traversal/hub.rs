@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use controller_api::node::RelayServers;
 use nat_traversal::{
-    Candidate, NatReport, NetCheck, NetCheckConfig, PathNews, RelayId, Route, Signal, Slot, StunRouter,
-    Traversal, TraversalConfig, TraversalEvent, TraversalTiming,
+    Candidate, CandidateKind, NatReport, NetCheck, NetCheckConfig, PathNews, RelayId, Route, Signal, Slot,
+    StunRouter, Traversal, TraversalConfig, TraversalEvent, TraversalTiming,
 };
 use switch_core::ids::PeerId;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -19,7 +19,7 @@ use super::mapped::Mapped;
 use super::relays::Relays;
 use super::servers::{self, RelayServer, Servers};
 use super::stream::StreamEvent;
-use super::{Ask, News, Start};
+use super::{Ask, News, Start, WhyRelayed};
 use crate::config::Nat;
 use crate::dataplane::Handle;
 use crate::netlink::{LinkEvent, Netlink, Watch};
@@ -34,13 +34,12 @@ pub(super) struct Hub {
     config: Nat,
     to_nodes: Option<mpsc::Sender<session::Signal>>,
     news: mpsc::UnboundedSender<(PeerId, News)>,
+    why_relayed: WhyRelayed,
 
     peers: HashMap<PeerId, Peer>,
     by_node: HashMap<String, PeerId>,
     /// When each peer wants the time.
     due: BTreeSet<(Instant, PeerId)>,
-    /// Grows with each start of the process.
-    generation: u64,
     router: StunRouter,
 
     sources: Sources,
@@ -65,6 +64,8 @@ struct Peer {
     traversal: Traversal,
     node_id: String,
     due: Option<Instant>,
+    /// Its frames go by a relay: since when the reason that is shown is as it is.
+    relayed: Option<Instant>,
 }
 
 type Resolved = (Vec<SocketAddr>, Vec<(RelayServer, Vec<SocketAddr>)>);
@@ -81,7 +82,11 @@ pub(super) struct Inlets {
 }
 
 impl Hub {
-    pub(super) fn new(start: Start, asks: mpsc::UnboundedReceiver<Ask>) -> (Hub, Inlets) {
+    pub(super) fn new(
+        start: Start,
+        asks: mpsc::UnboundedReceiver<Ask>,
+        why_relayed: WhyRelayed,
+    ) -> (Hub, Inlets) {
         let now = Instant::now();
         let (streams_to, streams) = mpsc::channel(STREAM_EVENTS);
         let (to_nodes, from_nodes) = match start.signals {
@@ -106,10 +111,10 @@ impl Hub {
             config: start.config,
             to_nodes,
             news: start.news,
+            why_relayed,
             peers: HashMap::new(),
             by_node: HashMap::new(),
             due: BTreeSet::new(),
-            generation: since_1970(),
             router: StunRouter::default(),
             sources: Sources::default(),
             candidates: Vec::new(),
@@ -176,6 +181,10 @@ impl Hub {
                 if matches!(news, PathNews::Dead(_) | PathNews::AllDead) {
                     self.look_around(now);
                 }
+                if let (PathNews::Selected(kind), Some(known)) = (news, self.peers.get_mut(&peer)) {
+                    known.relayed = (kind == CandidateKind::Relayed).then(|| now - WHY_EVERY);
+                    self.why_relayed.set(peer, None);
+                }
                 self.with_peer(peer, |traversal| traversal.handle_path(news, now));
             }
             Ask::Report(peer, to) => {
@@ -201,7 +210,7 @@ impl Hub {
             controlling,
             ufrag: ufrag.clone(),
             password: random_text(PASSWORD),
-            generation: self.generation,
+            generation: since_1970(),
             seed: node_session::random(),
             timing: TraversalTiming::default(),
         };
@@ -209,12 +218,13 @@ impl Hub {
         traversal.set_local_candidates(&self.candidates, now);
         self.router.insert(&ufrag, slot(peer));
         self.by_node.insert(node_id.clone(), peer);
-        self.peers.insert(peer, Peer { traversal, node_id, due: Some(now) });
+        self.peers.insert(peer, Peer { traversal, node_id, due: Some(now), relayed: None });
         self.due.insert((now, peer));
     }
 
     fn remove(&mut self, peer: PeerId) {
         let Some(known) = self.peers.remove(&peer) else { return };
+        self.why_relayed.set(peer, None);
         self.router.remove(slot(peer));
         if self.by_node.get(&known.node_id) == Some(&peer) {
             self.by_node.remove(&known.node_id);
@@ -405,7 +415,7 @@ impl Hub {
     }
 
     fn drive_peer(&mut self, peer: PeerId, now: Instant) {
-        let Some(Peer { traversal, node_id, due, .. }) = self.peers.get_mut(&peer) else { return };
+        let Some(Peer { traversal, node_id, due, relayed }) = self.peers.get_mut(&peer) else { return };
         traversal.handle_timeout(now);
         while let Some(transmit) = traversal.poll_transmit() {
             self.router.sent(slot(peer), &transmit.payload, now);
@@ -433,6 +443,10 @@ impl Hub {
                 }
                 TraversalEvent::NeedsRelay { relay, peers } => self.relays.permit(relay, &peers, now),
             }
+        }
+        if let Some(said) = relayed.filter(|said| now >= *said + WHY_EVERY) {
+            *relayed = Some(said.max(now));
+            self.why_relayed.set(peer, Some(traversal.report(now).why_relayed().join("; ")));
         }
         *due = traversal.poll_timeout();
         if let Some(at) = due {
@@ -521,4 +535,6 @@ const RESOLVE_AGAIN: Duration = Duration::from_secs(300);
 const RESOLVE_SOON: Duration = Duration::from_secs(10);
 /// A NAT has forgotten by then whom a check of before has sent to.
 const FILTER_STATE: Duration = Duration::from_secs(600);
+/// Between two looks at why frames go by a relay.
+const WHY_EVERY: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(60);

@@ -59,7 +59,7 @@ async fn when_a_cluster_starts_no_nodes_last_word_is_lost_and_nothing_is_kept() 
         nodes.push((node.id.to_string(), switch));
     }
     let commits = || lab.engine.counters().commits.load(std::sync::atomic::Ordering::Relaxed);
-    let before = (commits(), lab.engine.read(|registry| registry.revision()).await);
+    let before = (commits(), lab.engine.read(controller_registry::Registry::revision).await);
     let ids: Vec<String> = nodes.iter().map(|(id, _)| id.clone()).collect();
     for round in 0..ROUNDS {
         for (own, switch) in &nodes {
@@ -79,7 +79,7 @@ async fn when_a_cluster_starts_no_nodes_last_word_is_lost_and_nothing_is_kept() 
         }
     }
     assert_eq!(lab.nodes.counters().signals_dropped.get(), 0);
-    assert_eq!((commits(), lab.engine.read(|registry| registry.revision()).await), before);
+    assert_eq!((commits(), lab.engine.read(controller_registry::Registry::revision).await), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -76,7 +76,7 @@ impl Engine {
         let Some(id) = self.by_client.get(client).copied() else { return self.refuse(Refused::Permission) };
         let peer = self.allocations.get(&id).and_then(|allocation| allocation.peer(number, now));
         let Some(peer) = peer else { return self.refuse(Refused::Permission) };
-        self.to_peer(id, peer, CHANNEL_HEADER..CHANNEL_HEADER + length, now)
+        self.relay(id, peer, CHANNEL_HEADER..CHANNEL_HEADER + length, now)
     }
 
     /// A Send indication: nothing of it is ever answered.
@@ -93,10 +93,10 @@ impl Engine {
             return self.refuse(Refused::Malformed);
         };
         let start = offset + ATTRIBUTE_HEADER;
-        self.to_peer(id, peer, start..start + usize::from(data.length()), now)
+        self.relay(id, peer, start..start + usize::from(data.length()), now)
     }
 
-    fn to_peer(&mut self, id: AllocationId, peer: SocketAddr, payload: Range<usize>, now: Instant) -> Action {
+    fn relay(&mut self, id: AllocationId, peer: SocketAddr, payload: Range<usize>, now: Instant) -> Action {
         let rate = self.packet_rate();
         let Some(allocation) = self.allocations.get_mut(&id) else { return Action::Nothing };
         let relayed = allocation.relayed;

@@ -106,6 +106,17 @@ impl Client {
         self.wire.write(&bytes);
     }
 
+    /// Its socket, and what it would send to a peer, to be sent by other means.
+    pub(super) fn raw(&mut self, peer: SocketAddr, payload: &[u8]) -> (&UdpSocket, Vec<u8>) {
+        let now = self.now();
+        let transmit = self.turn.send_to(TransportType::Udp, peer, payload, now).unwrap();
+        let bytes = transmit.expect("UDP is always ready").build().data;
+        match &self.wire {
+            Wire::Udp(socket) => (socket, bytes),
+            Wire::Stream(..) => panic!("it is a stream"),
+        }
+    }
+
     /// The next datagram of a peer.
     pub(super) fn hear(&mut self) -> (SocketAddr, Vec<u8>) {
         self.until("data of a peer", |client| !client.data.is_empty());

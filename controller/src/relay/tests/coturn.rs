@@ -9,7 +9,7 @@ use super::client::{Client, Over};
 use super::*;
 use crate::config::{ExternalRelay, Transport};
 
-struct Coturn(Child);
+pub(super) struct Coturn(Child);
 
 impl Drop for Coturn {
     fn drop(&mut self) {
@@ -19,7 +19,7 @@ impl Drop for Coturn {
 }
 
 /// As in docs/operations.md, but for what the loopback needs.
-fn coturn(dir: &std::path::Path, port: u16, secret: &str) -> Coturn {
+pub(super) fn coturn(dir: &std::path::Path, port: u16, secret: &str) -> (Coturn, SocketAddr) {
     let lines = format!(
         "listening-port={port}\nlistening-ip=127.0.0.1\nrelay-ip=127.0.0.1\nmin-port=49152\nmax-port=65535\n\
          realm=switchd\nuse-auth-secret\nstatic-auth-secret={secret}\nfingerprint\nno-cli\nno-multicast-peers\n\
@@ -31,7 +31,10 @@ fn coturn(dir: &std::path::Path, port: u16, secret: &str) -> Coturn {
     std::fs::write(&file, lines).unwrap();
     let child =
         Command::new("turnserver").arg("-c").arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    Coturn(child.expect("coturn is installed: .ci/deps does it"))
+    let coturn = Coturn(child.expect("coturn is installed: .ci/deps does it"));
+    let server: SocketAddr = format!("127.0.0.1:{port}").parse().unwrap();
+    wait_for("coturn to listen", || std::net::TcpStream::connect(server).is_ok());
+    (coturn, server)
 }
 
 #[test]
@@ -42,9 +45,7 @@ fn coturn_serves_nodes_with_the_shared_secret() {
     let file = dir.path().join("secret");
     std::fs::write(&file, "a-shared-secret\n").unwrap();
     let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let _coturn = coturn(dir.path(), port, "a-shared-secret");
-    let server: SocketAddr = format!("127.0.0.1:{port}").parse().unwrap();
-    wait_for("coturn to listen", || std::net::TcpStream::connect(server).is_ok());
+    let (_coturn, server) = coturn(dir.path(), port, "a-shared-secret");
 
     let external = ExternalRelay {
         address: server.to_string(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use netns_tests::measure;
 use netns_tests::nat::preset::PORT_RESTRICTED;
-use netns_tests::nat::{Coturn, Cut, NO_RELAY, NatLab, NatSpec, SERVER_1};
+use netns_tests::nat::{Coturn, Cut, NO_RELAY, NatLab, NatSpec, SERVER_1, Users};
 use serde_json::json;
 
 use super::{Done, keep};
@@ -54,7 +54,7 @@ fn of(relay: &str, args: &Args) -> Result<(Vec<f64>, Vec<f64>)> {
     }
     let lab = NatLab::build_with(spec, |ground, dir, spec| {
         if relay == "coturn" {
-            let server = Coturn::start(ground.internet(), SERVER_1, dir)?;
+            let server = Coturn::start(ground.internet(), SERVER_1, Users::Named, dir)?;
             spec.switchd_toml = server.table();
             coturn = Some(server);
         }

@@ -7,7 +7,7 @@ use switch_core::ids::{PeerId, ReceiverIndex};
 use switch_core::seal::{Cipher, KEY_MATERIAL_LEN, KeyMaterial, Opener, Role, Sealer};
 use switch_core::time::Time;
 use switch_core::wire::{
-    FRAGMENT_HEADER_LEN, FRAME_HEADER_LEN, HEADER_LEN, Header, Message, TAG_LEN, encode_fragment,
+    FRAGMENT_HEADER_LEN, HEADER_LEN, Header, Message, PROBE_LEN, TAG_LEN, encode_fragment,
 };
 
 use crate::input::Input;
@@ -42,7 +42,7 @@ fn message(data: &[u8]) {
             (header.encode().to_vec(), *frame)
         }
         Message::Fragment(vni, info, piece) => (encode_fragment(*vni, info).to_vec(), *piece),
-        Message::Probe(probe) => (probe.encode().to_vec(), &data[FRAME_HEADER_LEN..]),
+        Message::Probe(probe) => (probe.encode().to_vec(), &data[PROBE_LEN..]),
     };
     let again = [&encoded[..], rest].concat();
     assert_eq!(Message::parse(&again), Ok(message));

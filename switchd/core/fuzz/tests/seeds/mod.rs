@@ -29,7 +29,9 @@ fn overlay() -> Vec<Vec<u8>> {
         }
     }
     for answer_wanted in [false, true] {
-        all.push(Probe { answer_wanted, sequence: 7 }.encode().to_vec());
+        for heard_ms in [None, Some(1500)] {
+            all.push(Probe { answer_wanted, sequence: 7, heard_ms, datagram_len: 1200 }.encode().to_vec());
+        }
     }
     let pieces: Vec<Vec<u8>> = Fragmenter::new(5)
         .cut(&frame, 40)
