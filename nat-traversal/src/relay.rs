@@ -47,6 +47,8 @@ pub struct RelayClient {
     began: Instant,
     turn: TurnClient,
     signers: Signers,
+    /// Credentials to try once there is an allocation.
+    newer: Option<TurnCredentials>,
     ledger: Ledger,
     check: Check,
     peers: Peers,
@@ -88,6 +90,7 @@ impl RelayClient {
             began: now,
             turn,
             signers,
+            newer: None,
             ledger: Ledger::default(),
             check: Check::new(config.server, config.transport),
             peers: Peers::default(),
@@ -195,8 +198,15 @@ impl RelayClient {
     /// Newer credentials, before those in use end. They are tried at once, and used if the relay takes them for this
     /// allocation; else (coturn takes no other user's) those of before stay in use for as long as they serve.
     pub fn set_credentials(&mut self, username: &str, password: &str, now: Instant) {
-        let credentials = TurnCredentials::new(username, password);
-        if self.relayed().is_some() && self.signers.begin_trial(credentials.into()) {
+        self.newer = Some(TurnCredentials::new(username, password));
+        self.try_newer(now);
+    }
+
+    fn try_newer(&mut self, now: Instant) {
+        if self.relayed().is_some()
+            && let Some(newer) = self.newer.take()
+            && self.signers.begin_trial(newer.into())
+        {
             self.check.begin_with(self.signers.tried(), now);
             self.wake = Some(now);
         }
@@ -347,6 +357,7 @@ impl RelayClient {
             TurnEvent::AllocationCreated(_, relayed) if self.state == State::Allocating => {
                 self.state = State::Allocated(relayed);
                 self.check.begin(now);
+                self.try_newer(now);
                 self.events.push_back(RelayEvent::Allocated { relayed, mapped: self.mapped });
             }
             TurnEvent::AllocationCreateFailed(_) => {

@@ -381,6 +381,19 @@ fn newer_credentials_take_over_without_a_gap() {
 }
 
 #[test]
+fn newer_credentials_of_before_the_allocation_are_tried_after_it() {
+    let mut rig = Rig::new();
+    rig.client.set_credentials("u1", "p2", rig.now);
+    rig.run_for(Duration::from_millis(200));
+    assert_eq!(rig.events.len(), 1, "allocated with the first ones");
+    rig.server.as_mut().unwrap().add_user("u1".to_owned(), "p2".to_owned());
+    rig.client.set_credentials("u1", "p2", rig.now);
+    rig.run_for(Duration::from_secs(1000));
+    assert_eq!(rig.lost_reason(), None);
+    assert!(rig.client.relayed().is_some());
+}
+
+#[test]
 fn newer_credentials_that_the_relay_does_not_take_change_nothing() {
     // A wrong password (401), and another user's (441, as coturn answers).
     for (username, password) in [("u1", "wrong"), ("u2", "p2")] {
