@@ -129,7 +129,7 @@ fn netcheck_shows_nat_servers_relays_and_path_mtus() {
         "203.0.113.20:3478 NO - -",
         "relay.example:3478 udp serving 203.0.113.10:49152",
         "relay.example:3478 (tls): the relay does not answer",
-        "node-b static 1500",
+        "node-b host 1500",
     ] {
         assert!(shown.contains(wanted), "{wanted}\n{shown}");
     }
