@@ -43,8 +43,11 @@ pub use steering::Steering;
 pub fn run(config: Config, path: &Path) -> anyhow::Result<()> {
     let filter = match std::env::var("SWITCHD_LOG") {
         Ok(text) => EnvFilter::try_new(text).context("SWITCHD_LOG: use error, warn, info, debug or trace")?,
-        Err(_) => EnvFilter::new(format!("{QUIET},info")),
+        Err(_) => EnvFilter::new("info"),
     };
+    let filter = QUIET
+        .iter()
+        .fold(filter, |filter, quiet| filter.add_directive(quiet.parse().expect("each is a directive")));
     let stderr = std::io::stderr;
     let ansi = stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(ansi).init();
@@ -307,8 +310,9 @@ impl Daemon {
     }
 }
 
-/// Libraries that speak of every packet.
-const QUIET: &str = "turn_client_proto=warn,stun_proto=warn,stun_types=warn,turn_types=warn,is=warn";
+/// Libraries that speak of every packet, and, below this level, of the keys of credentials: whatever is asked for.
+const QUIET: [&str; 5] =
+    ["turn_client_proto=warn", "stun_proto=warn", "stun_types=warn", "turn_types=warn", "is=warn"];
 /// Bites for the worker that may wait here.
 const BITES: usize = 16;
 
