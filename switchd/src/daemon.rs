@@ -139,6 +139,9 @@ impl Daemon {
             worker: worker.clone(),
             config: convert::link_config(&config.link),
         })?;
+        if let Some(idle_after) = config.link.idle_after.filter(|_| config.link.on_demand) {
+            tokio::spawn(links.clone().mind_idle(idle_after, snapshot.clone()));
+        }
         worker.send(Command::SetRekeyDatagrams(config.link.rekey_datagrams));
         let node = Arc::new(Node::new(node::Parts {
             config: config.clone(),

@@ -33,7 +33,7 @@ use quinn_proto::RandomConnectionIdGenerator;
 use switch_core::ids::{PeerId, Vni};
 use tokio::sync::mpsc;
 
-use crate::dataplane::{Command, Handle, Report};
+use crate::dataplane::{Command, Handle, Report, Snapshot};
 use crate::key::{PrivateKey, PublicKey};
 use crate::traversal::{News, Traversals};
 use crate::underlay::{QuicDatagram, Underlay};
@@ -246,6 +246,22 @@ impl Links {
             && let Some((task, _)) = self.lock_peers().get(&peer)
         {
             send(task, Message::Wanted);
+        }
+    }
+
+    /// Lets go of links that carried no frame for as long as is configured, for ever.
+    pub async fn mind_idle(self: Arc<Links>, idle_after: Duration, snapshot: Arc<ArcSwap<Snapshot>>) {
+        let mut look = tokio::time::interval(idle_after / 4);
+        loop {
+            look.tick().await;
+            let (snapshot, now) = (snapshot.load(), Instant::now());
+            for (id, (task, _)) in self.lock_peers().iter() {
+                let status = task.status.lock().unwrap_or_else(PoisonError::into_inner);
+                let used = snapshot.peers.get(id).and_then(|peer| peer.counters.last_frame).max(status.since);
+                if status.up && used.is_some_and(|used| now.duration_since(used) >= idle_after) {
+                    send(task, Message::Idle);
+                }
+            }
         }
     }
 

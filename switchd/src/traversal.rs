@@ -96,6 +96,7 @@ enum Ask {
     Add { peer: PeerId, node_id: String, controlling: bool },
     Remove(PeerId),
     Wake(PeerId),
+    Sleep(PeerId),
     Path(PeerId, PathNews),
     Report(PeerId, oneshot::Sender<Option<TraversalReport>>),
     Netcheck(oneshot::Sender<NatReport>),
@@ -127,6 +128,11 @@ impl Traversals {
     /// Ways to this peer are wanted now.
     pub fn wake(&self, peer: PeerId) {
         self.ask(Ask::Wake(peer));
+    }
+
+    /// No link with this peer is wanted until it is woken.
+    pub fn sleep(&self, peer: PeerId) {
+        self.ask(Ask::Sleep(peer));
     }
 
     /// What the worker says of its paths.

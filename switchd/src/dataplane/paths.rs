@@ -55,6 +55,7 @@ impl Core {
             if let Some(peer) = self.peers.get_mut(id) {
                 peer.flows = false;
                 peer.paths.handle_frames(now);
+                peer.counters.last_frame = Some(now);
                 let due = peer.paths.poll_timeout();
                 self.paths.note(due);
             }

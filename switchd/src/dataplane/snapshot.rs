@@ -42,7 +42,9 @@ pub struct PeerCounters {
     pub bytes_from_peer: u64,
     /// Refused by the replay window.
     pub replays_dropped: u64,
-    /// When the last one was opened.
+    /// When frames last went to it, or came from it.
+    pub last_frame: Option<Instant>,
+    /// When the last datagram was opened.
     pub last_heard: Option<Instant>,
 }
 

@@ -74,6 +74,12 @@ impl DialOrder {
         }
     }
 
+    /// Forgets what checks have found: it is found again when it is wanted.
+    pub(super) fn forget_found(&mut self) -> Vec<(Route, CandidatePair)> {
+        (self.turn, self.round) = (0, 0);
+        std::mem::take(&mut self.found)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.round().next().is_none()
     }

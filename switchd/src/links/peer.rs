@@ -13,7 +13,9 @@ use super::connect::{Dial, DialError};
 use super::control::Control;
 use super::dial::DialOrder;
 use super::identity;
-use super::session::{CLOSE_DONE, CLOSE_REFUSED, CLOSE_SILENT, Established, Live, SessionEvent, Setup};
+use super::session::{
+    CLOSE_DONE, CLOSE_IDLE, CLOSE_REFUSED, CLOSE_SILENT, Established, Live, SessionEvent, Setup,
+};
 use super::sessions::{Action, SessionId, Sessions, Timing};
 use super::{PeerConfig, Shared};
 use crate::dataplane::Command;
@@ -32,6 +34,8 @@ pub(super) enum Message {
     News(News),
     /// A frame or a binding needs the link.
     Wanted,
+    /// No frame has needed the link for long.
+    Idle,
     /// The worker says something about the paths.
     Path(PathEvent),
     /// A fresh handshake is due.
@@ -217,6 +221,7 @@ impl PeerLink {
             Message::Session(id, SessionEvent::Closed(reason)) => self.end(id, &reason, now),
             Message::News(news) => self.handle_news(news, now),
             Message::Wanted => self.want(now),
+            Message::Idle => self.idle(now),
             Message::Path(event) => self.handle_path(event),
             Message::Renew => self.sessions.renew(now),
             Message::Reconfigure(config) => self.reconfigure(config, now),
@@ -389,6 +394,9 @@ impl PeerLink {
 
     fn link_down(&mut self) {
         self.shared.worker.send(Command::UseSession(self.config.id, None));
+        if self.wanted {
+            self.look_for_ways();
+        }
         if let Some(route) = self.route() {
             self.shared.paths_mut().select_only(slot(self.config.id), route);
         }
@@ -405,6 +413,11 @@ impl PeerLink {
             || matches!(reason, ConnectionError::ApplicationClosed(c) if c.error_code == CLOSE_DONE.into());
         if !replaced {
             self.status().last_error = Some(reason.to_string());
+        }
+        let idle =
+            matches!(reason, ConnectionError::ApplicationClosed(c) if c.error_code == CLOSE_IDLE.into());
+        if idle && self.shared.config.load().on_demand {
+            self.idle(now);
         }
         self.sessions.closed(id, now);
         // What the peer sealed before it knew is still on its way.
@@ -478,6 +491,21 @@ impl PeerLink {
         }
         self.look_for_ways();
         self.sessions.set_may_dial(self.may_dial(), now);
+    }
+
+    /// Lets go of the link until a frame or the peer wants it again.
+    fn idle(&mut self, now: Instant) {
+        self.wanted = false;
+        self.sessions.set_may_dial(false, now);
+        for live in self.live.values() {
+            live.connection.close(CLOSE_IDLE.into(), b"no frame needs the link");
+        }
+        if let Some(traversals) = self.shared.traversals.get() {
+            traversals.sleep(self.config.id);
+        }
+        for (route, _) in self.order.forget_found() {
+            self.withdraw(route);
+        }
     }
 
     fn look_for_ways(&self) {

@@ -221,6 +221,7 @@ pub(super) const CLOSE_FAILED: u32 = 1;
 pub(super) const CLOSE_REFUSED: u32 = 2;
 pub(super) const CLOSE_STOPPING: u32 = 3;
 pub(super) const CLOSE_SILENT: u32 = 4;
+pub(super) const CLOSE_IDLE: u32 = 5;
 
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-switchd-data";
 const HELLO_TIMEOUT: Duration = Duration::from_secs(3);

@@ -197,6 +197,7 @@ impl Hub {
             Ask::Add { peer, node_id, controlling } => self.add(peer, node_id, controlling, now),
             Ask::Remove(peer) => self.remove(peer),
             Ask::Wake(peer) => self.with_peer(peer, |traversal| traversal.wake(now)),
+            Ask::Sleep(peer) => self.with_peer(peer, Traversal::sleep),
             Ask::Path(peer, news) => {
                 if matches!(news, PathNews::Dead(_) | PathNews::AllDead) {
                     self.look_around(now);
