@@ -5,6 +5,7 @@ mod check;
 pub mod frame;
 mod ledger;
 mod peers;
+mod signers;
 mod stream;
 mod why;
 mod words;
@@ -14,7 +15,6 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use stun_proto::auth::LongTermClientAuth;
 use turn_client_proto::api::{
     BindChannelError, CreatePermissionError, TurnClientApi, TurnConfig, TurnEvent, TurnPollRet,
 };
@@ -29,6 +29,7 @@ use crate::route::{RelayId, is_global};
 use check::Check;
 use ledger::Ledger;
 use peers::{MAX_PEERS, Peers, Want};
+use signers::Signers;
 pub use stream::{StreamError, StreamSplitter};
 pub use why::{LostReason, PeerRefusal, RelayError};
 pub use words::{RelayConfig, RelayEvent, RelayFamily, RelayTransport};
@@ -45,8 +46,9 @@ pub struct RelayClient {
     /// The library's clock counts from here.
     began: Instant,
     turn: TurnClient,
-    /// The library's own is out of reach: this one hears the same challenges.
-    auth: LongTermClientAuth,
+    signers: Signers,
+    /// Credentials to try once there is an allocation.
+    newer: Option<TurnCredentials>,
     ledger: Ledger,
     check: Check,
     peers: Peers,
@@ -73,8 +75,7 @@ impl RelayClient {
     /// A client that asks for an allocation at once.
     pub fn new(config: RelayConfig, now: Instant) -> RelayClient {
         let credentials = TurnCredentials::new(&config.username, &config.password);
-        let mut auth = LongTermClientAuth::new();
-        auth.set_credentials(credentials.clone().into());
+        let signers = Signers::new(credentials.clone().into());
         let mut turn = TurnConfig::new(credentials);
         turn.set_address_family(match config.family {
             RelayFamily::V4 => AddressFamily::IPV4,
@@ -88,7 +89,8 @@ impl RelayClient {
         RelayClient {
             began: now,
             turn,
-            auth,
+            signers,
+            newer: None,
             ledger: Ledger::default(),
             check: Check::new(config.server, config.transport),
             peers: Peers::default(),
@@ -193,6 +195,23 @@ impl RelayClient {
         Ok(())
     }
 
+    /// Newer credentials, before those in use end. They are tried at once, and used if the relay takes them for this
+    /// allocation; else (coturn takes no other user's) those of before stay in use for as long as they serve.
+    pub fn set_credentials(&mut self, username: &str, password: &str, now: Instant) {
+        self.newer = Some(TurnCredentials::new(username, password));
+        self.try_newer(now);
+    }
+
+    fn try_newer(&mut self, now: Instant) {
+        if self.relayed().is_some()
+            && let Some(newer) = self.newer.take()
+            && self.signers.begin_trial(newer.into())
+        {
+            self.check.begin_with(self.signers.tried(), now);
+            self.wake = Some(now);
+        }
+    }
+
     /// Asks at once whether the relay still holds the allocation: a relayed path died, or this node's addresses
     /// changed. Answered within 4 s (6 s on a stream), else the allocation is lost.
     pub fn check_now(&mut self, now: Instant) {
@@ -205,7 +224,7 @@ impl RelayClient {
     /// Gives the allocation back: what [`poll_transmit`](Self::poll_transmit) then gives is to be sent once, and
     /// that is all. A next client of the same socket is to wait for about 2 s, which is how long coturn takes.
     pub fn close(&mut self, now: Instant) {
-        let asks = self.relayed().is_some() && self.check.remove(&mut self.auth, now);
+        let asks = self.relayed().is_some() && self.check.remove(self.signers.in_use(), now);
         self.state = if asks { State::Closing } else { State::Lost };
         self.wake = None;
     }
@@ -215,7 +234,7 @@ impl RelayClient {
         if self.state == State::Lost {
             return None;
         }
-        if let Some(request) = self.check.poll_transmit(&mut self.auth, now) {
+        if let Some(request) = self.check.poll_transmit(self.signers.in_use(), now) {
             if self.state == State::Closing {
                 self.state = State::Lost;
             }
@@ -227,7 +246,7 @@ impl RelayClient {
         if matches!(self.state, State::Allocating | State::Allocated(_))
             && let Some(transmit) = self.turn.poll_transmit(self.turn_time(now))
         {
-            let request = transmit.data.as_ref().to_vec();
+            let request = self.signers.outgoing(transmit.data.as_ref().to_vec());
             self.ledger.note(&request, now);
             return Some(request);
         }
@@ -338,6 +357,7 @@ impl RelayClient {
             TurnEvent::AllocationCreated(_, relayed) if self.state == State::Allocating => {
                 self.state = State::Allocated(relayed);
                 self.check.begin(now);
+                self.try_newer(now);
                 self.events.push_back(RelayEvent::Allocated { relayed, mapped: self.mapped });
             }
             TurnEvent::AllocationCreateFailed(_) => {

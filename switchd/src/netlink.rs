@@ -77,8 +77,9 @@ impl Netlink {
 
     /// The addresses of one link.
     pub async fn addresses(&self, index: u32) -> Result<Vec<Address>, NetlinkError> {
-        let request = self.handle.address().get().set_link_index_filter(index).execute();
+        // A request is sent as soon as it is made.
         let _dump = self.dump.lock().await;
+        let request = self.handle.address().get().set_link_index_filter(index).execute();
         let messages: Vec<_> = step("list the addresses", request.try_collect()).await?;
         Ok(messages
             .iter()

@@ -156,9 +156,7 @@ impl Keeper {
             match timeout(RELEASE_LIMIT, mapping.release(way)).await {
                 Ok(Ok(())) => tracing::info!(%external, "the mapping is given back"),
                 Ok(Err(error)) => tracing::info!(%external, "the mapping was not given back: {error}"),
-                Err(_) => {
-                    tracing::info!(%external, "the mapping was not given back: no answer from the router")
-                }
+                Err(_) => tracing::info!(%external, "the mapping was not given back: no answer"),
             }
         }
     }

@@ -160,7 +160,7 @@ impl Traversals {
         answer.await.unwrap_or_default()
     }
 
-    /// Gives the allocations on relays back, when the daemon stops.
+    /// Gives the allocations on relays and the mapping of the port back, when the daemon stops.
     pub async fn close(&self) {
         let (to, done) = oneshot::channel();
         self.ask(Ask::Close(to));

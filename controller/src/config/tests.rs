@@ -35,6 +35,7 @@ fn everything_can_be_set() {
         address = "[2001:db8::5]"
         transports = ["tls"]
         secret_file = "/tmp/secret"
+        [[relay.external]]
         address = "stun.example"
         [[provider]]
         name = "netns"

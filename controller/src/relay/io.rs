@@ -128,7 +128,7 @@ impl Server {
         match action {
             Action::Nothing => {}
             Action::Answer { bytes, from_alternate } => {
-                let target = if from_alternate { Target::Alternate(client) } else { Target::Client(client) };
+                let target = if from_alternate { Target::Alternate(client) } else { Target::Answer(client) };
                 batch.push(target, |out| out.extend(&bytes), send);
             }
             Action::ToPeer { from, peer, payload } => {
@@ -176,8 +176,9 @@ impl Server {
             port.send(client.source, Some(client.local.ip()), bytes, segment).is_ok()
         };
         let sent = match target {
-            Target::Client(Client { stream: Some(stream), .. }) => self.streams.send(stream, bytes),
-            Target::Client(client) => to_client(&self.main, client),
+            Target::Client(Client { stream: Some(stream), .. })
+            | Target::Answer(Client { stream: Some(stream), .. }) => self.streams.send(stream, bytes),
+            Target::Client(client) | Target::Answer(client) => to_client(&self.main, client),
             Target::Alternate(client) => self.alternate.as_ref().is_some_and(|port| to_client(port, client)),
             Target::Peer(id, peer) => {
                 let port = self.ports.borrow().get(id);

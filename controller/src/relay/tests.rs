@@ -4,6 +4,7 @@ mod client;
 mod coturn;
 mod hostile;
 mod measure;
+mod ours;
 mod relaying;
 
 use std::collections::HashSet;

@@ -46,8 +46,7 @@ impl RelayClient {
         self.heard = Some(code.unwrap_or(0));
         match code {
             Some(code) if code == STALE_NONCE || (code == CHALLENGE && !entry.signed) => {
-                // Both keep the nonce of the challenge; this one's verdict is the library's to act on.
-                let _ = self.auth.validate_incoming_message(&parsed);
+                self.signers.hear_challenge(&parsed);
             }
             Some(code) => self.handle_refusal(entry, code, now),
             None if entry.asked == Asked::Allocate => {
@@ -57,6 +56,7 @@ impl RelayClient {
             None => {}
         }
         if matches!(self.state, State::Allocating | State::Allocated(_)) {
+            let message = self.signers.incoming(message, &parsed);
             let transmit = Transmit::new(message, self.turn.transport(), self.config.server, LOCAL);
             let _ = self.turn.recv(transmit, self.turn_time(now));
         }
@@ -66,14 +66,18 @@ impl RelayClient {
     /// The answer to the check, or to the request that the allocation be removed.
     fn handle_check(&mut self, message: &[u8], removal: bool, now: Instant) {
         let Ok(parsed) = Message::from_bytes(message) else { return };
-        match (error_code(&parsed), self.auth.validate_incoming_message(&parsed)) {
+        match (error_code(&parsed), self.signers.tried().validate_incoming_message(&parsed)) {
             (Some(CHALLENGE | STALE_NONCE), Ok(LongTermClientValidation::ResendRequest(_)))
-                if self.check.sign_anew(&mut self.auth, now) => {}
+                if self.check.sign_anew(self.signers.tried(), now) => {}
             (None, Ok(LongTermClientValidation::Validated(_))) if removal => self.lose(LostReason::Leftover),
-            (None, Ok(LongTermClientValidation::Validated(_))) => self.check.passed(now),
+            (None, Ok(LongTermClientValidation::Validated(_))) => {
+                self.signers.accept();
+                self.check.passed(now);
+            }
             // Not from the relay: only that knows the password.
             (None, _) => {}
             (Some(_), _) if removal => self.lose(LostReason::Occupied),
+            (Some(CHALLENGE | WRONG_CREDENTIALS), _) if self.signers.reject() => self.check.passed(now),
             // What some servers answer to a nonce of before their start.
             (Some(BAD_REQUEST), _) => self.lose(LostReason::Forgotten),
             (Some(code), _) => self.lose(LostReason::of_code(code)),
@@ -84,7 +88,7 @@ impl RelayClient {
         match (entry.asked, code) {
             (Asked::Allocate, MISMATCH) => {
                 self.state = State::Removing;
-                if !self.check.remove(&mut self.auth, now) {
+                if !self.check.remove(self.signers.in_use(), now) {
                     self.lose(LostReason::Occupied);
                 }
             }
@@ -97,7 +101,7 @@ impl RelayClient {
     }
 }
 
-fn error_code(message: &Message<'_>) -> Option<u16> {
+pub(super) fn error_code(message: &Message<'_>) -> Option<u16> {
     message
         .has_class(MessageClass::Error)
         .then(|| message.attribute::<ErrorCode>().map_or(0, |error| error.code()))

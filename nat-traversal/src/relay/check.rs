@@ -53,6 +53,12 @@ impl Check {
         }
     }
 
+    /// Checks at once, and with these credentials.
+    pub(crate) fn begin_with(&mut self, auth: &mut LongTermClientAuth, now: Instant) {
+        self.stale = 0;
+        self.ask(LIFETIME, auth, now);
+    }
+
     /// Asks the relay to remove the allocation, and nothing else from then on; `false` if it cannot be asked.
     pub(crate) fn remove(&mut self, auth: &mut LongTermClientAuth, now: Instant) -> bool {
         self.ask(0, auth, now)

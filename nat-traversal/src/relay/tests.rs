@@ -353,6 +353,60 @@ fn a_stream_carries_the_same_with_padding() {
 }
 
 #[test]
+fn newer_credentials_take_over_without_a_gap() {
+    let mut rig = Rig::allocated();
+    let channel = rig.bind("192.0.2.5:700");
+    rig.events.clear();
+    for password in ["p2", "p3"] {
+        // From here on the server takes the newer ones only.
+        let server = rig.server.as_mut().unwrap();
+        server.add_user("u1".to_owned(), password.to_owned());
+        server.set_nonce_expiry_duration(Duration::from_secs(45));
+        rig.client.set_credentials("u1", password, rig.now);
+        rig.run_for(Duration::from_secs(2480));
+        assert_eq!(rig.events, []);
+        rig.server_gets(&[&frame::channel_header(channel, 1)[..], &[7]].concat());
+        assert_eq!(rig.to_peers.pop(), Some((addr("192.0.2.5:700"), vec![7])));
+        rig.bind(&format!("192.0.2.6:{}", rig.next_port));
+        rig.next_port += 1;
+        rig.events.clear();
+    }
+    let asked = rig.count(REFRESH);
+    rig.client.set_credentials("u1", "p3", rig.now);
+    rig.run_for(Duration::from_secs(1));
+    assert_eq!(rig.count(REFRESH), asked, "they are in use already");
+    rig.client.close(rig.now);
+    rig.run_for(Duration::from_secs(1));
+    assert_eq!(rig.count(REFRESH), asked + 1);
+}
+
+#[test]
+fn newer_credentials_of_before_the_allocation_are_tried_after_it() {
+    let mut rig = Rig::new();
+    rig.client.set_credentials("u1", "p2", rig.now);
+    rig.run_for(Duration::from_millis(200));
+    assert_eq!(rig.events.len(), 1, "allocated with the first ones");
+    rig.server.as_mut().unwrap().add_user("u1".to_owned(), "p2".to_owned());
+    rig.client.set_credentials("u1", "p2", rig.now);
+    rig.run_for(Duration::from_secs(1000));
+    assert_eq!(rig.lost_reason(), None);
+    assert!(rig.client.relayed().is_some());
+}
+
+#[test]
+fn newer_credentials_that_the_relay_does_not_take_change_nothing() {
+    // A wrong password (401), and another user's (441, as coturn answers).
+    for (username, password) in [("u1", "wrong"), ("u2", "p2")] {
+        let mut rig = Rig::allocated();
+        rig.server.as_mut().unwrap().add_user("u2".to_owned(), "p2".to_owned());
+        rig.client.set_credentials(username, password, rig.now);
+        rig.run_for(Duration::from_secs(2480));
+        assert_eq!(rig.events, [], "{username}");
+        rig.bind("192.0.2.5:700");
+    }
+}
+
+#[test]
 fn nothing_but_answers_to_its_requests_moves_the_client() {
     let mut rig = Rig::new();
     let request = rig.client.poll_transmit(rig.now).unwrap();

@@ -36,9 +36,8 @@ pub struct RelayConfig {
     pub transport: RelayTransport,
     /// The allocation's family.
     pub family: RelayFamily,
-    /// Long-term credentials (RFC 8489, 9.2). They are checked when the allocation is made; coturn serves it
-    /// further when they have expired, and until it ends no other user can have one from the same socket. So
-    /// newer credentials are for the next client, not a reason to end this one.
+    /// Long-term credentials (RFC 8489, 9.2). Newer ones do not ask for a new client, which the relay would refuse
+    /// while this one's allocation lives: see [`set_credentials`](super::RelayClient::set_credentials).
     pub username: String,
     /// The password of them.
     pub password: String,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -23,6 +24,7 @@ use super::{Ask, News, Start, WhyRelayed};
 use crate::config::Nat;
 use crate::dataplane::Handle;
 use crate::netlink::{LinkEvent, Netlink, Watch};
+use crate::portmap::PortMapper;
 use crate::session::{self, addresses};
 use crate::underlay::{StunDatagram, Underlay};
 
@@ -47,6 +49,7 @@ pub(super) struct Hub {
     candidates: Vec<Candidate>,
     mapped: Mapped,
     relays: Relays,
+    port_mapper: Option<PortMapper>,
     servers: Servers,
     /// The addresses behind the servers' names are being looked up.
     resolving: Option<JoinHandle<Resolved>>,
@@ -77,6 +80,8 @@ pub(super) struct Inlets {
     from_nodes: Option<mpsc::Receiver<session::Signal>>,
     servers: Option<watch::Receiver<RelayServers>>,
     streams: mpsc::Receiver<(RelayId, StreamEvent)>,
+    /// Where the router maps the UDP port to.
+    port: Option<watch::Receiver<Option<SocketAddr>>>,
     worker: Handle,
     host: Watch,
 }
@@ -99,6 +104,7 @@ impl Hub {
             from_nodes,
             servers: start.servers,
             streams,
+            port: None,
             worker: start.worker,
             host: start.netlink.watch(),
         };
@@ -119,6 +125,7 @@ impl Hub {
             sources: Sources::default(),
             candidates: Vec::new(),
             mapped: Mapped::default(),
+            port_mapper: None,
             servers: Servers::default(),
             resolving: None,
             resolve_at: Some(now),
@@ -134,6 +141,15 @@ impl Hub {
     pub(super) async fn run(mut self, mut inlets: Inlets) {
         let named = inlets.servers.as_mut().map(|servers| servers.borrow_and_update().clone());
         self.servers = Servers::new(&self.config, &named.unwrap_or_default());
+        // Only of use where peers can be told of it.
+        if let Some(port) = NonZeroU16::new(self.listen.port())
+            && self.config.port_mapping
+            && self.to_nodes.is_some()
+        {
+            let mapper = PortMapper::start(self.netlink.clone(), port);
+            inlets.port = Some(mapper.mapped());
+            self.port_mapper = Some(mapper);
+        }
         loop {
             let due = self.next_due();
             tokio::select! {
@@ -143,7 +159,11 @@ impl Hub {
                 },
                 Some(datagram) = inlets.received.recv() => self.received(datagram),
                 Some(signal) = received_signal(&mut inlets.from_nodes) => self.signal(&signal),
-                Some(servers) = changed_servers(&mut inlets.servers) => {
+                Some(external) = changed(&mut inlets.port) => {
+                    self.sources.port_mapped = external.into_iter().collect();
+                    self.gather(Instant::now());
+                }
+                Some(servers) = changed(&mut inlets.servers) => {
                     self.servers = Servers::new(&self.config, &servers);
                     self.resolve_at = Some(Instant::now());
                 }
@@ -195,7 +215,14 @@ impl Hub {
             Ask::Relays(to) => drop(to.send(self.relays.rows())),
             Ask::Close(done) => {
                 self.relays.close(now);
-                let _ = done.send(());
+                let mapper = self.port_mapper.take();
+                tokio::spawn(async move {
+                    if let Some(mapper) = mapper {
+                        mapper.stop().await;
+                    }
+                    // Who asked may not wait any more.
+                    let _ = done.send(());
+                });
             }
         }
     }
@@ -487,10 +514,10 @@ async fn received_signal(signals: &mut Option<mpsc::Receiver<session::Signal>>) 
 }
 
 /// The controller's servers after a change. `None` once there will be none.
-async fn changed_servers(servers: &mut Option<watch::Receiver<RelayServers>>) -> Option<RelayServers> {
-    let Some(watch) = servers else { return std::future::pending().await };
+async fn changed<T: Clone>(value: &mut Option<watch::Receiver<T>>) -> Option<T> {
+    let Some(watch) = value else { return std::future::pending().await };
     if watch.changed().await.is_err() {
-        *servers = None;
+        *value = None;
         return None;
     }
     Some(watch.borrow_and_update().clone())

@@ -64,16 +64,19 @@ impl Relays {
         }
     }
 
-    /// These servers from now on, with the addresses behind their names. An allocation goes on with the credentials
-    /// that it was made with.
+    /// These servers from now on, with the addresses behind their names. An allocation lives on with newer
+    /// credentials.
     pub(super) fn set_servers(&mut self, servers: Vec<(RelayServer, Vec<SocketAddr>)>, now: Instant) {
         let mut old = std::mem::take(&mut self.wanted);
         for (server, addresses) in servers {
             let known = old.iter().position(|wanted| wanted.server.is_same(&server)).map(|at| old.remove(at));
             let wanted = match known {
-                Some(known) => {
+                Some(mut known) => {
                     let renewed = known.server != server;
                     let retry_at = if renewed { now } else { known.retry_at };
+                    if let Some(allocation) = known.allocation.as_mut().filter(|_| renewed) {
+                        allocation.client.set_credentials(&server.username, &server.password.0, now);
+                    }
                     Wanted { server, addresses, retry_at, ..known }
                 }
                 None => Wanted {

@@ -41,16 +41,22 @@ impl Engine {
             return Err(self.challenge(client, request, ErrorCode::STALE_NONCE, now));
         }
         let proved =
-            (realm.realm() == REALM).then(|| self.prove(username.username(), request, now)).flatten();
+            (realm.realm() == REALM).then(|| self.prove(client, username.username(), request, now)).flatten();
         proved.ok_or_else(|| {
             self.counters.refuse(Refused::Credentials);
             self.challenge(client, request, ErrorCode::UNAUTHORIZED, now)
         })
     }
 
-    fn prove(&self, username: &str, request: &Message<'_>, now: Now) -> Option<Proved> {
+    /// Expired credentials serve the node's allocation that stands: ending it in use would cut a path for nothing, as
+    /// long as the node is one.
+    fn prove(&self, client: &Client, username: &str, request: &Message<'_>, now: Now) -> Option<Proved> {
         let (expires, node) = parse_username(username)?;
-        if expires <= now.unix || !(self.setup.is_node)(node) {
+        let stands = || {
+            let allocation = self.by_client.get(client).and_then(|id| self.allocations.get(id));
+            allocation.is_some_and(|allocation| allocation.node == node && allocation.expires > now.at)
+        };
+        if !(self.setup.is_node)(node) || (expires <= now.unix && !stands()) {
             return None;
         }
         let password = self.setup.secret.password(username);

@@ -8,6 +8,8 @@ use super::super::engine::{AllocationId, Client};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Target {
     Client(Client),
+    /// By itself: answers are for strangers too, and what becomes of them is nobody else's.
+    Answer(Client),
     /// From the alternate port.
     Alternate(Client),
     /// From an allocation's socket.
@@ -43,6 +45,7 @@ impl Batch {
         }
         let is_stream = matches!(target, Target::Client(Client { stream: Some(_), .. }));
         let fits = self.target == Some(target)
+            && !matches!(target, Target::Answer(_) | Target::Alternate(_))
             && self.bytes.len() <= MAX_BYTES
             && (is_stream || (!self.closed && length <= self.segment && self.count < MAX_SEGMENTS));
         if fits {

@@ -204,11 +204,12 @@ impl Rig {
 
     /// Runs until there is an event that `enough` accepts, or until the time.
     pub(super) fn run_until(&mut self, end: Instant, enough: impl Fn(&RelayEvent) -> bool) {
+        let mut rounds = 0;
         loop {
-            let mut quiet = true;
+            rounds += 1;
+            assert!(rounds < 1_000_000, "a loop without end: {:?}", self.client);
             while let Some(message) = self.client.poll_transmit(self.now) {
                 self.server_gets(&message);
-                quiet = false;
             }
             let server = self.run_server();
             let seen = self.events.len();
@@ -227,9 +228,6 @@ impl Rig {
                 }
                 self.now = next;
                 self.client.handle_timeout(self.now);
-            } else {
-                // Nothing to send and nothing to wait for would be a loop without end.
-                assert!(!quiet || server == Some(next) || self.client.poll_timeout() > Some(self.now));
             }
         }
     }

@@ -97,6 +97,27 @@ fn newer_credentials_serve_the_nodes_allocation_and_anothers_do_not() {
 }
 
 #[test]
+fn expired_credentials_serve_what_they_made_and_make_nothing() {
+    let mut lab = Lab::new();
+    let mut node = lab.node(1);
+    lab.allocate(&node);
+    assert_eq!(lab.ask(&node, REFRESH, &[&Lifetime::new(1800)]).code, None);
+    for _ in 0..3 {
+        lab.pass(1500);
+        node.nonce = lab.engine.nonces.make(node.client.source, lab.now.unix);
+        assert_eq!(lab.ask(&node, REFRESH, &[&Lifetime::new(1800)]).code, None);
+    }
+    assert!(node.credentials.expires < lab.now.unix);
+    assert_eq!(lab.permit(&node, PEER), None);
+    lab.nodes.lock().unwrap().remove(&NodeId(1));
+    assert_eq!(lab.ask(&node, REFRESH, &[]).code, Some(ErrorCode::UNAUTHORIZED));
+    lab.nodes.lock().unwrap().insert(NodeId(1));
+    assert_eq!(lab.ask(&node, REFRESH, &[&Lifetime::new(0)]).code, None);
+    let answer = lab.ask(&node, ALLOCATE, &[&RequestedTransport::new(UDP)]);
+    assert_eq!(answer.code, Some(ErrorCode::UNAUTHORIZED));
+}
+
+#[test]
 fn a_removed_node_has_nothing_any_more() {
     let mut lab = Lab::new();
     let (node, other) = (lab.node(1), lab.node(2));
