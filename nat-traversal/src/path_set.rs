@@ -439,6 +439,9 @@ impl PathSet {
         let pair = CandidatePair { local, local_address: None, remote: CandidateKind::PeerReflexive };
         let Some(at) = self.add(Path::new(id, route, pair, true, now), now) else { return false };
         self.paths[at].heard(now);
+        if let Some(selected) = self.selected {
+            self.paths[selected].probe_by(now); // is the peer still there?
+        }
         self.probe(now);
         true
     }

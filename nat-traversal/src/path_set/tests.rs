@@ -177,6 +177,18 @@ fn a_peer_behind_a_new_mapping_is_followed_after_it_answered_from_there() {
 }
 
 #[test]
+fn an_idle_peer_that_moves_is_followed_by_its_first_word() {
+    let mut world = World::new(&[20]).up();
+    world.talks = [false; 2];
+    world.run(ms(10_000));
+    world.wires[0].seen[0] = "192.0.2.99:9999".parse().unwrap();
+    let now = world.now;
+    world.ends[0].probe_all(now);
+    let took = world.until("followed", ms(1000), |w| w.ends[1].selected() == Some(w.route(1, 0)));
+    assert!(took < ms(300), "{took:?}");
+}
+
+#[test]
 fn a_spoofed_source_moves_nobody() {
     let mut world = World::new(&[20]).up();
     world.run(ms(1000));
