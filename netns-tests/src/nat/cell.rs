@@ -140,6 +140,7 @@ impl Cell {
     }
 
     fn measure(&self, lab: &NatLab) -> Result<Outcome> {
+        lab.settle()?;
         let watchers = [("node-a", "node-b"), ("node-b", "node-a")].map(|(node, peer)| {
             Ok::<_, anyhow::Error>((Watcher::start(&lab.node(node)?.socket_path())?, peer))
         });

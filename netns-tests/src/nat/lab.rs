@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
@@ -184,6 +184,21 @@ impl NatLab {
         self.cluster.wait_switches(ONLINE_WITHIN)
     }
 
+    /// Waits until nodes that have just begun know their ways to the internet: the controller's relay serves each, and
+    /// no more is asked of it.
+    pub fn settle(&self) -> Result<()> {
+        let nodes = self.cluster.members().count() as f64;
+        let (mut last, mut since) = (0.0, Instant::now());
+        wait_ok("the relay to serve every node", SETTLED_WITHIN, || {
+            let allocations = self.cluster.metric("controller_relay_allocations")?;
+            if allocations > last {
+                (last, since) = (allocations, Instant::now());
+            }
+            ensure!(last >= nodes && since.elapsed() > SETTLED_AFTER, "{last} allocations of {nodes} nodes");
+            Ok(())
+        })
+    }
+
     /// Runs `body`, and keeps evidence if it fails.
     pub fn run<T>(&self, body: impl FnOnce(&NatLab) -> Result<T>) -> Result<T> {
         self.lab().set_failed(true);
@@ -296,6 +311,9 @@ pub fn is_direct(path: &str) -> bool {
 
 /// The kind of path that goes through a relay.
 pub const RELAYED: &str = "relayed";
+const SETTLED_WITHIN: Duration = Duration::from_secs(15);
+/// Without another allocation.
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
 const ONLINE_WITHIN: Duration = Duration::from_secs(20);
 /// A link that does not come in this time is said not to come.
 pub const CONNECTS_WITHIN: Duration = Duration::from_secs(10);
