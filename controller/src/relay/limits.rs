@@ -40,7 +40,7 @@ pub(super) struct Rate {
     pub(super) size: f64,
 }
 
-/// Answers to those who have proved nothing: some for each address (a /64 is one owner's), and some for all. Answers
+/// Answers to those who have proved nothing: some for each address (a /64 counts as one), and some for all. Answers
 /// are larger than questions, and the source of a question is anybody's word.
 #[derive(Debug)]
 pub(super) struct Unproven {
@@ -81,7 +81,8 @@ impl Unproven {
     }
 }
 
-fn owner(address: IpAddr) -> IpAddr {
+/// Whose an address is: the /64 of an IPv6 address is one owner's.
+pub(super) fn owner(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
@@ -89,7 +90,7 @@ fn owner(address: IpAddr) -> IpAddr {
 }
 
 /// Many nodes may be behind one address, and begin at once.
-const EACH: Rate = Rate { per_second: 200.0, size: 1000.0 };
+pub(super) const EACH: Rate = Rate { per_second: 200.0, size: 1000.0 };
 const ALL: Rate = Rate { per_second: 5000.0, size: 10_000.0 };
 const MAX_SOURCES: usize = 20_000;
 

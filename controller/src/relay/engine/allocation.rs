@@ -7,7 +7,7 @@ use std::time::Instant;
 use controller_registry::NodeId;
 use stun_types::message::TransactionId;
 
-use super::super::limits::{Bucket, Rate};
+use super::super::limits::{Bucket, EACH, Rate};
 use super::{CHANNEL_LIFETIME, Client, PERMISSION_LIFETIME};
 
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(super) struct Allocation {
     pub(super) made_by: TransactionId,
     pub(super) to_peers: Bucket,
     pub(super) to_node: Bucket,
+    /// To what its client asks without credentials.
+    pub(super) answers: Bucket,
     permissions: HashMap<IpAddr, Instant, ahash::RandomState>,
     channels: HashMap<u16, Channel, ahash::RandomState>,
     by_peer: HashMap<SocketAddr, u16, ahash::RandomState>,
@@ -58,6 +60,7 @@ impl Allocation {
             made_by,
             to_peers: Bucket::full(rate, now),
             to_node: Bucket::full(rate, now),
+            answers: Bucket::full(EACH, now),
             permissions: HashMap::default(),
             channels: HashMap::default(),
             by_peer: HashMap::default(),
