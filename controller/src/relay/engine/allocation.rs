@@ -1,4 +1,4 @@
-//! One allocation: its permissions and its channels.
+//! One allocation: its permissions and its channels; and what a node has of all.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -10,6 +10,20 @@ use stun_types::message::TransactionId;
 use super::super::limits::{Bucket, EACH, Rate};
 use super::{CHANNEL_LIFETIME, Client, PERMISSION_LIFETIME};
 
+/// What one node has of the relay, by all its allocations.
+#[derive(Debug)]
+pub(super) struct Share {
+    pub(super) allocations: usize,
+    pub(super) to_peers: Bucket,
+    pub(super) to_node: Bucket,
+}
+
+impl Share {
+    pub(super) fn new(rate: Rate, now: Instant) -> Share {
+        Share { allocations: 0, to_peers: Bucket::full(rate, now), to_node: Bucket::full(rate, now) }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Allocation {
     pub(super) node: NodeId,
@@ -19,8 +33,6 @@ pub(super) struct Allocation {
     pub(super) expires: Instant,
     /// Of the request that made it: the same one again gets the same answer.
     pub(super) made_by: TransactionId,
-    pub(super) to_peers: Bucket,
-    pub(super) to_node: Bucket,
     /// To what its client asks without credentials.
     pub(super) answers: Bucket,
     permissions: HashMap<IpAddr, Instant, ahash::RandomState>,
@@ -50,7 +62,7 @@ impl Allocation {
         relayed: SocketAddr,
         made_by: TransactionId,
         expires: Instant,
-        (rate, now): (Rate, Instant),
+        now: Instant,
     ) -> Allocation {
         Allocation {
             node,
@@ -58,8 +70,6 @@ impl Allocation {
             relayed,
             expires,
             made_by,
-            to_peers: Bucket::full(rate, now),
-            to_node: Bucket::full(rate, now),
             answers: Bucket::full(EACH, now),
             permissions: HashMap::default(),
             channels: HashMap::default(),
