@@ -111,6 +111,15 @@ mod tests {
     }
 
     #[test]
+    fn a_64_is_one_owners() {
+        let at = |text: &str| owner(text.parse().unwrap());
+        assert_eq!(at("2001:db8::1"), at("2001:db8::ffff:1"));
+        assert_ne!(at("2001:db8::1"), at("2001:db8:0:1::1"));
+        assert_eq!(at("::ffff:192.0.2.1"), at("192.0.2.1"));
+        assert_ne!(at("192.0.2.1"), at("192.0.2.2"));
+    }
+
+    #[test]
     fn invented_sources_cost_bounded_memory() {
         let start = Instant::now();
         let mut unproven = Unproven::new(start);
