@@ -180,7 +180,7 @@ proptest! {
     /// As above, with attributes cut out, doubled and swapped.
     #[test]
     fn attributes_in_disorder_break_nothing(
-        which in 0..7_usize,
+        which in 2..7_usize,
         order in proptest::collection::vec(any::<prop::sample::Index>(), 0..12),
     ) {
         let mut lab = Lab::new();
@@ -193,7 +193,6 @@ proptest! {
             attributes.push(&rest[..length]);
             rest = &rest[length..];
         }
-        prop_assume!(!attributes.is_empty());
         let body: Vec<u8> = order.iter().flat_map(|at| attributes[at.index(attributes.len())]).copied().collect();
         let length = u16::try_from(body.len()).unwrap().to_be_bytes();
         let changed = [&message[..2], &length, &message[4..20], &body].concat();
