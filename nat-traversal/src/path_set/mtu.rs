@@ -81,6 +81,11 @@ impl Mtu {
         self.ok.max(FULL)
     }
 
+    /// What it may carry, as far as that is known: IPv4 leaves more than IPv6.
+    pub(super) fn room(&self) -> u16 {
+        if self.ok > FULL { self.ok } else { self.top.min(self.bad.saturating_sub(1)).max(FULL) }
+    }
+
     pub(super) fn top(&self) -> u16 {
         self.top
     }

@@ -75,7 +75,11 @@ fn is_better(path: &Path, present: &Path) -> bool {
     let faster =
         rtt + MIN_GAIN < now && rtt * 6 / 5 < now && path.loss_ppm() <= present.loss_ppm() + MIN_LOSS;
     let surer = path.loss_ppm() + MIN_LOSS < present.loss_ppm() && rtt < now * 3 / 2 + MIN_GAIN;
-    faster || surer
+    // Of two that are as good both ends take the same one: a path that only one end uses is kept alive for itself.
+    let roomier = path.mtu.room() > present.mtu.room()
+        && rtt < now + MIN_GAIN
+        && path.loss_ppm() <= present.loss_ppm() + MIN_LOSS;
+    faster || surer || roomier
 }
 
 /// A round trip that is better by less is no reason to move.

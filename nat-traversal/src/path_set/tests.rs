@@ -237,6 +237,21 @@ fn a_faster_path_must_be_clearly_faster() {
 }
 
 #[test]
+fn ends_that_began_by_different_families_agree_on_the_roomier_one() {
+    let mut world = World::new(&[20, 20]);
+    let v6 = |end: u16| SocketAddr::new([0x2001, 0xdb8, 0, 0, 0, 0, 0, end].into(), 4840);
+    world.wires[0].seen = [v6(1), v6(2)];
+    for (end, made_by) in [(0, 0), (1, 1)] {
+        world.ends[end].set_usable(true, world.now);
+        world.offer(end, made_by, direct(), true);
+        world.offer(end, 1 - made_by, direct(), false);
+    }
+    world.run(ms(3000));
+    assert_eq!([world.selected(0), world.selected(1)], [Some(1), Some(1)]);
+    assert!(world.selections(0) <= 2 && world.selections(1) == 1);
+}
+
+#[test]
 fn a_lossy_path_gives_way_to_a_sure_one_of_its_kind() {
     let mut world = World::new(&[20, 22]).up();
     world.offer_both(1, direct());
