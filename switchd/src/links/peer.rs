@@ -434,7 +434,7 @@ impl PeerLink {
             PathEvent::Selected { pair, .. } => Some(PathNews::Selected(pair.kind())),
             PathEvent::Dead { route, .. } => Some(PathNews::Dead(route)),
             PathEvent::AllDead | PathEvent::Lost => Some(PathNews::AllDead),
-            PathEvent::Alive => None,
+            PathEvent::Learned { .. } | PathEvent::Alive => None,
         };
         if let (Some(traversals), Some(news)) = (self.shared.traversals.get(), news) {
             traversals.path(self.config.id, news);
@@ -446,6 +446,8 @@ impl PeerLink {
                 self.shared.paths_mut().select(slot(self.config.id), route);
                 self.status().route = Some(route);
             }
+            // QUIC takes nothing of the peer's by a way that is not known to be its.
+            PathEvent::Learned { route } => self.shared.paths_mut().know(slot(self.config.id), route),
             PathEvent::Dead { route, .. } => {
                 tracing::debug!(parent: &self.span, address = %route, "a path does not answer");
             }
@@ -514,10 +516,10 @@ impl PeerLink {
         }
     }
 
-    /// The oldest way that is not in use; relayed ones are kept, to fall back on.
-    fn spare_route(&self) -> Option<Route> {
+    /// The oldest way that is not in use and not `new`; relayed ones are kept, to fall back on.
+    fn spare_route(&self, new: Route) -> Option<Route> {
         let in_use = self.route();
-        let spare = |route: &Route| Some(*route) != in_use;
+        let spare = |route: &Route| Some(*route) != in_use && *route != new;
         let routes = || self.offers.iter().map(|(_, route)| *route).filter(spare);
         routes().find(|route| matches!(route, Route::Direct(_))).or_else(|| routes().next())
     }
@@ -539,7 +541,7 @@ impl PeerLink {
             id
         });
         if self.offers.len() > MAX_PATHS
-            && let Some(oldest) = self.spare_route()
+            && let Some(oldest) = self.spare_route(route)
         {
             self.withdraw(oldest);
         }
@@ -551,6 +553,9 @@ impl PeerLink {
     fn withdraw(&mut self, route: Route) {
         let Some(at) = self.offers.iter().position(|(_, other)| *other == route) else { return };
         let (id, _) = self.offers.remove(at);
+        if self.route() != Some(route) {
+            self.shared.paths_mut().forget_route(slot(self.config.id), route);
+        }
         self.shared.worker.send(Command::WithdrawPath(self.config.id, id));
     }
 
