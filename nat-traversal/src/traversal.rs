@@ -353,6 +353,10 @@ impl Traversal {
         };
         let pair =
             CandidatePair { local, local_address, remote: remote_kind(&self.remote_candidates(), route) };
+        if self.found.hops_of(route).is_none() {
+            let gone = self.found.make_room();
+            self.gone(gone);
+        }
         if self.found.succeeded(route, pair, nominated) {
             self.events.push_back(TraversalEvent::Found { route, pair });
         }
@@ -417,7 +421,7 @@ impl Traversal {
         self.is_settled() && self.found.best().is_some_and(|route| !is_global(route.remote().ip()))
     }
 
-    fn gone(&mut self, routes: Vec<Route>) {
+    fn gone(&mut self, routes: impl IntoIterator<Item = Route>) {
         self.events.extend(routes.into_iter().map(|route| TraversalEvent::Gone { route }));
     }
 }
