@@ -115,7 +115,7 @@ impl Traversals {
     }
 
     /// This peer is the controller's node of that id. `controlling`: this node's key is the lower one. Again for one
-    /// that is known: only the role changes.
+    /// that is known: nothing changes, also where a key did, since the agents settle their roles themselves.
     pub fn add(&self, peer: PeerId, node_id: String, controlling: bool) {
         self.ask(Ask::Add { peer, node_id, controlling });
     }

@@ -177,6 +177,10 @@ impl Hub {
                     Some(LinkEvent::AddressChanged { .. } | LinkEvent::Resync) => {
                         self.look_at.get_or_insert(Instant::now() + SETTLE);
                     }
+                    // Perhaps a bridge became the overlay's: its addresses are the host's no more.
+                    Some(LinkEvent::LinkNew { master: Some(_), .. }) => {
+                        self.look_at.get_or_insert(Instant::now() + SETTLE_BRIDGE);
+                    }
                     Some(_) => {}
                     None => tokio::time::sleep(Duration::from_secs(1)).await,
                 },
@@ -197,7 +201,13 @@ impl Hub {
             Ask::Add { peer, node_id, controlling } => self.add(peer, node_id, controlling, now),
             Ask::Remove(peer) => self.remove(peer),
             Ask::Wake(peer) => self.with_peer(peer, |traversal| traversal.wake(now)),
-            Ask::Sleep(peer) => self.with_peer(peer, Traversal::sleep),
+            Ask::Sleep(peer) => {
+                if let Some(known) = self.peers.get_mut(&peer) {
+                    known.relayed = None;
+                    self.why_relayed.set(peer, None);
+                }
+                self.with_peer(peer, Traversal::sleep);
+            }
             Ask::Path(peer, news) => {
                 if matches!(news, PathNews::Dead(_) | PathNews::AllDead) {
                     self.look_around(now);
@@ -557,6 +567,7 @@ const STREAM_EVENTS: usize = 1024;
 const BATCH: usize = 256;
 /// An interface that comes up gets its addresses one by one.
 const SETTLE: Duration = Duration::from_millis(100);
+const SETTLE_BRIDGE: Duration = Duration::from_secs(1);
 /// Between two rounds of questions to the servers for dead paths.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 const RESOLVE_AGAIN: Duration = Duration::from_secs(300);
