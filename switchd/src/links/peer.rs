@@ -78,12 +78,16 @@ pub struct LinkStatus {
 /// A peer's task, seen from the manager.
 #[derive(Clone, Debug)]
 pub(super) struct PeerTask {
+    /// What this node's own parts say, in order.
+    pub(super) orders: mpsc::UnboundedSender<Message>,
+    /// What the peer can cause: it waits where there is much.
     pub(super) messages: mpsc::Sender<Message>,
     pub(super) status: Arc<Mutex<LinkStatus>>,
 }
 
 impl PeerTask {
     pub(super) fn spawn(shared: Arc<Shared>, config: PeerConfig) -> PeerTask {
+        let (orders, ordered) = mpsc::unbounded_channel();
         let (messages, received) = mpsc::channel(64);
         let status = Arc::new(Mutex::new(LinkStatus::default()));
         let now = Instant::now();
@@ -108,8 +112,8 @@ impl PeerTask {
             shared,
             config,
         };
-        tokio::spawn(link.run(received));
-        PeerTask { messages, status }
+        tokio::spawn(link.run(ordered, received));
+        PeerTask { orders, messages, status }
     }
 }
 
@@ -137,7 +141,11 @@ struct PeerLink {
 }
 
 impl PeerLink {
-    async fn run(mut self, mut received: mpsc::Receiver<Message>) {
+    async fn run(
+        mut self,
+        mut ordered: mpsc::UnboundedReceiver<Message>,
+        mut received: mpsc::Receiver<Message>,
+    ) {
         if let Some(address) = self.order.best_named() {
             self.note_route(Route::Direct(address));
         }
@@ -158,10 +166,11 @@ impl PeerLink {
                 }
             };
             tokio::select! {
-                message = received.recv() => match message {
+                order = ordered.recv() => match order {
                     Some(Message::Stop) | None => break,
-                    Some(message) => self.handle(message),
+                    Some(order) => self.handle(order),
                 },
+                Some(message) = received.recv() => self.handle(message),
                 () = sleep => {}
             }
             if self.key_change_ends.is_some_and(|end| Instant::now() >= end) {
