@@ -204,7 +204,7 @@ impl PeerLink {
             Message::Made { dialled: true, result: Err(DialError::Superseded), .. } => {
                 self.sessions.dial_failed(true, now);
             }
-            Message::Made { dialled, result: Err(e), .. } => {
+            Message::Made { dialled, route, result: Err(e) } => {
                 let _entered = self.span.enter();
                 if dialled && self.failed_dials == 0 && self.sessions.active().is_none() {
                     tracing::warn!(error = %e, "the peer cannot be reached; it is tried again and again");
@@ -214,7 +214,7 @@ impl PeerLink {
                 self.status().last_error = Some(e.to_string());
                 if dialled {
                     self.failed_dials += 1;
-                    let more = self.sessions.active().is_none() && self.order.failed();
+                    let more = self.sessions.active().is_none() && self.order.failed(route);
                     self.sessions.dial_failed(more, now);
                 }
             }
@@ -478,9 +478,9 @@ impl PeerLink {
         match news {
             News::Found(route, pair) => {
                 tracing::debug!(parent: &self.span, address = %route, path = pair.kind().name(), "a way is found");
-                let new = self.order.found(route, pair);
+                self.order.found(route, pair);
                 self.offer(route, false);
-                if self.sessions.active().is_some() || !new {
+                if self.sessions.active().is_some() {
                     return;
                 }
                 // Its end is a failed dial, and the next one takes what was found.
