@@ -15,6 +15,7 @@ use switch_core::ids::PeerId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::allowance::Allowance;
 use super::gather::Sources;
 use super::mapped::Mapped;
 use super::relays::Relays;
@@ -66,6 +67,7 @@ pub(super) struct Hub {
 struct Peer {
     traversal: Traversal,
     node_id: String,
+    stun: Allowance,
     due: Option<Instant>,
     /// Its frames go by a relay: since when the reason that is shown is as it is.
     relayed: Option<Instant>,
@@ -256,7 +258,8 @@ impl Hub {
         traversal.set_local_candidates(&self.candidates, now);
         self.router.insert(&ufrag, slot(peer));
         self.by_node.insert(node_id.clone(), peer);
-        self.peers.insert(peer, Peer { traversal, node_id, due: Some(now), relayed: None });
+        let stun = Allowance::new(now);
+        self.peers.insert(peer, Peer { traversal, node_id, stun, due: Some(now), relayed: None });
         self.due.insert((now, peer));
     }
 
@@ -289,8 +292,11 @@ impl Hub {
             }
         }
         let Some(local) = self.local_address(route, local) else { return };
-        let Some(peer) = self.router.route(&payload) else { return };
-        self.with_peer(PeerId(peer.0), |traversal| {
+        let Some(peer) = self.router.route(&payload).map(|slot| PeerId(slot.0)) else { return };
+        if !self.peers.get_mut(&peer).is_some_and(|peer| peer.stun.spend(now)) {
+            return;
+        }
+        self.with_peer(peer, |traversal| {
             traversal.handle_stun(route, local, &payload, now);
         });
     }
@@ -453,7 +459,7 @@ impl Hub {
     }
 
     fn drive_peer(&mut self, peer: PeerId, now: Instant) {
-        let Some(Peer { traversal, node_id, due, relayed }) = self.peers.get_mut(&peer) else { return };
+        let Some(Peer { traversal, node_id, due, relayed, .. }) = self.peers.get_mut(&peer) else { return };
         traversal.handle_timeout(now);
         while let Some(transmit) = traversal.poll_transmit() {
             self.router.sent(slot(peer), &transmit.payload, now);
