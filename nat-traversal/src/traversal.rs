@@ -139,8 +139,7 @@ impl Traversal {
     }
 
     /// No link to the peer is wanted any more: no checks and no signals but answers until it is woken, or the peer
-    /// signals. The
-    /// paths that were told are forgotten; what was found is told again then.
+    /// signals. The paths that were told are forgotten; what was found is told again then.
     pub fn sleep(&mut self) {
         self.awake = false;
         self.signalling.rest();
