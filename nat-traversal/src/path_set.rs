@@ -273,11 +273,15 @@ impl PathSet {
     }
 
     /// Frames went to the peer or came from it. Both ends ask often then: where one direction is crowded, what the
-    /// other end says of it is the surer sign of life.
-    pub fn handle_frames(&mut self, now: Instant) {
+    /// other end says of it is the surer sign of life. `long`: in datagrams of more than [`FULL`] bytes, so that it
+    /// matters whether those still pass.
+    pub fn handle_frames(&mut self, long: bool, now: Instant) {
         self.busy_until = Some(now + BUSY);
         let interval = self.interval(Mode::Busy);
         if let Some(path) = self.selected.map(|at| &mut self.paths[at]) {
+            if long {
+                path.mtu.used();
+            }
             path.probe_by(path.last_sent().map_or(now, |sent| now.max(sent + interval)));
         }
     }

@@ -49,6 +49,7 @@ pub struct Traversal {
     schedule: Schedule,
     found: Found,
     selected: Option<CandidateKind>,
+    selected_route: Option<Route>,
     awake: bool,
     permitted: BTreeMap<RelayId, Permitted>,
     /// The addresses by which the host got answers, per family, for reports.
@@ -112,6 +113,7 @@ impl Traversal {
             local: Vec::new(),
             found: Found::default(),
             selected: None,
+            selected_route: None,
             awake: false,
             permitted: BTreeMap::new(),
             local_address: [None; 2],
@@ -218,6 +220,13 @@ impl Traversal {
                 self.schedule.check_more(withdrawn, now);
             }
         }
+        if self.is_settled()
+            && let Some(route) = self.selected_route.filter(|route| self.is_peers_relay(*route))
+        {
+            self.selected = Some(CandidateKind::Relayed);
+            self.tell_relayed(route);
+            self.schedule.relayed(now);
+        }
         if news.check {
             self.schedule.peer_asks(self.found.best().is_some(), now);
         }
@@ -242,7 +251,17 @@ impl Traversal {
     /// The data path's word on the peer's paths.
     pub fn handle_path(&mut self, news: PathNews, now: Instant) {
         match news {
-            PathNews::Selected(kind) => {
+            PathNews::Selected(route, kind) => {
+                let route = canonical_route(route);
+                self.selected_route = Some(route);
+                let kind = match kind {
+                    CandidateKind::Relayed => kind,
+                    _ if self.is_peers_relay(route) => {
+                        self.tell_relayed(route);
+                        CandidateKind::Relayed
+                    }
+                    _ => kind,
+                };
                 let before = self.selected.replace(kind);
                 match kind {
                     CandidateKind::Relayed if before == Some(CandidateKind::Relayed) => {}
@@ -433,6 +452,22 @@ impl Traversal {
 
     fn relayed_address(&self, relay: RelayId) -> Option<SocketAddr> {
         self.local.iter().find(|own| own.relay == Some(relay)).map(|own| own.address)
+    }
+
+    /// The peer's address of this way is one of its allocations, whatever it looked like when it was first seen.
+    fn is_peers_relay(&self, route: Route) -> bool {
+        let remote = route.remote();
+        let relayed = |(address, kind): &(SocketAddr, CandidateKind)| {
+            *address == remote && *kind == CandidateKind::Relayed
+        };
+        self.remote_candidates().iter().any(relayed)
+    }
+
+    /// The data path took the way in use for a direct one.
+    fn tell_relayed(&mut self, route: Route) {
+        let pair =
+            CandidatePair { local: CandidateKind::Host, local_address: None, remote: CandidateKind::Relayed };
+        self.events.push_back(TraversalEvent::Found { route, pair });
     }
 
     /// Frames go by a direct path: there is nothing better to be found.

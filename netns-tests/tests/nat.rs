@@ -23,38 +23,27 @@ fn each_connects(pairs: &[(Preset, Preset)]) -> Result<()> {
 
 #[test]
 fn one_public_address_is_enough() -> Result<()> {
-    each_connects(&[(OPEN, OPEN), (SYMMETRIC, OPEN), (OPEN, CGNAT)])
+    each_connects(&[(OPEN, OPEN), (SYMMETRIC, OPEN)])
 }
 
 #[test]
 fn ipv6_needs_no_translation() -> Result<()> {
-    each_connects(&[(DUAL_STACK, IPV6_ONLY), (DUAL_STACK, DUAL_STACK)])
+    connects(&Cell::of(DUAL_STACK, IPV6_ONLY))
 }
 
 #[test]
 fn holes_are_punched() -> Result<()> {
-    each_connects(&[
-        (PORT_RESTRICTED, PORT_RESTRICTED),
-        (FULL_CONE, SYMMETRIC),
-        (SYMMETRIC, ADDRESS_RESTRICTED),
-        (MASQUERADE, CGNAT),
-    ])
+    each_connects(&[(PORT_RESTRICTED, PORT_RESTRICTED), (FULL_CONE, SYMMETRIC), (MASQUERADE, CGNAT)])
 }
 
 #[test]
 fn a_relay_serves_where_no_hole_can_be_punched() -> Result<()> {
-    each_connects(&[
-        (SYMMETRIC, SYMMETRIC),
-        (PORT_RESTRICTED, SYMMETRIC),
-        (UDP_BLOCKED, PORT_RESTRICTED),
-        (IPV6_ONLY, PORT_RESTRICTED),
-    ])
+    each_connects(&[(SYMMETRIC, SYMMETRIC), (UDP_BLOCKED, PORT_RESTRICTED), (IPV6_ONLY, PORT_RESTRICTED)])
 }
 
 #[test]
 fn neighbours_behind_one_router_find_each_other() -> Result<()> {
-    connects(&Cell::behind_one(SYMMETRIC, false))?;
-    connects(&Cell::behind_one(PORT_RESTRICTED, true))
+    connects(&Cell::behind_one(SYMMETRIC, false))
 }
 
 #[test]
@@ -67,14 +56,13 @@ fn routers_that_answer_strangers_do_not_matter() -> Result<()> {
     connects(&Cell::answering(PORT_RESTRICTED, FULL_CONE))
 }
 
-/// Where nothing is to be waited for, twice: the second time begins where the first one ended.
+/// Some twice: the second time begins where the first one ended.
 fn survived(harm: Harm, presets: Option<[Preset; 2]>, limit: Duration) -> Result<()> {
     let mut trial = match presets {
         Some(presets) => Trial::start_between(harm, presets)?,
         None => Trial::start(harm)?,
     };
-    let rounds =
-        if matches!(harm, Harm::Move | Harm::Rebind | Harm::MoveRouter | Harm::RelayKilled) { 2 } else { 1 };
+    let rounds = if matches!(harm, Harm::Rebind | Harm::RelayKilled) { 2 } else { 1 };
     for _ in 0..rounds {
         let noticed = trial.once()?;
         println!("{}: {noticed:?}", harm.name());

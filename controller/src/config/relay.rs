@@ -31,7 +31,7 @@ pub struct RelayConfig {
     pub allocations: usize,
     /// Allocations of one node at a time.
     pub allocations_per_node: usize,
-    /// Datagrams each way in a second, of one allocation.
+    /// Datagrams each way in a second, of one node.
     pub packets_per_second: u32,
     /// TCP and TLS connections at a time.
     pub connections: usize,

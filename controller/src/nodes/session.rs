@@ -92,6 +92,8 @@ impl<M: Outgoing> Session<M> {
                 () = std::future::ready(()), if due => continue,
             };
             let Some(message) = message else { return };
+            // However much there is to pass on, the state has its turn.
+            due |= changed.has_changed().unwrap_or_default();
             if let Err(Closed) = self.outbox.send(message).await {
                 return;
             }

@@ -1,7 +1,8 @@
 //! What nodes are told of STUN and TURN servers, each with credentials of its own.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
@@ -46,6 +47,7 @@ impl Announcer {
     ) -> Result<Announcer, SecretError> {
         let external = external.iter().map(|server| {
             let secret = server.secret_file.as_deref().map(Secret::load).transpose()?;
+            server.secret_file.iter().for_each(|path| warn_if_open(path));
             Ok(External { server: server.clone(), secret: RwLock::new(secret) })
         });
         let external = external.collect::<Result<_, _>>()?;
@@ -135,6 +137,15 @@ impl Announcer {
                 Err(error) => tracing::warn!(relay = server.address, "{error}"),
             }
         }
+    }
+}
+
+fn warn_if_open(path: &Path) {
+    if std::fs::metadata(path).is_ok_and(|file| file.mode() & 0o007 != 0) {
+        tracing::warn!(
+            "every user of this host can read the relay's secret in {}: chmod o= it",
+            path.display()
+        );
     }
 }
 

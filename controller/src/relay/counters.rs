@@ -55,7 +55,7 @@ pub enum Refused {
     Peer,
     /// From or to a peer without a permission, or a channel that is not bound.
     Permission,
-    /// More datagrams than one allocation may have.
+    /// More datagrams than one node may have.
     PacketRate,
     /// The kernel did not take it: no route, or no room.
     Send,

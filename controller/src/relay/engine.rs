@@ -27,7 +27,7 @@ use super::limits::{Rate, Unproven};
 use super::nonce::Nonces;
 use super::rules::Rules;
 use super::secret::Secret;
-use allocation::Allocation;
+use allocation::{Allocation, Share};
 pub(super) use data::ToNode;
 
 /// Everything that the relay remembers.
@@ -40,7 +40,7 @@ pub(super) struct Engine {
     allocations: HashMap<AllocationId, Allocation, ahash::RandomState>,
     by_client: HashMap<Client, AllocationId, ahash::RandomState>,
     by_relayed: HashMap<SocketAddr, AllocationId, ahash::RandomState>,
-    per_node: HashMap<NodeId, usize>,
+    per_node: HashMap<NodeId, Share, ahash::RandomState>,
     last: u64,
 }
 
@@ -128,7 +128,7 @@ impl Engine {
             allocations: HashMap::default(),
             by_client: HashMap::default(),
             by_relayed: HashMap::default(),
-            per_node: HashMap::new(),
+            per_node: HashMap::default(),
             last: 0,
         }
     }
@@ -222,9 +222,9 @@ impl Engine {
         ports.close(id);
         self.by_client.remove(&allocation.client);
         self.by_relayed.remove(&allocation.relayed);
-        if let Some(count) = self.per_node.get_mut(&allocation.node) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(share) = self.per_node.get_mut(&allocation.node) {
+            share.allocations -= 1;
+            if share.allocations == 0 {
                 self.per_node.remove(&allocation.node);
             }
         }

@@ -40,7 +40,7 @@ pub(super) struct Rate {
     pub(super) size: f64,
 }
 
-/// Answers to those who have proved nothing: some for each address (a /64 is one owner's), and some for all. Answers
+/// Answers to those who have proved nothing: some for each address (a /64 counts as one), and some for all. Answers
 /// are larger than questions, and the source of a question is anybody's word.
 #[derive(Debug)]
 pub(super) struct Unproven {
@@ -81,7 +81,8 @@ impl Unproven {
     }
 }
 
-fn owner(address: IpAddr) -> IpAddr {
+/// Whose an address is: the /64 of an IPv6 address is one owner's.
+pub(super) fn owner(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
@@ -89,7 +90,7 @@ fn owner(address: IpAddr) -> IpAddr {
 }
 
 /// Many nodes may be behind one address, and begin at once.
-const EACH: Rate = Rate { per_second: 200.0, size: 1000.0 };
+pub(super) const EACH: Rate = Rate { per_second: 200.0, size: 1000.0 };
 const ALL: Rate = Rate { per_second: 5000.0, size: 10_000.0 };
 const MAX_SOURCES: usize = 20_000;
 
@@ -107,6 +108,15 @@ mod tests {
         assert_eq!((0..2000).filter(|_| unproven.allow(one, now)).count(), 1000);
         assert!(unproven.allow("192.0.2.2".parse().unwrap(), now));
         assert!(unproven.allow(one, now + Duration::from_millis(10)));
+    }
+
+    #[test]
+    fn a_64_is_one_owners() {
+        let at = |text: &str| owner(text.parse().unwrap());
+        assert_eq!(at("2001:db8::1"), at("2001:db8::ffff:1"));
+        assert_ne!(at("2001:db8::1"), at("2001:db8:0:1::1"));
+        assert_eq!(at("::ffff:192.0.2.1"), at("192.0.2.1"));
+        assert_ne!(at("192.0.2.1"), at("192.0.2.2"));
     }
 
     #[test]

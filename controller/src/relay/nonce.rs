@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::{hmac, rand};
 
 /// Makes and checks nonces.
@@ -31,7 +32,9 @@ impl Nonces {
         let Ok(slot) = u64::from_str_radix(slot, 16) else { return false };
         let current = now / SLOT;
         let age = current.checked_sub(slot);
-        age.is_some_and(|age| age <= SLOTS) && self.mark(source, slot) == mark
+        let expected = self.mark(source, slot);
+        age.is_some_and(|age| age <= SLOTS)
+            && verify_slices_are_equal(expected.as_bytes(), mark.as_bytes()).is_ok()
     }
 
     fn mark(&self, source: SocketAddr, slot: u64) -> String {

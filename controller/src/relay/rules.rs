@@ -66,15 +66,19 @@ impl Rules {
     }
 }
 
-/// Addresses of a site's own, the carriers' ones for NAT among them.
+/// Addresses of a site's own, and others that lead nowhere in the internet: the carriers' ones for NAT, 192.0.0/24
+/// (RFC 6890), those of benchmarks (RFC 2544), and a site's own prefix for NAT64 (RFC 8215), which leads to any of them.
 pub(super) fn is_private(address: IpAddr) -> bool {
     match address.to_canonical() {
-        IpAddr::V4(ip) => ip.is_private() || matches!(ip.octets(), [100, 64..=127, ..]),
-        IpAddr::V6(ip) => ip.is_unique_local(),
+        IpAddr::V4(ip) => {
+            ip.is_private()
+                || matches!(ip.octets(), [100, 64..=127, ..] | [192, 0, 0, _] | [198, 18..=19, ..])
+        }
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.segments()[..3] == [0x64, 0xff9b, 1],
     }
 }
 
-/// The IPv4 address that a translator or a tunnel would make of it: NAT64 (RFC 6052), 6to4, IPv4-compatible.
+/// The IPv4 address that a translator or a tunnel would make of it: NAT64 (RFC 6052), 6to4, Teredo, IPv4-compatible.
 fn embedded(address: IpAddr) -> Option<IpAddr> {
     let IpAddr::V6(ip) = address else { return None };
     let [a, b, c, d, e, f, g, h] = ip.segments();
@@ -82,6 +86,7 @@ fn embedded(address: IpAddr) -> Option<IpAddr> {
     match [a, b, c, d, e, f] {
         [0x64, 0xff9b, 0, 0, 0, 0] | [0, 0, 0, 0, 0, 0] if ip != Ipv6Addr::LOCALHOST => v4(g, h),
         [0x2002, high, low, ..] => v4(high, low),
+        [0x2001, 0, ..] => v4(!g, !h),
         _ => None,
     }
 }
@@ -97,7 +102,7 @@ mod tests {
         addresses.iter().map(|address| rules.permit(address.parse().unwrap(), now)).collect()
     }
 
-    const NEVER: [&str; 18] = [
+    const NEVER: [&str; 19] = [
         "127.0.0.1",
         "::1",
         "0.0.0.0",
@@ -114,17 +119,22 @@ mod tests {
         "::ffff:169.254.169.254",
         "64:ff9b::7f00:1",
         "2002:7f00:1::1",
+        "2001:0:4136:e378:8000:63bf:80ff:fffe",
         "::127.0.0.1",
         "203.0.113.10",
     ];
-    const PRIVATE: [&str; 8] = [
+    const PRIVATE: [&str; 12] = [
         "10.1.0.2",
         "172.16.0.1",
         "192.168.1.1",
         "100.64.0.1",
+        "192.0.0.8",
+        "198.18.0.1",
+        "198.19.255.1",
         "fd00::1",
         "::ffff:10.0.0.1",
         "64:ff9b::a00:1",
+        "64:ff9b:1::808:808",
         "2002:a00:1::1",
     ];
     const PUBLIC: [&str; 4] = ["203.0.113.20", "2001:db8::20", "8.8.8.8", "64:ff9b::808:808"];

@@ -22,6 +22,8 @@ pub(super) struct Mtu {
     out: Option<Out>,
     next: Instant,
     raise_at: Instant,
+    /// A datagram of more than [`FULL`] bytes was sent since a size was last tried.
+    used: bool,
 }
 
 /// The one sized probe under way.
@@ -43,7 +45,13 @@ impl Mtu {
             out: None,
             next: now,
             raise_at: now,
+            used: false,
         }
+    }
+
+    /// Datagrams of more than [`FULL`] bytes are sent.
+    pub(super) fn used(&mut self) {
+        self.used = true;
     }
 
     pub(super) fn set_top(&mut self, top: u16) {
@@ -102,7 +110,7 @@ impl Mtu {
         if self.out.is_some() {
             return None; // `expire` comes first
         }
-        let raise = (mode == Mode::Busy && self.full() && !self.searching && self.ok < self.top)
+        let raise = (mode == Mode::Busy && self.used && self.full() && !self.searching && self.ok < self.top)
             .then_some(self.raise_at.max(self.next));
         self.size(mode).map(|_| self.next).into_iter().chain(raise).min()
     }
@@ -114,6 +122,7 @@ impl Mtu {
 
     pub(super) fn sent(&mut self, len: u16, now: Instant) {
         self.out = Some(Out { len, sent: now });
+        self.used = false;
     }
 
     /// A probe of `len` bytes arrived whole.
@@ -194,7 +203,7 @@ impl Mtu {
             Some(FULL)
         } else if selected && self.searching {
             Some(if self.bad > self.top { self.top } else { self.ok + (self.bad - self.ok) / 2 })
-        } else if mode == Mode::Busy && self.ok > FULL {
+        } else if mode == Mode::Busy && self.used && self.ok > FULL {
             Some(self.ok)
         } else {
             None
@@ -202,7 +211,7 @@ impl Mtu {
     }
 
     fn raise_due(&self, mode: Mode, now: Instant) -> bool {
-        mode == Mode::Busy && self.ok < self.top && now >= self.raise_at
+        mode == Mode::Busy && self.used && self.ok < self.top && now >= self.raise_at
     }
 }
 

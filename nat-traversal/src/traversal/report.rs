@@ -232,10 +232,13 @@ fn one_remaps(whose: &str, other: &str) -> String {
     )
 }
 
-/// Whether servers saw one host behind one address at several ports.
+/// Whether servers saw one host behind one address at several ports. The port of the host itself is no sight of a
+/// server's: it is what a router may have been told to forward.
 fn maps_differ(candidates: &[SignalCandidate]) -> bool {
-    let reflexive =
-        || candidates.iter().filter(|c| c.kind == CandidateKind::ServerReflexive).map(|c| c.address);
+    let own_port =
+        |port: u16| candidates.iter().any(|c| c.kind == CandidateKind::Host && c.address.port() == port);
+    let seen = |c: &&SignalCandidate| c.kind == CandidateKind::ServerReflexive && !own_port(c.address.port());
+    let reflexive = || candidates.iter().filter(seen).map(|c| c.address);
     let port_of = |ip: IpAddr| move |other: &SocketAddr| other.ip() == ip;
     reflexive().any(|one| reflexive().filter(port_of(one.ip())).any(|other| other.port() != one.port()))
 }

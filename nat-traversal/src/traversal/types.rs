@@ -86,7 +86,7 @@ pub struct Transmit {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TraversalEvent {
     /// A check by this route was answered: it is a path. Told once for each route, and again after it was reported
-    /// dead or gone.
+    /// dead or gone, or when its far end turns out to be on a relay.
     Found {
         /// The way of the path.
         route: Route,
@@ -111,8 +111,8 @@ pub enum TraversalEvent {
 /// What the data path says of the peer's paths.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PathNews {
-    /// Frames go by a path of this kind now ([`CandidatePair::kind`]).
-    Selected(CandidateKind),
+    /// Frames go by this path now, of this kind as far as the data path knows ([`CandidatePair::kind`]).
+    Selected(Route, CandidateKind),
     /// A path no longer answers.
     Dead(Route),
     /// No path answers.

@@ -376,7 +376,8 @@ impl World {
                     let node = &mut self.nodes[index];
                     let path = Path { pair, alive: true, told_dead: false, answered: at, probed: at };
                     let known = node.paths.insert(route, path);
-                    assert!(known.is_none_or(|known| known.told_dead), "{route} was told twice");
+                    let news = |known: Path| known.told_dead || known.pair != pair;
+                    assert!(known.is_none_or(news), "{route} was told twice");
                     node.first = node.first.or(Some(at));
                     self.choose(index);
                 }
@@ -435,7 +436,7 @@ impl World {
         }
         node.history.push((self.now, node.selected));
         match best {
-            Some((_, kind)) => node.traversal.handle_path(PathNews::Selected(kind), now),
+            Some((route, kind)) => node.traversal.handle_path(PathNews::Selected(route, kind), now),
             None => {
                 node.paths.values_mut().for_each(|path| path.told_dead = true);
                 node.traversal.handle_path(PathNews::AllDead, now);

@@ -1,6 +1,6 @@
 //! Frames on their way to a peer: split to the path, sealed in place in the send buffer.
 
-use nat_traversal::Route;
+use nat_traversal::{FULL, Route};
 use switch_core::frame::{ETH_LEN, ethertype};
 use switch_core::ids::{PeerId, Vni};
 use switch_core::offload::{Split, clamp_mss};
@@ -61,6 +61,7 @@ impl Core {
         if !std::mem::replace(&mut peer.flows, true) {
             paths.flows.push(to);
         }
+        peer.long |= frame.len() > usize::from(FULL) - SEAL_OVERHEAD - FRAME_HEADER_LEN;
         let mut line = Line { transmitter, peer, sealer, route, outbound, scratch };
 
         let max_frame = line.peer.max_frame();

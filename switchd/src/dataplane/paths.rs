@@ -54,7 +54,7 @@ impl Core {
         for id in flows.drain(..) {
             if let Some(peer) = self.peers.get_mut(id) {
                 peer.flows = false;
-                peer.paths.handle_frames(now);
+                peer.paths.handle_frames(std::mem::take(&mut peer.long), now);
                 peer.counters.last_frame = Some(now);
                 let due = peer.paths.poll_timeout();
                 self.paths.note(due);

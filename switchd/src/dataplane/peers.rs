@@ -26,6 +26,8 @@ pub(super) struct Peer {
     pub(super) stirred: bool,
     /// Frames were exchanged with it in this turn.
     pub(super) flows: bool,
+    /// In datagrams of more than what every path carries.
+    pub(super) long: bool,
     /// The session that seals; its sealer is armed.
     pub(super) active: Option<ReceiverIndex>,
     /// Networks that it may take part in.
@@ -110,6 +112,7 @@ impl Peers {
                     on_demand: false,
                     stirred: false,
                     flows: false,
+                    long: false,
                     active: None,
                     allowed,
                     member: Vec::new(),

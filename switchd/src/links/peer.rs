@@ -440,7 +440,7 @@ impl PeerLink {
 
     fn handle_path(&mut self, event: PathEvent) {
         let news = match event {
-            PathEvent::Selected { pair, .. } => Some(PathNews::Selected(pair.kind())),
+            PathEvent::Selected { route, pair, .. } => Some(PathNews::Selected(route, pair.kind())),
             PathEvent::Dead { route, .. } => Some(PathNews::Dead(route)),
             PathEvent::AllDead | PathEvent::Lost => Some(PathNews::AllDead),
             PathEvent::Learned { .. } | PathEvent::Alive => None,

@@ -23,8 +23,10 @@ impl Sources {
     pub(super) fn candidates(&self) -> Vec<Candidate> {
         let mut candidates = Vec::new();
         let host = self.host.iter().map(|address| self.candidate(CandidateKind::Host, *address, None));
-        let seen = self.mapped.values().chain(&self.port_mapped);
-        let reflexive = seen.map(|address| self.candidate(CandidateKind::ServerReflexive, *address, None));
+        let seen = self.mapped.values().chain(&self.port_mapped).copied();
+        let reflexive = seen
+            .chain(self.forwarded())
+            .map(|address| self.candidate(CandidateKind::ServerReflexive, address, None));
         let relayed = self
             .relayed
             .iter()
@@ -38,6 +40,14 @@ impl Sources {
             }
         }
         candidates
+    }
+
+    /// Where the router may have been told by hand to forward this node's port to it: a guess, for a check to prove.
+    fn forwarded(&self) -> impl Iterator<Item = SocketAddr> {
+        let port = self.host.first().map(SocketAddr::port);
+        let translated =
+            self.mapped.values().filter(|address| !self.host.iter().any(|h| h.ip() == address.ip()));
+        translated.filter_map(move |address| Some(SocketAddr::new(address.ip(), port?)))
     }
 
     /// The base is the host's first address of the same family; datagrams leave by whichever the kernel takes.

@@ -214,7 +214,7 @@ impl Hub {
                 if matches!(news, PathNews::Dead(_) | PathNews::AllDead) {
                     self.look_around(now);
                 }
-                if let (PathNews::Selected(kind), Some(known)) = (news, self.peers.get_mut(&peer)) {
+                if let (PathNews::Selected(_, kind), Some(known)) = (news, self.peers.get_mut(&peer)) {
                     known.relayed = (kind == CandidateKind::Relayed).then(|| now - WHY_EVERY);
                     self.why_relayed.set(peer, None);
                 }

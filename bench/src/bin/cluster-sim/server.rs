@@ -41,7 +41,7 @@ impl Server {
         let config = format!(
             "state_dir = {:?}\nadmin.socket = {:?}\nadmin.group = \"root\"\nmetrics.listen = \"off\"\n\
              nodes.listen = \"127.0.0.1:{}\"\nrest.listen = \"127.0.0.1:{}\"\n\
-             limits.enrolments_per_minute = 1000000\n",
+             relay.enabled = false\nlimits.enrolments_per_minute = 1000000\n",
             server.path("state"),
             server.path("admin.sock"),
             server.nodes_port,

@@ -39,8 +39,8 @@ inst-12  web   small  rack1-a  running  blue      10.0.0.2  9 MiB/256 MiB  30s
     assert_eq!(
         printed.text(),
         "\
-NODE         PEER         STATE  PATH  ADDRESS           RTT      TO PEER  FROM PEER
-node-1-name  node-2-name  up     host  203.0.113.9:7000  0.25 ms  4 KiB    8 KiB
+NODE         PEER         STATE  PATH  ADDRESS           RTT      LOSS  TO PEER  FROM PEER
+node-1-name  node-2-name  up     host  203.0.113.9:7000  0.25 ms  0 %   4 KiB    8 KiB
 "
     );
 }

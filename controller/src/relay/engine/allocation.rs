@@ -1,4 +1,4 @@
-//! One allocation: its permissions and its channels.
+//! One allocation: its permissions and its channels; and what a node has of all.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -7,8 +7,22 @@ use std::time::Instant;
 use controller_registry::NodeId;
 use stun_types::message::TransactionId;
 
-use super::super::limits::{Bucket, Rate};
+use super::super::limits::{Bucket, EACH, Rate};
 use super::{CHANNEL_LIFETIME, Client, PERMISSION_LIFETIME};
+
+/// What one node has of the relay, by all its allocations.
+#[derive(Debug)]
+pub(super) struct Share {
+    pub(super) allocations: usize,
+    pub(super) to_peers: Bucket,
+    pub(super) to_node: Bucket,
+}
+
+impl Share {
+    pub(super) fn new(rate: Rate, now: Instant) -> Share {
+        Share { allocations: 0, to_peers: Bucket::full(rate, now), to_node: Bucket::full(rate, now) }
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Allocation {
@@ -19,8 +33,8 @@ pub(super) struct Allocation {
     pub(super) expires: Instant,
     /// Of the request that made it: the same one again gets the same answer.
     pub(super) made_by: TransactionId,
-    pub(super) to_peers: Bucket,
-    pub(super) to_node: Bucket,
+    /// To what its client asks without credentials.
+    pub(super) answers: Bucket,
     permissions: HashMap<IpAddr, Instant, ahash::RandomState>,
     channels: HashMap<u16, Channel, ahash::RandomState>,
     by_peer: HashMap<SocketAddr, u16, ahash::RandomState>,
@@ -48,7 +62,7 @@ impl Allocation {
         relayed: SocketAddr,
         made_by: TransactionId,
         expires: Instant,
-        (rate, now): (Rate, Instant),
+        now: Instant,
     ) -> Allocation {
         Allocation {
             node,
@@ -56,8 +70,7 @@ impl Allocation {
             relayed,
             expires,
             made_by,
-            to_peers: Bucket::full(rate, now),
-            to_node: Bucket::full(rate, now),
+            answers: Bucket::full(EACH, now),
             permissions: HashMap::default(),
             channels: HashMap::default(),
             by_peer: HashMap::default(),

@@ -7,6 +7,7 @@ use stun_types::prelude::*;
 
 use super::super::REALM;
 use super::super::counters::Refused;
+use super::super::limits::EACH;
 use super::super::secret::parse_username;
 use super::{Client, Engine, Now, answer};
 
@@ -75,7 +76,12 @@ impl Engine {
     }
 
     pub(super) fn answers_unproven(&mut self, client: &Client, now: Now) -> bool {
-        let allowed = self.unproven.allow(client.source.ip(), now.at);
+        let own = self.by_client.get(client).and_then(|id| self.allocations.get_mut(id));
+        let allowed = match own {
+            // A node that has an allocation is no stranger: what strangers are answered is not at its expense.
+            Some(allocation) => allocation.answers.take(EACH, now.at),
+            None => self.unproven.allow(client.source.ip(), now.at),
+        };
         if !allowed {
             self.counters.refuse(Refused::RateLimited);
         }

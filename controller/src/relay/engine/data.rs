@@ -98,12 +98,12 @@ impl Engine {
 
     fn relay(&mut self, id: AllocationId, peer: SocketAddr, payload: Range<usize>, now: Instant) -> Action {
         let rate = self.packet_rate();
-        let Some(allocation) = self.allocations.get_mut(&id) else { return Action::Nothing };
-        let relayed = allocation.relayed;
+        let Some(allocation) = self.allocations.get(&id) else { return Action::Nothing };
+        let (relayed, node) = (allocation.relayed, allocation.node);
         if allocation.expires <= now || !allocation.has_permission(peer.ip(), now) {
             return self.refuse(Refused::Permission);
         }
-        if !allocation.to_peers.take(rate, now) {
+        if !self.per_node.get_mut(&node).is_some_and(|share| share.to_peers.take(rate, now)) {
             return self.refuse(Refused::PacketRate);
         }
         // The NAT in front of this host, if there is one, need not send it back to here.
@@ -131,12 +131,12 @@ impl Engine {
         now: Instant,
     ) -> Option<ToNode> {
         let rate = self.packet_rate();
-        let allocation = self.allocations.get_mut(&id)?;
+        let allocation = self.allocations.get(&id)?;
         if allocation.expires <= now || !allocation.has_permission(peer.ip(), now) {
             self.counters.refuse(Refused::Permission);
             return None;
         }
-        if !allocation.to_node.take(rate, now) {
+        if !self.per_node.get_mut(&allocation.node)?.to_node.take(rate, now) {
             self.counters.refuse(Refused::PacketRate);
             return None;
         }

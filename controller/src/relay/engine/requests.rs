@@ -15,7 +15,7 @@ use turn_types::attribute::{
 };
 
 use super::super::counters::Refused;
-use super::allocation::{Allocation, BindError};
+use super::allocation::{Allocation, BindError, Share};
 use super::auth::{Proved, Unproved};
 use super::{Action, AllocationId, Client, Engine, LIFETIME, MAX_LIFETIME, Now, Ports, answer};
 
@@ -103,7 +103,7 @@ impl Engine {
             Err(code) => return Some(self.error(request, code, &proved.key)),
         };
         let limits = self.setup.limits;
-        let of_node = self.per_node.get(&proved.node).copied().unwrap_or_default();
+        let of_node = self.per_node.get(&proved.node).map_or(0, |share| share.allocations);
         if of_node >= limits.allocations_per_node {
             self.counters.refuse(Refused::Capacity);
             return Some(answer::error(request, ErrorCode::ALLOCATION_QUOTA_REACHED, Some(&proved.key)));
@@ -120,14 +120,14 @@ impl Engine {
         self.last = id.0;
         let relayed = SocketAddr::new(address, port);
         let expires = now.at + lifetime(request);
-        let bucket = (self.packet_rate(), now.at);
+        let rate = self.packet_rate();
         let allocation =
-            Allocation::new(proved.node, client, relayed, request.transaction_id(), expires, bucket);
+            Allocation::new(proved.node, client, relayed, request.transaction_id(), expires, now.at);
         let answer = allocated(request, &allocation, &proved.key, now);
         self.allocations.insert(id, allocation);
         self.by_client.insert(client, id);
         self.by_relayed.insert(relayed, id);
-        *self.per_node.entry(proved.node).or_default() += 1;
+        self.per_node.entry(proved.node).or_insert_with(|| Share::new(rate, now.at)).allocations += 1;
         self.counters.allocated.add(1);
         self.counters.allocations.set(self.allocations.len());
         Some(answer)

@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::super::counters::{Refused, RelayCounters};
 use super::super::engine::{Client, Ports};
+use super::super::limits::owner;
 use super::batch::Batch;
 use super::{ByStream, Server, canonical, now};
 
@@ -100,7 +101,7 @@ pub(super) async fn accept(server: Rc<Server>, listener: TcpListener, tls: Optio
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let address = remote.ip().to_canonical();
+        let address = owner(remote.ip());
         if !server.streams.admit(address) {
             server.counters.refuse(Refused::Connection);
             continue;
@@ -237,7 +238,7 @@ const READ_BUFFER: usize = 1 << 16;
 const AT_ONCE: usize = 64;
 /// A quarter of a second at 32 Mbit/s. What waits longer is late, and TCP inside would rather see it lost.
 const MAX_QUEUED: usize = 1 << 20;
-/// Many nodes may be behind one address.
+/// Many nodes may be behind one address; a /64 counts as one.
 const MAX_PER_ADDRESS: usize = 256;
 const FIRST: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(30);

@@ -114,7 +114,7 @@ fn two_allocations_reach_each_other_without_the_network() {
 }
 
 #[test]
-fn an_allocation_carries_so_many_datagrams_each_way() {
+fn a_node_has_so_many_datagrams_each_way_by_all_its_allocations() {
     let limits = Limits { allocations: 3, allocations_per_node: 2, packets_per_second: 100 };
     let mut lab = Lab::with(limits);
     let node = lab.node(1);
@@ -122,6 +122,16 @@ fn an_allocation_carries_so_many_datagrams_each_way() {
     assert_eq!(lab.bind(&node, 0x4001, PEER), None);
     let (data, peer, at) = (channel_data(0x4001, b"x"), PEER.parse().unwrap(), lab.now.at);
     assert_eq!((0..100).filter(|_| lab.handle(node.client, &data) != Action::Nothing).count(), 20);
+    let mut again = lab.node(1);
+    again.client.source.set_port(7001);
+    again.nonce = lab.engine.nonces.make(again.client.source, lab.now.unix);
+    lab.allocate(&again);
+    assert_eq!(lab.bind(&again, 0x4001, PEER), None);
+    assert_eq!(lab.handle(again.client, &data), Action::Nothing);
+    let other = lab.node(2);
+    lab.allocate(&other);
+    assert_eq!(lab.bind(&other, 0x4001, PEER), None);
+    assert_ne!(lab.handle(other.client, &data), Action::Nothing);
     let from_peer = (0..100).filter(|_| lab.engine.handle_peer(AllocationId(1), peer, 1, at).is_some());
     assert_eq!(from_peer.count(), 20);
     lab.now.at += Duration::from_millis(100);
