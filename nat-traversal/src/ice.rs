@@ -261,6 +261,9 @@ impl Agent for IsAgent {
             }
         }
         self.peer = Some(peer.clone());
+        if self.agent.remote_candidates().count() > MAX_REMOTE {
+            self.restart();
+        }
     }
 
     fn restart(&mut self) {
@@ -416,6 +419,27 @@ const MAX_REFLEXIVE: usize = 16;
 const MAX_TAKEN: usize = 128;
 /// The agent adds a local candidate for each mapped address that the peer reports.
 const MAX_LOCAL: usize = 64;
+/// It keeps each that the peer ever had until it is restarted.
+const MAX_REMOTE: usize = 128;
 /// 32 candidates of the peer from two host bases and some relays; 100 by default, of which the relays' fall off first.
 const MAX_PAIRS: usize = 200;
 const MAX_TRANSMITS: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_always_has_other_addresses_fills_no_memory() {
+        let ms = Duration::from_millis;
+        let pace = Pace { between: ms(10), first_retry: ms(100), slowest_retry: ms(1000) };
+        let mut agent = IsAgent::new("ufrag".into(), "a".repeat(24), true, 1, pace);
+        agent.set_bases(&Bases { v4: true, ..Bases::default() });
+        for n in 1..1000u16 {
+            let at = |i: u16| (SocketAddr::new([192, 0, 2, 1].into(), n * 32 + i), CandidateKind::Host);
+            let candidates = (0..32).map(at).collect();
+            agent.set_peer(&Peer { ufrag: "peer".into(), password: "b".repeat(24), candidates });
+            assert!(agent.agent.remote_candidates().count() <= MAX_REMOTE);
+        }
+    }
+}

@@ -58,6 +58,12 @@ pub enum PathEvent {
         /// What it is between.
         pair: CandidatePair,
     },
+    /// A way that was known only as the source of datagrams has answered: the peer is there, and may send by it,
+    /// whether or not frames take it from here.
+    Learned {
+        /// The way.
+        route: Route,
+    },
     /// This path does not answer any more.
     Dead {
         /// Its number.
@@ -308,8 +314,13 @@ impl PathSet {
                 self.paths[at].asked(now);
             }
         } else if let Some(at) = at {
+            let untried = self.paths[at].state == PathState::Untried;
             if !self.paths[at].answer(&probe, now) {
                 return;
+            }
+            let path = &self.paths[at];
+            if untried && path.learned {
+                self.events.push_back(PathEvent::Learned { route: path.route });
             }
             self.answered(now);
             self.schedule(at, now);

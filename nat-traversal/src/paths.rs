@@ -24,6 +24,8 @@ pub struct PathTable {
 #[derive(Debug, Default)]
 struct Peer {
     selected: Option<Route>,
+    /// It has proved to be at the selected one, and a link goes by that.
+    linked: bool,
     /// All that are known to be its, oldest first.
     routes: VecDeque<Route>,
 }
@@ -48,21 +50,26 @@ impl PathTable {
         number(PEERS, address).is_some()
     }
 
-    /// Sends to the peer by `route` from now on.
+    /// Sends to the peer by `route` from now on: a link goes by it, and the peer has proved to be there.
     pub fn select(&mut self, peer: Slot, route: Route) {
         let route = canonical_route(route);
+        self.know(peer, route);
+        self.by_route.insert(route, peer);
+        let known = self.peers.entry(peer).or_default();
+        (known.selected, known.linked) = (Some(route), true);
+    }
+
+    /// Sends to the peer by `route`, and no other route is the peer's: there is no link, so what comes by another way
+    /// is to be answered there.
+    pub fn select_only(&mut self, peer: Slot, route: Route) {
+        let route = canonical_route(route);
+        self.forget(peer);
         self.know(peer, route);
         self.peers.entry(peer).or_default().selected = Some(route);
     }
 
-    /// The same, and no other route is the peer's: there is no link, so what comes by another way is to be answered
-    /// there.
-    pub fn select_only(&mut self, peer: Slot, route: Route) {
-        self.forget(peer);
-        self.select(peer, route);
-    }
-
-    /// What comes by `route` is the peer's, until another peer proves to be there.
+    /// What comes by `route` is the peer's, until another peer proves to be there. Nothing changes for a peer whose
+    /// link goes by it: checks that were answered there do not show who answered.
     pub fn know(&mut self, peer: Slot, route: Route) {
         let route = canonical_route(route);
         let known = self.peers.entry(peer).or_default();
@@ -75,7 +82,10 @@ impl PathTable {
         if let Some(dropped) = dropped {
             self.release(peer, dropped);
         }
-        self.by_route.insert(route, peer);
+        let held = self.by_route.get(&route).and_then(|other| self.peers.get(other));
+        if held.is_none_or(|other| !other.linked || other.selected != Some(route)) {
+            self.by_route.insert(route, peer);
+        }
     }
 
     /// Forgets one of the peer's routes.
@@ -298,6 +308,22 @@ mod tests {
         table.select(Slot(2), at("192.0.2.1:1"));
         table.forget(Slot(1));
         assert_eq!(table.from_wire(at("192.0.2.1:1")), PathTable::virtual_address(Slot(2)));
+    }
+
+    #[test]
+    fn a_linked_peers_route_is_not_taken_over_by_one_that_only_says_to_be_there() {
+        let mut table = PathTable::default();
+        let (linked, other, route) = (Slot(1), Slot(2), at("192.0.2.1:1"));
+        table.select(linked, route);
+        table.know(other, route);
+        table.select_only(other, route);
+        assert_eq!(table.known(route), Some(PathTable::virtual_address(linked)));
+        assert_eq!(table.route(other), Some(route), "it may be tried there all the same");
+        table.select(other, route);
+        assert_eq!(table.known(route), Some(PathTable::virtual_address(other)), "it has proved to be there");
+        table.select_only(other, route);
+        table.know(linked, route);
+        assert_eq!(table.known(route), Some(PathTable::virtual_address(linked)), "no link goes by it");
     }
 
     #[test]

@@ -11,8 +11,8 @@
 //!                                                 less and less often
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::ice::{Agent, AgentEvent, IsAgent, Pace, Peer};
@@ -51,8 +51,7 @@ pub struct Traversal {
     selected: Option<CandidateKind>,
     selected_route: Option<Route>,
     awake: bool,
-    /// What each relay was last asked to let through.
-    permitted: BTreeMap<RelayId, Vec<SocketAddr>>,
+    permitted: BTreeMap<RelayId, Permitted>,
     /// The addresses by which the host got answers, per family, for reports.
     local_address: [Option<SocketAddr>; 2],
     /// Signs that a NAT maps each destination to a port of its own: this side's, the peer's.
@@ -61,6 +60,28 @@ pub struct Traversal {
     advanced: Instant,
     signals: VecDeque<Signal>,
     events: VecDeque<TraversalEvent>,
+}
+
+/// What a relay was asked to let through.
+struct Permitted {
+    /// Last time.
+    peers: Vec<SocketAddr>,
+    /// Ever: a relay keeps each for as long as it serves, and has so many for all peers together.
+    ips: BTreeSet<IpAddr>,
+    since: Instant,
+}
+
+impl Permitted {
+    /// Those of the peer's addresses that it may be asked for now.
+    fn allow(&mut self, peers: Vec<SocketAddr>, now: Instant) -> Vec<SocketAddr> {
+        let earned = now.saturating_duration_since(self.since).as_secs() / EARN.as_secs();
+        let most = MAX_PERMITTED.saturating_add(usize::try_from(earned).unwrap_or(usize::MAX));
+        let allowed = |peer: &SocketAddr| {
+            let ip = peer.ip();
+            self.ips.contains(&ip) || (self.ips.len() < most && self.ips.insert(ip))
+        };
+        peers.into_iter().filter(allowed).collect()
+    }
 }
 
 impl Traversal {
@@ -120,8 +141,7 @@ impl Traversal {
     }
 
     /// No link to the peer is wanted any more: no checks and no signals but answers until it is woken, or the peer
-    /// signals. The
-    /// paths that were told are forgotten; what was found is told again then.
+    /// signals. The paths that were told are forgotten; what was found is told again then.
     pub fn sleep(&mut self) {
         self.awake = false;
         self.signalling.rest();
@@ -372,6 +392,10 @@ impl Traversal {
         };
         let pair =
             CandidatePair { local, local_address, remote: remote_kind(&self.remote_candidates(), route) };
+        if self.found.hops_of(route).is_none() {
+            let gone = self.found.make_room();
+            self.gone(gone);
+        }
         if self.found.succeeded(route, pair, nominated) {
             self.events.push_back(TraversalEvent::Found { route, pair });
         }
@@ -404,8 +428,12 @@ impl Traversal {
                     && (is_global(address.ip()) || !is_global(own.address.ip()))
             };
             let peers: Vec<_> = remote.iter().map(|(address, _)| *address).filter(reachable).collect();
-            if !peers.is_empty() && self.permitted.get(&relay) != Some(&peers) {
-                self.permitted.insert(relay, peers.clone());
+            let (ips, since) = (BTreeSet::new(), self.advanced);
+            let known =
+                self.permitted.entry(relay).or_insert_with(|| Permitted { peers: Vec::new(), ips, since });
+            let peers = known.allow(peers, self.advanced);
+            if !peers.is_empty() && known.peers != peers {
+                known.peers.clone_from(&peers);
                 self.events.push_back(TraversalEvent::NeedsRelay { relay, peers });
             }
         }
@@ -452,10 +480,30 @@ impl Traversal {
         self.is_settled() && self.found.best().is_some_and(|route| !is_global(route.remote().ip()))
     }
 
-    fn gone(&mut self, routes: Vec<Route>) {
+    fn gone(&mut self, routes: impl IntoIterator<Item = Route>) {
         self.events.extend(routes.into_iter().map(|route| TraversalEvent::Gone { route }));
     }
 }
 
+/// Addresses of one peer that a relay is asked for, and how long until it may be one more.
+const MAX_PERMITTED: usize = 64;
+const EARN: Duration = Duration::from_secs(300);
 /// How long a path by a withdrawn server-reflexive candidate is kept.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_does_not_use_up_a_relays_permissions() {
+        let start = Instant::now();
+        let mut permitted = Permitted { peers: Vec::new(), ips: BTreeSet::new(), since: start };
+        let at =
+            |n: u16| SocketAddr::new(std::net::Ipv4Addr::from_bits(0x0808_0000 + u32::from(n)).into(), n);
+        let told: usize = (0..1000).map(|n| permitted.allow(vec![at(n)], start).len()).sum();
+        assert_eq!(told, MAX_PERMITTED);
+        assert_eq!(permitted.allow(vec![at(3), at(999)], start), [at(3)], "what is let through stays so");
+        assert_eq!(permitted.allow(vec![at(998), at(999)], start + EARN), [at(998)]);
+    }
+}

@@ -11,7 +11,7 @@ mod value;
 
 use std::fmt;
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -209,6 +209,14 @@ pub struct HostStation {
     pub addresses: Vec<(IpAddr, u8)>,
     /// The MAC.
     pub mac: Mac,
+}
+
+impl HostStation {
+    /// The IPv6 link-local address that belongs to the MAC (RFC 4291, appendix A).
+    pub fn link_local(&self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.mac.0.map(u16::from);
+        Ipv6Addr::new(0xfe80, 0, 0, 0, (a ^ 2) << 8 | b, c << 8 | 0xff, 0xfe00 | d, e << 8 | f)
+    }
 }
 
 /// `[[network.binding]]`: who lives where, as if a controller had said so.

@@ -26,6 +26,7 @@ mod transmitter;
 mod views;
 mod worker;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -48,6 +49,8 @@ pub struct NetworkConfig {
     pub switch: SwitchConfig,
     /// Lower the MSS of TCP SYNs to what the path carries.
     pub mss_clamp: bool,
+    /// The host's own addresses in it: no link goes by them.
+    pub host: Vec<IpAddr>,
 }
 
 /// The worker's other ends.

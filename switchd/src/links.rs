@@ -395,11 +395,9 @@ fn endpoint_config(key: &PrivateKey) -> EndpointConfig {
     config
 }
 
-fn send(task: &PeerTask, message: Message) {
-    if let Err(mpsc::error::TrySendError::Full(message)) = task.messages.try_send(message) {
-        let messages = task.messages.clone();
-        tokio::spawn(async move { messages.send(message).await });
-    }
+fn send(task: &PeerTask, order: Message) {
+    // A task that has ended was told so before.
+    let _ = task.orders.send(order);
 }
 
 /// What a failed handshake most likely means, and the library's words for it.

@@ -133,6 +133,7 @@ impl Netlink {
 
     /// The next hop of the IPv4 default route that counts most, if there is one.
     pub async fn default_gateway(&self) -> Result<Option<Ipv4Addr>, NetlinkError> {
+        let _dump = self.dump.lock().await;
         let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
         let routes = self.handle.route().get(all).execute();
         let routes: Vec<RouteMessage> = step("list the routes", routes.try_collect()).await?;

@@ -86,12 +86,16 @@ impl Keeper {
                 None
             }
         };
-        if let Some((by, mut mapping)) = self.mapping.take() {
+        // It stays where `release` finds it while the router is asked.
+        if let Some((by, mapping)) = &mut self.mapping {
             // One that a router of another network made is not this one's to renew or to give back.
-            if way == Some(by) && mapping.renew(by, self.port).await {
-                return self.mapped(by, mapping);
+            let renewed = way == Some(*by) && mapping.renew(*by, self.port).await;
+            if let Some((by, mapping)) = self.mapping.take() {
+                if renewed {
+                    return self.mapped(by, mapping);
+                }
+                tracing::info!(external = %mapping.external(), "the router does not map the port any more");
             }
-            tracing::info!(external = %mapping.external(), "the router does not map the port any more");
             self.tell(None);
         }
         let Some(way) = way else { return self.later() };

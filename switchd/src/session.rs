@@ -131,12 +131,19 @@ impl Session {
 }
 
 /// One node's word to another.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Signal {
     /// The other node's id.
     pub node_id: String,
     /// As it was given.
     pub payload: Vec<u8>,
+}
+
+/// The word has keys in it.
+impl std::fmt::Debug for Signal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signal").field("node_id", &self.node_id).field("len", &self.payload.len()).finish()
+    }
 }
 
 /// Both directions of signals.

@@ -4,11 +4,13 @@
 //! | Module | What |
 //! |---|---|
 //! | `hub` | the task: datagrams, signals and timers to and from the pure parts |
+//! | `allowance` | how much of a peer's STUN is looked into; pure |
 //! | `gather` | this node's candidates; pure |
 //! | `servers` | which STUN servers and relays are asked |
 //! | `mapped` | what the STUN servers see |
 //! | `relays`, `stream` | allocations on relays; relays that are reached by TCP or TLS |
 
+mod allowance;
 mod gather;
 mod hub;
 mod mapped;
@@ -115,7 +117,7 @@ impl Traversals {
     }
 
     /// This peer is the controller's node of that id. `controlling`: this node's key is the lower one. Again for one
-    /// that is known: only the role changes.
+    /// that is known: nothing changes, also where a key did, since the agents settle their roles themselves.
     pub fn add(&self, peer: PeerId, node_id: String, controlling: bool) {
         self.ask(Ask::Add { peer, node_id, controlling });
     }

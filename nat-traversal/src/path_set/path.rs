@@ -191,7 +191,7 @@ impl Path {
             self.many_since = Some(now);
         }
         let wait = match self.state {
-            PathState::Untried if self.missing <= TRY => BURST,
+            PathState::Untried if self.missing <= if self.learned { TRY_LEARNED } else { TRY } => BURST,
             PathState::Alive if mode == Mode::Busy => interval,
             PathState::Alive => self.wait().min(interval),
             PathState::Untried | PathState::Dead => {
@@ -438,6 +438,8 @@ const SLACK: Duration = Duration::from_millis(20);
 const BURST: Duration = Duration::from_millis(50);
 /// Of them, so many before it is asked more rarely.
 const TRY: u32 = 20;
+/// Where a peer only seems to be: its datagrams may have had a false source.
+const TRY_LEARNED: u32 = 5;
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const MAX_RETRY: Duration = Duration::from_secs(15);
 /// Answers in a row that make a path fit to replace another.

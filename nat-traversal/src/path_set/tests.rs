@@ -168,6 +168,8 @@ fn a_peer_behind_a_new_mapping_is_followed_after_it_answered_from_there() {
     assert!(learned.id.0 >= PathId::OWN);
     assert_eq!(learned.pair.remote, CandidateKind::PeerReflexive);
     assert_eq!(world.count(1, PathEvent::Lost), 0);
+    let route = world.route(1, 0);
+    assert_eq!(world.count(1, PathEvent::Learned { route }), 1);
     // The link plane learns of it by itself: the path is its then, and goes on.
     world.offer(1, 0, direct(), false);
     world.run(ms(1));
@@ -204,6 +206,24 @@ fn a_spoofed_source_moves_nobody() {
     assert_eq!(world.selections(0), 1);
     world.run(ms(4000));
     assert!(!world.ends[0].has_route(elsewhere), "it is not kept");
+    assert_eq!(world.count(0, PathEvent::Learned { route: elsewhere }), 0);
+}
+
+/// What one datagram of a peer with a false source makes this node send there.
+#[test]
+fn a_spoofed_source_is_sent_a_few_small_probes_at_most() {
+    let mut now = Instant::now();
+    let mut set = PathSet::new(CONFIG, [1, 2]);
+    set.set_usable(true, now);
+    let elsewhere = Route::Direct("203.0.113.5:9".parse().unwrap());
+    set.handle_datagram(elsewhere, true, now);
+    let mut sent = Vec::new();
+    for _ in 0..500 {
+        set.handle_timeout(now);
+        sent.extend(std::iter::from_fn(|| set.poll_transmit()));
+        now += ms(10);
+    }
+    assert!(sent.len() <= 20 && sent.iter().all(|probe| probe.len == 0), "{}", sent.len());
 }
 
 /// An answer to what was asked on one path says nothing of another.

@@ -61,6 +61,14 @@ impl Found {
         }
     }
 
+    /// Where all places are taken, a dead route gives up its own.
+    pub(super) fn make_room(&mut self) -> Option<Route> {
+        let dead = self.ways.iter().find(|(_, way)| !way.alive).filter(|_| self.ways.len() >= MAX_WAYS);
+        let route = *dead?.0;
+        self.ways.remove(&route);
+        Some(route)
+    }
+
     fn alive(&self) -> impl Iterator<Item = (&Route, &Way)> {
         self.ways.iter().filter(|(_, way)| way.alive)
     }
@@ -201,6 +209,18 @@ mod tests {
         found.all_dead();
         assert_eq!(found.best(), None);
         assert_eq!(found.clear(), [relayed.0]);
+    }
+
+    #[test]
+    fn routes_that_died_never_keep_new_ones_out() {
+        let mut found = Found::default();
+        for n in 0..5 * MAX_WAYS as u16 {
+            let (route, pair) = way(HOST, CandidateKind::PeerReflexive, n, false);
+            let gone = found.make_room();
+            assert_eq!(gone.is_some(), usize::from(n) >= MAX_WAYS);
+            assert!(found.succeeded(route, pair, false), "{n}");
+            found.dead(route);
+        }
     }
 
     #[test]

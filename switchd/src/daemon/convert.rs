@@ -1,5 +1,7 @@
 //! The configuration's words as the planes'.
 
+use std::net::IpAddr;
+
 use switch_core::switch::{self, DhcpPolicy, Limits, Policy, SwitchConfig};
 
 use crate::config::{AntiSpoof, Dhcp, LinkConfig, Mode, Network};
@@ -25,7 +27,16 @@ pub(super) fn network_config(network: &Network, hash_seed: [u64; 4]) -> NetworkC
         gateways: network.gateways.clone(),
         hash_seed,
     };
-    NetworkConfig { name: network.name.as_str().into(), switch, mss_clamp: network.mss_clamp }
+    let host = network
+        .host
+        .iter()
+        .flat_map(|host| host.addresses.iter().map(|(ip, _)| *ip).chain([IpAddr::V6(host.link_local())]));
+    NetworkConfig {
+        name: network.name.as_str().into(),
+        switch,
+        mss_clamp: network.mss_clamp,
+        host: host.collect(),
+    }
 }
 
 pub(super) fn link_config(link: &LinkConfig) -> links::LinkConfig {

@@ -163,6 +163,15 @@ impl Inbound {
                 now,
                 heard,
             };
+            if arrival.local.is_some_and(|local| networks.is_inside(local)) {
+                self.drop_datagram(
+                    core,
+                    DropReason::BadDatagram,
+                    i * RECEIVE_MAX,
+                    i * RECEIVE_MAX + meta.len,
+                );
+                continue;
+            }
             let stride = meta.stride.max(1);
             self.batches.observe(meta.len.div_ceil(stride) as u64);
             let base = i * RECEIVE_MAX;

@@ -1,6 +1,7 @@
 //! One network on this node: its switch and its endpoint's TAP.
 
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use switch_core::ids::{PeerId, Vni};
@@ -25,6 +26,8 @@ use crate::view::Direction;
 pub(super) struct Network {
     pub(super) name: Arc<str>,
     pub(super) vni: Vni,
+    /// The host's own addresses in it.
+    pub(super) host: Vec<IpAddr>,
     pub(super) switch: Switch,
     pub(super) tap: Option<Tap>,
     pub(super) mss_clamp: bool,
@@ -70,6 +73,7 @@ impl Network {
         Network {
             name: config.name,
             vni: config.switch.vni,
+            host: config.host,
             switch: Switch::new(config.switch),
             tap: None,
             mss_clamp: config.mss_clamp,

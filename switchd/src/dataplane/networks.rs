@@ -1,5 +1,7 @@
 //! The networks that the worker serves. They come and go while it runs, between frames of a batch too.
 
+use std::net::IpAddr;
+
 use switch_core::ids::Vni;
 use switch_core::offload::Coalescer;
 
@@ -14,6 +16,8 @@ pub(super) struct Networks {
     networks: Vec<Network>,
     /// By network: joins a batch's frames into runs.
     coalescers: Vec<Coalescer>,
+    /// The host's own addresses inside the networks.
+    inside: Vec<IpAddr>,
 }
 
 impl Networks {
@@ -23,6 +27,7 @@ impl Networks {
         self.vnis.push(config.switch.vni);
         self.networks.push(Network::new(config));
         self.coalescers.push(Coalescer::new(BATCH_FRAMES, true));
+        self.note_inside();
     }
 
     /// Closes its TAP. Frames of the batch under way that are for it are forgotten.
@@ -31,7 +36,19 @@ impl Networks {
             self.vnis.remove(i);
             self.networks.remove(i);
             self.coalescers.remove(i);
+            self.note_inside();
         }
+    }
+
+    /// Whether the host has this address inside a network. What comes to it has come by a link, and no link can go by
+    /// that.
+    #[inline]
+    pub(super) fn is_inside(&self, ip: IpAddr) -> bool {
+        self.inside.contains(&ip)
+    }
+
+    fn note_inside(&mut self) {
+        self.inside = self.networks.iter().flat_map(|network| network.host.iter().copied()).collect();
     }
 
     pub(super) fn get_mut(&mut self, vni: Vni) -> Option<&mut Network> {

@@ -10,9 +10,9 @@ use nat_traversal::frame::{
     channel_header, data_indication, parse_channel, parse_send_indication, stream_padding,
 };
 use nat_traversal::{CandidateKind, CandidatePair, Offer, PathEvent, PathId, PathState, RelayId, Route};
-use switch_core::ids::{PeerId, ReceiverIndex, Vni};
+use switch_core::ids::{Mac, PeerId, ReceiverIndex, Vni};
 use switch_core::seal::{Cipher, KEY_MATERIAL_LEN, KeyMaterial, Opener, Role, Sealer};
-use switch_core::switch::DropReason;
+use switch_core::switch::{DropReason, Limits, Policy, SwitchConfig};
 use switch_core::vnet::VnetHdr;
 use switch_core::wire::Message;
 use tokio::sync::mpsc;
@@ -25,7 +25,7 @@ use super::paths::PathWork;
 use super::peers::Peers;
 use super::snapshot::DropCounts;
 use super::transmitter::Transmitter;
-use super::{Command, DataPlane, PeerSnapshot, Report};
+use super::{Command, DataPlane, NetworkConfig, PeerSnapshot, Report};
 use crate::underlay::{Carrier, StreamMessage, Underlay};
 
 const PEER: PeerId = PeerId(1);
@@ -308,6 +308,48 @@ async fn stun_goes_to_the_link_plane_with_where_it_came_and_arrived() {
         let seen = tokio::time::timeout(PATIENCE, node.plane.stun.recv()).await.unwrap().unwrap();
         assert_eq!(seen.route, route);
     }
+}
+
+/// A peer that is reached inside a network is reached by its own link: a link by that would carry itself.
+#[tokio::test]
+async fn what_comes_to_the_host_inside_a_network_is_no_links() {
+    let mut node = Node::start();
+    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let ask = async |node: &Node| {
+        let (to, answer) = tokio::sync::oneshot::channel();
+        node.send(Command::Ping(to));
+        tokio::time::timeout(PATIENCE, answer).await.unwrap().unwrap();
+    };
+    let vni = Vni::new(7).unwrap();
+    node.send(Command::AddNetwork(Box::new(NetworkConfig {
+        name: "mgmt".into(),
+        switch: SwitchConfig {
+            vni,
+            mode: switch_core::switch::Mode::default(),
+            endpoint_mac: Mac([2, 0, 0, 0, 0, 1]),
+            policy: Policy::default(),
+            limits: Limits::default(),
+            gateways: Vec::new(),
+            hash_seed: [1; 4],
+        },
+        mss_clamp: true,
+        host: vec!["127.0.0.1".parse().unwrap()],
+    })));
+    ask(&node).await;
+    stranger.send_to(&stun(0), node.address()).unwrap();
+    let dropped = |node: &Node| {
+        node.plane.snapshot.load().stats.datagram_drops.iter().map(|(_, count)| *count).sum::<u64>()
+    };
+    let end = Instant::now() + PATIENCE;
+    while dropped(&node) == 0 {
+        assert!(Instant::now() < end, "it is counted");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    node.send(Command::RemoveNetwork(vni));
+    ask(&node).await;
+    stranger.send_to(&stun(1), node.address()).unwrap();
+    let seen = tokio::time::timeout(PATIENCE, node.plane.stun.recv()).await.unwrap().unwrap();
+    assert_eq!(seen.payload, stun(1));
 }
 
 /// Nobody reads the queue: strangers fill half of it, and a relay's word still gets through.

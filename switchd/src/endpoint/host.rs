@@ -1,8 +1,7 @@
 //! The host itself as a station: the addresses and the MAC that its bridge has.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
-use switch_core::ids::Mac;
 use tracing::{debug, info, warn};
 
 use super::EndpointError;
@@ -16,7 +15,7 @@ impl Keeper {
         let mut host = self.config.host.clone()?;
         if host.addresses.iter().any(|(ip, _)| ip.is_ipv6()) {
             // Without one of its own the host cannot poll its neighbours (ndisc_send_ns, net/ipv6/ndisc.c).
-            host.addresses.push((link_local(host.mac).into(), 64));
+            host.addresses.push((host.link_local().into(), 64));
         }
         host.addresses.retain(|(ip, _)| !self.refused.contains(ip));
         Some(host)
@@ -124,12 +123,6 @@ fn sysctl(family: &str, device: &str, key: &str, value: &str) -> bool {
     }
 }
 
-/// The address of link scope that goes with a MAC (RFC 4291, appendix A).
-fn link_local(mac: Mac) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac.0.map(u16::from);
-    Ipv6Addr::new(0xfe80, 0, 0, 0, (a ^ 2) << 8 | b, c << 8 | 0xff, 0xfe00 | d, e << 8 | f)
-}
-
 fn is_link_local(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
@@ -152,12 +145,9 @@ mod tests {
 
     #[test]
     fn a_link_local_address_goes_with_the_mac() {
-        let mac = Mac([0x02, 0x73, 0x69, 0, 0, 7]);
-        assert_eq!(link_local(mac), "fe80::73:69ff:fe00:7".parse::<Ipv6Addr>().unwrap());
-        assert_eq!(
-            link_local(Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56])),
-            "fe80::5054:ff:fe12:3456".parse::<Ipv6Addr>().unwrap()
-        );
+        let of = |mac| HostStation { addresses: Vec::new(), mac: switch_core::ids::Mac(mac) }.link_local();
+        assert_eq!(of([0x02, 0x73, 0x69, 0, 0, 7]).to_string(), "fe80::73:69ff:fe00:7");
+        assert_eq!(of([0x52, 0x54, 0, 0x12, 0x34, 0x56]).to_string(), "fe80::5054:ff:fe12:3456");
     }
 
     #[test]

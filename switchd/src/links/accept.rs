@@ -27,7 +27,9 @@ pub(super) async fn accept(links: Arc<Links>) {
             continue;
         };
         let crowded = handshakes.available_permits() < MAX_HANDSHAKES - CROWD;
-        let source = Source::enter(&by_source, seen.ip());
+        // Each source beyond a relay has a virtual address of its own: it is the real one that counts.
+        let real = links.shared.paths().to_wire(seen).filter(|_| stranger);
+        let source = Source::enter(&by_source, real.map_or(seen.ip(), |route| route.remote().ip()));
         if stranger && source.others >= MAX_FROM_ONE_SOURCE {
             incoming.ignore();
             continue;

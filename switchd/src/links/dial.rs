@@ -49,20 +49,14 @@ impl DialOrder {
         (self.met, self.turn, self.round) = (Some(route), 0, 0);
     }
 
-    /// A check has passed this way. True if it was not known: a new round begins.
-    pub(super) fn found(&mut self, route: Route, pair: CandidatePair) -> bool {
+    /// A check has passed this way, for the first time or again: a new round begins.
+    pub(super) fn found(&mut self, route: Route, pair: CandidatePair) {
         match self.found.iter_mut().find(|(known, _)| *known == route) {
-            Some((_, known)) => {
-                *known = pair;
-                false
-            }
-            None => {
-                self.found.push((route, pair));
-                self.found.sort_by_key(|(_, pair)| pair.kind() == CandidateKind::Relayed);
-                (self.turn, self.round) = (0, 0);
-                true
-            }
+            Some((_, known)) => *known = pair,
+            None => self.found.push((route, pair)),
         }
+        self.found.sort_by_key(|(_, pair)| pair.kind() == CandidateKind::Relayed);
+        (self.turn, self.round) = (0, 0);
     }
 
     /// It leads nowhere any more.
@@ -122,8 +116,13 @@ impl DialOrder {
         Some(Attempt { route, pair: self.pair(route), found, patience })
     }
 
-    /// The way whose turn it is did not answer: the next one's turn. True if there is one in this round.
-    pub(super) fn failed(&mut self) -> bool {
+    /// The way that was dialled did not answer: the next one's turn. True if there is one in this round, or a new
+    /// round has begun since.
+    pub(super) fn failed(&mut self, dialled: Option<Route>) -> bool {
+        let present = self.round().nth(self.turn);
+        if present != dialled {
+            return present.is_some();
+        }
         self.turn += 1;
         let more = self.round().nth(self.turn).is_some();
         if !more {
@@ -181,7 +180,7 @@ mod tests {
             let Some(attempt) = order.attempt() else { return dials };
             let SocketAddr::V4(v4) = attempt.route.remote() else { unreachable!() };
             dials.push((v4.ip().octets()[3], attempt.pair.kind().name(), attempt.patience));
-            if !order.failed() {
+            if !order.failed(Some(attempt.route)) {
                 return dials;
             }
         }
@@ -199,7 +198,7 @@ mod tests {
     #[test]
     fn where_the_peer_was_met_comes_first_and_once() {
         let mut order = DialOrder::new(vec![at(1), at(2)]);
-        assert!(order.failed());
+        assert!(order.failed(Some(direct(1))));
         order.met(direct(9));
         let expected = [(9, "peer-reflexive", ms(400)), (1, "host", ms(400)), (2, "host", ms(2000))];
         assert_eq!(round(&mut order), expected);
@@ -212,7 +211,7 @@ mod tests {
     #[test]
     fn the_same_names_again_do_not_disturb_a_round() {
         let mut order = DialOrder::new(vec![at(1), at(2)]);
-        order.failed();
+        order.failed(Some(direct(1)));
         order.set_named(vec![at(1), at(2)]);
         assert_eq!(order.attempt().unwrap().route, direct(2));
         order.set_named(vec![at(2), at(1)]);
@@ -223,7 +222,7 @@ mod tests {
     #[test]
     fn without_addresses_there_is_no_dial() {
         let mut order = DialOrder::default();
-        assert!(order.is_empty() && order.attempt().is_none() && !order.failed());
+        assert!(order.is_empty() && order.attempt().is_none() && !order.failed(None));
         order.met(direct(4));
         assert_eq!(round(&mut order), [(4, "peer-reflexive", ms(2000))]);
     }
@@ -231,10 +230,10 @@ mod tests {
     #[test]
     fn ways_that_checks_found_come_before_names_and_direct_ones_before_relays() {
         let mut order = DialOrder::new(vec![at(1), at(2)]);
-        order.failed();
-        assert!(order.found(relayed(7), pair(CandidateKind::Relayed, CandidateKind::Relayed)));
-        assert!(order.found(direct(2), pair(CandidateKind::ServerReflexive, CandidateKind::ServerReflexive)));
-        assert!(!order.found(direct(2), pair(CandidateKind::Host, CandidateKind::ServerReflexive)));
+        order.failed(Some(direct(1)));
+        order.found(relayed(7), pair(CandidateKind::Relayed, CandidateKind::Relayed));
+        order.found(direct(2), pair(CandidateKind::ServerReflexive, CandidateKind::ServerReflexive));
+        order.found(direct(2), pair(CandidateKind::Host, CandidateKind::ServerReflexive));
         let expected = [(2, "server-reflexive", ms(1000)), (7, "relayed", ms(1000)), (1, "host", ms(2000))];
         assert_eq!(round(&mut order), expected);
         order.gone(direct(2));
@@ -247,11 +246,25 @@ mod tests {
         let mut order = DialOrder::default();
         order.found(direct(1), pair(CandidateKind::Host, CandidateKind::Host));
         order.found(direct(2), pair(CandidateKind::Host, CandidateKind::Host));
-        order.failed();
+        order.failed(Some(direct(1)));
         order.gone(direct(2));
         assert_eq!(order.attempt().unwrap().route, direct(1));
         order.met(direct(1));
         order.gone(direct(1));
         assert!(order.is_empty());
+    }
+
+    #[test]
+    fn what_is_found_during_a_dial_has_the_next_turn() {
+        let mut order = DialOrder::new(vec![at(1)]);
+        order.found(relayed(7), pair(CandidateKind::Relayed, CandidateKind::Relayed));
+        let dialled = order.attempt().unwrap().route;
+        order.found(direct(2), pair(CandidateKind::Host, CandidateKind::Host));
+        assert!(order.failed(Some(dialled)));
+        assert_eq!(order.attempt().unwrap().route, direct(2));
+        order.failed(Some(direct(2)));
+        assert_eq!(order.attempt().unwrap().route, relayed(7));
+        order.found(direct(2), pair(CandidateKind::Host, CandidateKind::Host));
+        assert_eq!(order.attempt().unwrap().route, direct(2), "it answers again");
     }
 }

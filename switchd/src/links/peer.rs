@@ -78,12 +78,16 @@ pub struct LinkStatus {
 /// A peer's task, seen from the manager.
 #[derive(Clone, Debug)]
 pub(super) struct PeerTask {
+    /// What this node's own parts say, in order.
+    pub(super) orders: mpsc::UnboundedSender<Message>,
+    /// What the peer can cause: it waits where there is much.
     pub(super) messages: mpsc::Sender<Message>,
     pub(super) status: Arc<Mutex<LinkStatus>>,
 }
 
 impl PeerTask {
     pub(super) fn spawn(shared: Arc<Shared>, config: PeerConfig) -> PeerTask {
+        let (orders, ordered) = mpsc::unbounded_channel();
         let (messages, received) = mpsc::channel(64);
         let status = Arc::new(Mutex::new(LinkStatus::default()));
         let now = Instant::now();
@@ -108,8 +112,8 @@ impl PeerTask {
             shared,
             config,
         };
-        tokio::spawn(link.run(received));
-        PeerTask { messages, status }
+        tokio::spawn(link.run(ordered, received));
+        PeerTask { orders, messages, status }
     }
 }
 
@@ -137,7 +141,11 @@ struct PeerLink {
 }
 
 impl PeerLink {
-    async fn run(mut self, mut received: mpsc::Receiver<Message>) {
+    async fn run(
+        mut self,
+        mut ordered: mpsc::UnboundedReceiver<Message>,
+        mut received: mpsc::Receiver<Message>,
+    ) {
         if let Some(address) = self.order.best_named() {
             self.note_route(Route::Direct(address));
         }
@@ -158,10 +166,11 @@ impl PeerLink {
                 }
             };
             tokio::select! {
-                message = received.recv() => match message {
+                order = ordered.recv() => match order {
                     Some(Message::Stop) | None => break,
-                    Some(message) => self.handle(message),
+                    Some(order) => self.handle(order),
                 },
+                Some(message) = received.recv() => self.handle(message),
                 () = sleep => {}
             }
             if self.key_change_ends.is_some_and(|end| Instant::now() >= end) {
@@ -195,7 +204,7 @@ impl PeerLink {
             Message::Made { dialled: true, result: Err(DialError::Superseded), .. } => {
                 self.sessions.dial_failed(true, now);
             }
-            Message::Made { dialled, result: Err(e), .. } => {
+            Message::Made { dialled, route, result: Err(e) } => {
                 let _entered = self.span.enter();
                 if dialled && self.failed_dials == 0 && self.sessions.active().is_none() {
                     tracing::warn!(error = %e, "the peer cannot be reached; it is tried again and again");
@@ -205,7 +214,7 @@ impl PeerLink {
                 self.status().last_error = Some(e.to_string());
                 if dialled {
                     self.failed_dials += 1;
-                    let more = self.sessions.active().is_none() && self.order.failed();
+                    let more = self.sessions.active().is_none() && self.order.failed(route);
                     self.sessions.dial_failed(more, now);
                 }
             }
@@ -434,7 +443,7 @@ impl PeerLink {
             PathEvent::Selected { route, pair, .. } => Some(PathNews::Selected(route, pair.kind())),
             PathEvent::Dead { route, .. } => Some(PathNews::Dead(route)),
             PathEvent::AllDead | PathEvent::Lost => Some(PathNews::AllDead),
-            PathEvent::Alive => None,
+            PathEvent::Learned { .. } | PathEvent::Alive => None,
         };
         if let (Some(traversals), Some(news)) = (self.shared.traversals.get(), news) {
             traversals.path(self.config.id, news);
@@ -446,6 +455,8 @@ impl PeerLink {
                 self.shared.paths_mut().select(slot(self.config.id), route);
                 self.status().route = Some(route);
             }
+            // QUIC takes nothing of the peer's by a way that is not known to be its.
+            PathEvent::Learned { route } => self.shared.paths_mut().know(slot(self.config.id), route),
             PathEvent::Dead { route, .. } => {
                 tracing::debug!(parent: &self.span, address = %route, "a path does not answer");
             }
@@ -467,9 +478,9 @@ impl PeerLink {
         match news {
             News::Found(route, pair) => {
                 tracing::debug!(parent: &self.span, address = %route, path = pair.kind().name(), "a way is found");
-                let new = self.order.found(route, pair);
+                self.order.found(route, pair);
                 self.offer(route, false);
-                if self.sessions.active().is_some() || !new {
+                if self.sessions.active().is_some() {
                     return;
                 }
                 // Its end is a failed dial, and the next one takes what was found.
@@ -514,10 +525,10 @@ impl PeerLink {
         }
     }
 
-    /// The oldest way that is not in use; relayed ones are kept, to fall back on.
-    fn spare_route(&self) -> Option<Route> {
+    /// The oldest way that is not in use and not `new`; relayed ones are kept, to fall back on.
+    fn spare_route(&self, new: Route) -> Option<Route> {
         let in_use = self.route();
-        let spare = |route: &Route| Some(*route) != in_use;
+        let spare = |route: &Route| Some(*route) != in_use && *route != new;
         let routes = || self.offers.iter().map(|(_, route)| *route).filter(spare);
         routes().find(|route| matches!(route, Route::Direct(_))).or_else(|| routes().next())
     }
@@ -539,7 +550,7 @@ impl PeerLink {
             id
         });
         if self.offers.len() > MAX_PATHS
-            && let Some(oldest) = self.spare_route()
+            && let Some(oldest) = self.spare_route(route)
         {
             self.withdraw(oldest);
         }
@@ -551,6 +562,9 @@ impl PeerLink {
     fn withdraw(&mut self, route: Route) {
         let Some(at) = self.offers.iter().position(|(_, other)| *other == route) else { return };
         let (id, _) = self.offers.remove(at);
+        if self.route() != Some(route) {
+            self.shared.paths_mut().forget_route(slot(self.config.id), route);
+        }
         self.shared.worker.send(Command::WithdrawPath(self.config.id, id));
     }
 

@@ -15,6 +15,7 @@ use switch_core::ids::PeerId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::allowance::Allowance;
 use super::gather::Sources;
 use super::mapped::Mapped;
 use super::relays::Relays;
@@ -66,6 +67,7 @@ pub(super) struct Hub {
 struct Peer {
     traversal: Traversal,
     node_id: String,
+    stun: Allowance,
     due: Option<Instant>,
     /// Its frames go by a relay: since when the reason that is shown is as it is.
     relayed: Option<Instant>,
@@ -177,6 +179,10 @@ impl Hub {
                     Some(LinkEvent::AddressChanged { .. } | LinkEvent::Resync) => {
                         self.look_at.get_or_insert(Instant::now() + SETTLE);
                     }
+                    // Perhaps a bridge became the overlay's: its addresses are the host's no more.
+                    Some(LinkEvent::LinkNew { master: Some(_), .. }) => {
+                        self.look_at.get_or_insert(Instant::now() + SETTLE_BRIDGE);
+                    }
                     Some(_) => {}
                     None => tokio::time::sleep(Duration::from_secs(1)).await,
                 },
@@ -197,7 +203,13 @@ impl Hub {
             Ask::Add { peer, node_id, controlling } => self.add(peer, node_id, controlling, now),
             Ask::Remove(peer) => self.remove(peer),
             Ask::Wake(peer) => self.with_peer(peer, |traversal| traversal.wake(now)),
-            Ask::Sleep(peer) => self.with_peer(peer, Traversal::sleep),
+            Ask::Sleep(peer) => {
+                if let Some(known) = self.peers.get_mut(&peer) {
+                    known.relayed = None;
+                    self.why_relayed.set(peer, None);
+                }
+                self.with_peer(peer, Traversal::sleep);
+            }
             Ask::Path(peer, news) => {
                 if matches!(news, PathNews::Dead(_) | PathNews::AllDead) {
                     self.look_around(now);
@@ -246,7 +258,8 @@ impl Hub {
         traversal.set_local_candidates(&self.candidates, now);
         self.router.insert(&ufrag, slot(peer));
         self.by_node.insert(node_id.clone(), peer);
-        self.peers.insert(peer, Peer { traversal, node_id, due: Some(now), relayed: None });
+        let stun = Allowance::new(now);
+        self.peers.insert(peer, Peer { traversal, node_id, stun, due: Some(now), relayed: None });
         self.due.insert((now, peer));
     }
 
@@ -279,8 +292,11 @@ impl Hub {
             }
         }
         let Some(local) = self.local_address(route, local) else { return };
-        let Some(peer) = self.router.route(&payload) else { return };
-        self.with_peer(PeerId(peer.0), |traversal| {
+        let Some(peer) = self.router.route(&payload).map(|slot| PeerId(slot.0)) else { return };
+        if !self.peers.get_mut(&peer).is_some_and(|peer| peer.stun.spend(now)) {
+            return;
+        }
+        self.with_peer(peer, |traversal| {
             traversal.handle_stun(route, local, &payload, now);
         });
     }
@@ -443,7 +459,7 @@ impl Hub {
     }
 
     fn drive_peer(&mut self, peer: PeerId, now: Instant) {
-        let Some(Peer { traversal, node_id, due, relayed }) = self.peers.get_mut(&peer) else { return };
+        let Some(Peer { traversal, node_id, due, relayed, .. }) = self.peers.get_mut(&peer) else { return };
         traversal.handle_timeout(now);
         while let Some(transmit) = traversal.poll_transmit() {
             self.router.sent(slot(peer), &transmit.payload, now);
@@ -557,6 +573,7 @@ const STREAM_EVENTS: usize = 1024;
 const BATCH: usize = 256;
 /// An interface that comes up gets its addresses one by one.
 const SETTLE: Duration = Duration::from_millis(100);
+const SETTLE_BRIDGE: Duration = Duration::from_secs(1);
 /// Between two rounds of questions to the servers for dead paths.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 const RESOLVE_AGAIN: Duration = Duration::from_secs(300);

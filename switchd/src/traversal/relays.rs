@@ -287,7 +287,7 @@ impl Relays {
             // Turn by turn, where the server has addresses of both families.
             let (v4, v6) = self.families;
             let usable = wanted.addresses.iter().filter(|address| if address.is_ipv4() { v4 } else { v6 });
-            let usable: Vec<SocketAddr> = usable.copied().collect();
+            let usable: Vec<SocketAddr> = usable.copied().filter(|at| !self.is_taken(wanted, *at)).collect();
             if usable.is_empty() {
                 self.wanted[at].retry_at = now + LAST_RETRY;
                 continue;
@@ -304,6 +304,12 @@ impl Relays {
             let allocation = self.begin(RelayId(self.last_id), at, server, family, now);
             self.wanted[at].allocation = Some(allocation);
         }
+    }
+
+    /// A relay has one allocation for the node's socket, whatever names the relay has: a second client would end it.
+    fn is_taken(&self, wanted: &Wanted, server: SocketAddr) -> bool {
+        wanted.server.transport == config::RelayTransport::Udp
+            && self.allocations().any(|other| other.stream.is_none() && other.server == server)
     }
 
     fn begin(
