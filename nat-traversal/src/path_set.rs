@@ -572,11 +572,11 @@ fn draw(seed: [u64; 2], drawn: &mut u64) -> u32 {
 }
 
 /// Frames flow until this long after the last one.
-const BUSY: Duration = Duration::from_millis(300);
+const BUSY: Duration = Duration::from_millis(200);
 const BUSY_INTERVAL: Duration = Duration::from_millis(100);
 /// While nothing works.
 const NEEDED_INTERVAL: Duration = Duration::from_millis(250);
-const STANDBY_INTERVAL: Duration = Duration::from_secs(15);
+const STANDBY_INTERVAL: Duration = Duration::from_secs(25);
 /// Unknown ways that are taken up.
 const LEARN_EVERY: Duration = Duration::from_millis(100);
 /// Answers that wait to be sent; more are not given.

@@ -61,7 +61,12 @@ pub(super) fn usable(candidates: &[SignalCandidate], own: &[Candidate]) -> Vec<(
 /// Link-local IPv6 addresses need a scope that the other side cannot know.
 fn is_reachable(address: SocketAddr, on_loopback: bool) -> bool {
     let never = match address {
-        SocketAddr::V4(v4) => v4.ip().is_unspecified() || v4.ip().is_multicast() || v4.ip().is_broadcast(),
+        SocketAddr::V4(v4) => {
+            v4.ip().is_unspecified()
+                || v4.ip().is_link_local()
+                || v4.ip().is_multicast()
+                || v4.ip().is_broadcast()
+        }
         SocketAddr::V6(v6) => {
             v6.ip().is_unspecified() || v6.ip().is_multicast() || v6.ip().is_unicast_link_local()
         }

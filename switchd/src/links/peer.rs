@@ -425,7 +425,8 @@ impl PeerLink {
         }
         let idle =
             matches!(reason, ConnectionError::ApplicationClosed(c) if c.error_code == CLOSE_IDLE.into());
-        if idle && self.shared.config.load().on_demand {
+        if idle {
+            // Dialled again at once, it would be let go again and again, so it waits here for a frame too.
             self.idle(now);
         }
         self.sessions.closed(id, now);
@@ -507,6 +508,7 @@ impl PeerLink {
     /// Lets go of the link until a frame or the peer wants it again.
     fn idle(&mut self, now: Instant) {
         self.wanted = false;
+        self.shared.worker.send(Command::SetOnDemand(self.config.id, true));
         self.sessions.set_may_dial(false, now);
         for live in self.live.values() {
             live.connection.close(CLOSE_IDLE.into(), b"no frame needs the link");
