@@ -165,6 +165,8 @@ pub struct PathSet {
     usable: bool,
     /// A path was selected since.
     used: bool,
+    /// When frames were last seen.
+    framed: Option<Instant>,
     busy_until: Option<Instant>,
     all_dead: bool,
     /// When an answer last came by any path, or the set became usable.
@@ -191,6 +193,7 @@ impl PathSet {
             selected: None,
             usable: false,
             used: false,
+            framed: None,
             busy_until: None,
             all_dead: false,
             answered: None,
@@ -273,10 +276,16 @@ impl PathSet {
     }
 
     /// Frames went to the peer or came from it. Both ends ask often then: where one direction is crowded, what the
-    /// other end says of it is the surer sign of life. `long`: in datagrams of more than [`FULL`] bytes, so that it
+    /// other end says of it is the surer sign of life. A single frame, such as a neighbour's question, is worth one
+    /// request of whoever sent it (`sent`), and no more. `long`: in datagrams of more than [`FULL`] bytes, so that it
     /// matters whether those still pass.
-    pub fn handle_frames(&mut self, long: bool, now: Instant) {
-        self.busy_until = Some(now + BUSY);
+    pub fn handle_frames(&mut self, sent: bool, long: bool, now: Instant) {
+        let before = self.framed.replace(now);
+        if before.is_some_and(|before| now < before + FLOW) {
+            self.busy_until = Some(now + BUSY);
+        } else if !sent {
+            return;
+        }
         let interval = self.interval(Mode::Busy);
         if let Some(path) = self.selected.map(|at| &mut self.paths[at]) {
             if long {
@@ -573,6 +582,8 @@ fn draw(seed: [u64; 2], drawn: &mut u64) -> u32 {
 
 /// Frames flow until this long after the last one.
 const BUSY: Duration = Duration::from_millis(200);
+/// Frames that follow each other within this time are a flow.
+const FLOW: Duration = Duration::from_millis(500);
 const BUSY_INTERVAL: Duration = Duration::from_millis(100);
 /// While nothing works.
 const NEEDED_INTERVAL: Duration = Duration::from_millis(250);

@@ -61,6 +61,7 @@ impl Core {
         if !std::mem::replace(&mut peer.flows, true) {
             paths.flows.push(to);
         }
+        peer.sent = true;
         peer.long |= frame.len() > usize::from(FULL) - SEAL_OVERHEAD - FRAME_HEADER_LEN;
         let mut line = Line { transmitter, peer, sealer, route, outbound, scratch };
 

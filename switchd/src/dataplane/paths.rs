@@ -54,7 +54,8 @@ impl Core {
         for id in flows.drain(..) {
             if let Some(peer) = self.peers.get_mut(id) {
                 peer.flows = false;
-                peer.paths.handle_frames(std::mem::take(&mut peer.long), now);
+                let (sent, long) = (std::mem::take(&mut peer.sent), std::mem::take(&mut peer.long));
+                peer.paths.handle_frames(sent, long, now);
                 peer.counters.last_frame = Some(now);
                 let due = peer.paths.poll_timeout();
                 self.paths.note(due);

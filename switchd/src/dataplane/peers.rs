@@ -26,6 +26,8 @@ pub(super) struct Peer {
     pub(super) stirred: bool,
     /// Frames were exchanged with it in this turn.
     pub(super) flows: bool,
+    /// To it, not only from it.
+    pub(super) sent: bool,
     /// In datagrams of more than what every path carries.
     pub(super) long: bool,
     /// The session that seals; its sealer is armed.
@@ -112,6 +114,7 @@ impl Peers {
                     on_demand: false,
                     stirred: false,
                     flows: false,
+                    sent: false,
                     long: false,
                     active: None,
                     allowed,

@@ -181,7 +181,7 @@ impl World {
                 if let Some(route) = self.ends[end].selected() {
                     self.send(end, route, Load::Frame(self.counters[end]), 100);
                 }
-                self.ends[end].handle_frames(true, now);
+                self.ends[end].handle_frames(true, true, now);
             }
             self.drain(end);
         }
@@ -232,7 +232,7 @@ impl World {
             }
             Load::Frame(number) => {
                 self.frames[to].push((number, self.now));
-                self.ends[to].handle_frames(true, self.now);
+                self.ends[to].handle_frames(false, true, self.now);
             }
         }
     }
