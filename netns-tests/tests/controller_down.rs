@@ -97,6 +97,8 @@ fn traffic_and_restarts_without_a_controller() -> Result<()> {
         println!("a node started again, its instance too: reached after {took:?}");
         let again = member.instance_pid(cluster, &guests[0].id)?;
         ensure!(before != again, "process {before} outlived its machine");
+        // Each of the others finds it again by itself.
+        reached(&guests[2].ns, guests[0].ip, began)?;
         round_robin_after(cluster, &guests)?;
 
         let pids = pids(cluster, &guests)?;
