@@ -47,6 +47,8 @@ pub(super) struct Sessions {
     known: Vec<Session>,
     active: Option<SessionId>,
     dialling: bool,
+    /// There was a session when the dial began.
+    renewing: bool,
     dial_at: Option<Instant>,
     failures: u32,
     actions: Vec<Action>,
@@ -73,6 +75,7 @@ impl Sessions {
             known: Vec::new(),
             active: None,
             dialling: false,
+            renewing: false,
             dial_at: None,
             failures: 0,
             actions: Vec::new(),
@@ -123,6 +126,9 @@ impl Sessions {
     /// A dial ended without a session. `more`: another address has its turn at once.
     pub(super) fn dial_failed(&mut self, more: bool, now: Instant) {
         self.dialling = false;
+        if self.active.is_some() && !self.renewing {
+            return; // the peer's own dial made the link meanwhile
+        }
         if more {
             self.dial_at = Some(now);
             return;
@@ -164,6 +170,7 @@ impl Sessions {
         if !self.dialling && self.may_dial && self.next_dial().is_some_and(|at| at <= now) {
             self.dial_at = None;
             self.dialling = true;
+            self.renewing = self.active.is_some();
             self.actions.push(Action::Dial);
         }
         let active_since = self.known.iter().find(|s| Some(s.id) == self.active).map(|s| s.ready_at);

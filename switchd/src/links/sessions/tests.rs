@@ -155,3 +155,15 @@ fn without_an_address_the_peer_must_dial() {
     s.set_may_dial(true, t + HOUR);
     assert_eq!(s.poll(t + HOUR), [Action::Dial]);
 }
+
+#[test]
+fn a_dial_that_the_peers_own_made_needless_is_not_repeated() {
+    let (mut s, t) = sessions(true);
+    assert_eq!(s.poll(t), [Action::Dial]);
+    s.ready(1, 7, false, t + ms(5));
+    assert_eq!(s.poll(t + ms(5)), [Action::Use(1)]);
+    s.dial_failed(true, t + ms(2000));
+    assert_eq!(s.poll(t + ms(60_000)), []);
+    s.closed(1, t + ms(61_000));
+    assert_eq!(s.poll(t + ms(61_000)), [Action::LinkDown, Action::Dial]);
+}
