@@ -145,7 +145,7 @@ impl Traversal {
     pub fn sleep(&mut self) {
         self.awake = false;
         self.signalling.rest();
-        self.selected = None;
+        (self.selected, self.selected_route) = (None, None);
         self.found.clear();
         self.schedule = Schedule::new(&self.timing, self.seed);
     }
@@ -220,7 +220,7 @@ impl Traversal {
                 self.schedule.check_more(withdrawn, now);
             }
         }
-        if self.is_settled()
+        if self.selected != Some(CandidateKind::Relayed)
             && let Some(route) = self.selected_route.filter(|route| self.is_peers_relay(*route))
         {
             self.selected = Some(CandidateKind::Relayed);
@@ -281,6 +281,7 @@ impl Traversal {
             PathNews::AllDead => {
                 self.found.all_dead();
                 self.selected = None;
+                self.selected_route = None;
                 self.schedule.check_all(self.timing.checking, true, now);
             }
             PathNews::Idle => self.schedule.unhurried(now),
