@@ -88,6 +88,17 @@ impl Config {
         }
     }
 
+    /// What frames of this network, one of the file's or a controller's, ride in.
+    pub fn carriage_of(&self, network: &Network) -> Carriage {
+        network.carriage.unwrap_or(self.link.carriage)
+    }
+
+    /// Whether frames of any network may ride in QUIC datagrams. A controller's networks are as `[link]` says.
+    pub fn uses_quic_carriage(&self) -> bool {
+        self.link.carriage == Carriage::Quic
+            || self.networks.iter().any(|network| network.carriage == Some(Carriage::Quic))
+    }
+
     /// Names of the peers that carry `network`.
     pub fn peers_of<'a>(&'a self, network: &'a Network) -> impl Iterator<Item = &'a Peer> {
         self.peers.iter().filter(|peer| network.peers.as_ref().is_none_or(|names| names.contains(&peer.name)))
@@ -140,6 +151,8 @@ pub struct LinkConfig {
     pub on_demand: bool,
     /// Let go of a link that carried no frame for so long, if it was made on demand; none for never.
     pub idle_after: Option<Duration>,
+    /// How frames of networks that do not say so themselves are carried.
+    pub carriage: Carriage,
 }
 
 /// `[controller]`: the session with the controller, of a node that has joined one.
@@ -180,6 +193,8 @@ pub struct Network {
     pub anti_spoof: AntiSpoof,
     /// Clamp the MSS of TCP handshakes to what fits the path.
     pub mss_clamp: bool,
+    /// What its frames ride in on their way to a peer; those from peers are taken either way. None: as `[link]` says.
+    pub carriage: Option<Carriage>,
     /// Broadcast, multicast and unknown unicast that may cross, frames per second.
     pub broadcast_rate: u32,
     /// The same in one burst, frames.
@@ -265,6 +280,16 @@ pub enum Dhcp {
     Trusted(Mac),
 }
 
+/// What frames ride in on their way to a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Carriage {
+    /// Sealed datagrams, beside QUIC.
+    #[default]
+    Sealed,
+    /// QUIC datagrams (RFC 9221) on the link's connection.
+    Quic,
+}
+
 /// What a local frame from a MAC that is bound elsewhere means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AntiSpoof {
@@ -290,6 +315,15 @@ impl fmt::Display for Dhcp {
             Dhcp::LocalOnly => f.write_str("local-only"),
             Dhcp::Trusted(mac) => write!(f, "trusted:{mac}"),
         }
+    }
+}
+
+impl fmt::Display for Carriage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Carriage::Sealed => "sealed",
+            Carriage::Quic => "quic",
+        })
     }
 }
 

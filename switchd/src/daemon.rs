@@ -137,7 +137,7 @@ impl Daemon {
             underlay: underlay.clone(),
             received: quic,
             worker: worker.clone(),
-            config: convert::link_config(&config.link),
+            config: convert::link_config(&config),
         })?;
         if let Some(idle_after) = config.link.idle_after.filter(|_| config.link.on_demand) {
             tokio::spawn(links.clone().mind_idle(idle_after, snapshot.clone()));
@@ -286,7 +286,7 @@ impl Daemon {
         self.node.set_networks(self.endpoints.rows());
         if reload.link_changed {
             self.worker.send(Command::SetRekeyDatagrams(config.link.rekey_datagrams));
-            if let Err(e) = self.links.set_config(convert::link_config(&config.link)) {
+            if let Err(e) = self.links.set_config(convert::link_config(&config)) {
                 tracing::error!(error = %e, "link timers not changed");
             }
         }

@@ -9,6 +9,7 @@
 
 mod bindings;
 mod capture;
+mod carriage;
 mod carry_out;
 mod command;
 mod core;
@@ -33,9 +34,12 @@ use std::thread::JoinHandle;
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
+pub(crate) use carriage::{CarriageDrops, QuicQueue};
+pub use carriage::{Carried, QuicSender};
 pub use command::{BITE, BindingChange, Bite, Command, Handle, MssClamp, Refused, Report};
 pub use snapshot::{PeerCounters, PeerSnapshot, Snapshot};
 
+use crate::config::Carriage;
 use crate::desired::StationReport;
 use crate::underlay::{QuicDatagram, StunDatagram, Underlay};
 use switch_core::switch::SwitchConfig;
@@ -49,6 +53,8 @@ pub struct NetworkConfig {
     pub switch: SwitchConfig,
     /// Lower the MSS of TCP SYNs to what the path carries.
     pub mss_clamp: bool,
+    /// What its frames ride in.
+    pub carriage: Carriage,
     /// The host's own addresses in it: no link goes by them.
     pub host: Vec<IpAddr>,
 }

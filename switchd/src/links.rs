@@ -9,8 +9,11 @@
 //! | `connect` | a dial, until it is a connection |
 //! | `accept` | inbound handshakes, strangers' among them |
 //! | `session`, `control` | one QUIC connection and its control stream |
+//! | `carriage`, `congestion` | frames in its datagrams |
 
 mod accept;
+mod carriage;
+mod congestion;
 mod connect;
 mod control;
 mod dial;
@@ -28,7 +31,10 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use nat_traversal::{PathConfig, PathTable};
-use quinn::{ClientConfig, ConnectionError, Endpoint, EndpointConfig, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    AckFrequencyConfig, ClientConfig, ConnectionError, Endpoint, EndpointConfig, MtuDiscoveryConfig,
+    ServerConfig, TransportConfig, VarInt,
+};
 use quinn_proto::RandomConnectionIdGenerator;
 use switch_core::ids::{PeerId, Vni};
 use tokio::sync::mpsc;
@@ -37,6 +43,7 @@ use crate::dataplane::{Command, Handle, Report, Snapshot};
 use crate::key::{PrivateKey, PublicKey};
 use crate::traversal::{News, Traversals};
 use crate::underlay::{QuicDatagram, Underlay};
+use congestion::UnthrottledFactory;
 use identity::{Allowed, Identity};
 use peer::{Message, PeerTask};
 use session::LocalHello;
@@ -57,6 +64,8 @@ pub struct LinkConfig {
     pub underlay_mtu: u16,
     /// Links are made when a frame or a binding needs them.
     pub on_demand: bool,
+    /// Frames of some networks ride in QUIC datagrams.
+    pub quic_carriage: bool,
 }
 
 /// A peer as configured.
@@ -333,14 +342,14 @@ impl Shared {
 
     fn client_config(&self, peer: PublicKey) -> Result<ClientConfig, rustls::Error> {
         let mut config = ClientConfig::new(Arc::new(self.identity.load().1.client(peer)?));
-        config.transport_config(transport());
+        config.transport_config(transport(&self.config.load()));
         Ok(config)
     }
 
     fn server_config(&self) -> Result<ServerConfig, rustls::Error> {
         let mut config =
             ServerConfig::with_crypto(Arc::new(self.identity.load().1.server(self.allowed.clone())?));
-        config.transport_config(transport());
+        config.transport_config(transport(&self.config.load()));
         Ok(config)
     }
 
@@ -353,8 +362,9 @@ impl Shared {
     }
 }
 
-/// Whether a peer is there is the data path's to say, and how long its datagrams may be.
-fn transport() -> Arc<TransportConfig> {
+/// Whether a peer is there is the data path's to say, and how long its datagrams may be. Where QUIC's own datagrams carry
+/// frames it looks for more than 1200 bytes itself.
+fn transport(config: &LinkConfig) -> Arc<TransportConfig> {
     let mut transport = TransportConfig::default();
     transport
         .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT_MS).into()))
@@ -363,7 +373,22 @@ fn transport() -> Arc<TransportConfig> {
         .mtu_discovery_config(None)
         .max_concurrent_bidi_streams(1u8.into())
         .max_concurrent_uni_streams(0u8.into())
-        .datagram_receive_buffer_size(None);
+        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER);
+    if config.quic_carriage {
+        let mut discovery = MtuDiscoveryConfig::default();
+        discovery
+            .upper_bound(config.underlay_mtu - IPV4_UDP_HEADERS)
+            .minimum_change(MTU_STEP)
+            .interval(MTU_AGAIN)
+            .black_hole_cooldown(MTU_AFTER_BLACK_HOLE);
+        let mut acks = AckFrequencyConfig::default();
+        acks.ack_eliciting_threshold(ACK_EVERY.into());
+        transport
+            .mtu_discovery_config(Some(discovery))
+            .ack_frequency_config(Some(acks))
+            .congestion_controller_factory(Arc::new(UnthrottledFactory));
+    }
     Arc::new(transport)
 }
 
@@ -446,4 +471,13 @@ const INITIAL_RTT: Duration = Duration::from_millis(100);
 const KEEPALIVE: Duration = Duration::from_secs(25);
 const IDLE_TIMEOUT_MS: u32 = 120_000;
 const MAX_UDP_PAYLOAD: u16 = 9216;
+/// Bytes of QUIC datagrams that may wait in a connection, each way.
+const DATAGRAM_BUFFER: usize = 512 << 10;
+const IPV4_UDP_HEADERS: u16 = 28;
+/// The search for a longer packet ends this close, bytes.
+const MTU_STEP: u16 = 4;
+const MTU_AGAIN: Duration = Duration::from_secs(60);
+const MTU_AFTER_BLACK_HOLE: Duration = Duration::from_secs(1);
+/// The peer acknowledges after so many packets, or after its delay.
+const ACK_EVERY: u8 = 20;
 const CID_LEN: usize = 8;

@@ -110,6 +110,16 @@ impl Underlay {
         }
     }
 
+    /// Sends a run of datagrams of one size, the last of which may be shorter, by a route that a link with a peer has.
+    pub fn send_all_by(&self, route: Route, contents: &[u8], size: usize) -> io::Result<()> {
+        match route {
+            Route::Direct(destination) => self.send(destination, contents, Some(size)),
+            Route::Relayed(..) => {
+                contents.chunks(size).try_for_each(|datagram| self.send_by(route, datagram))
+            }
+        }
+    }
+
     fn send_one(&self, destination: SocketAddr, contents: &[u8]) -> io::Result<()> {
         let destination = self.wire_form(destination)?;
         let transmit = Transmit { destination, ecn: None, contents, segment_size: None, src_ip: None };

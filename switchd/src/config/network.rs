@@ -24,6 +24,7 @@ impl Network {
             dhcp: Dhcp::Forward,
             anti_spoof: AntiSpoof::Learn,
             mss_clamp: true,
+            carriage: None,
             broadcast_rate: BROADCAST_RATE,
             broadcast_burst: BROADCAST_BURST,
             max_macs: MAX_MACS,

@@ -19,7 +19,8 @@ use super::network::{
 use super::toml_table::{At, Source, Table};
 use super::value::{parse_duration, show_duration};
 use super::{
-    Admin, AntiSpoof, Config, Controller, Dhcp, LinkConfig, Metrics, Mode, Network, Node, Peer, StaticBinding,
+    Admin, AntiSpoof, Carriage, Config, Controller, Dhcp, LinkConfig, Metrics, Mode, Network, Node, Peer,
+    StaticBinding,
 };
 use crate::key::PublicKey;
 
@@ -116,6 +117,7 @@ fn link(mut table: Table<'_, '_>) -> LinkConfig {
         (_, Some(age)) if IDLE_AGES.contains(&age) => Ok(Some(age)),
         _ => Err(format!("{text:?} is not allowed: use 5s to 24h, such as \"10m\", or \"never\"")),
     });
+    let carriage = table.parsed("carriage", carriage);
     let span = dead_after.as_ref().or(keepalive.as_ref()).map_or_else(|| table.span(), |at| at.span.clone());
     let keepalive = keepalive.map_or(Duration::from_secs(3), |at| at.value);
     let dead_after = dead_after.map_or(Duration::from_secs(10), |at| at.value);
@@ -139,6 +141,7 @@ fn link(mut table: Table<'_, '_>) -> LinkConfig {
         underlay_mtu: narrow(underlay_mtu, 1500),
         on_demand,
         idle_after: idle_after.and_then(|at| at.value),
+        carriage: carriage.map_or(Carriage::Sealed, |at| at.value),
     }
 }
 
@@ -215,6 +218,7 @@ fn network(
         _ => Err(format!("{text:?} is not allowed: use \"learn\" or \"strict\"")),
     });
     let mss_clamp = table.flag("mss_clamp").unwrap_or(true);
+    let carriage = table.parsed("carriage", carriage);
     let broadcast_rate = table.number("broadcast_rate", RATES);
     let broadcast_burst = table.number("broadcast_burst", RATES);
     let max_macs = table.number("max_macs", TABLE_LIMITS);
@@ -272,6 +276,7 @@ fn network(
         dhcp: dhcp.map_or(Dhcp::Forward, |at| at.value),
         anti_spoof: anti_spoof.map_or(AntiSpoof::Learn, |at| at.value),
         mss_clamp,
+        carriage: carriage.map(|at| at.value),
         broadcast_rate: narrow(broadcast_rate, BROADCAST_RATE),
         broadcast_burst: narrow(broadcast_burst, BROADCAST_BURST),
         max_macs: narrow(max_macs, MAX_MACS),
@@ -424,6 +429,14 @@ pub(crate) fn dhcp(text: &str) -> Result<Dhcp, String> {
                 Err(format!("{text:?} is not allowed: use \"forward\", \"local-only\" or \"trusted:<mac>\""))
             }
         },
+    }
+}
+
+fn carriage(text: &str) -> Result<Carriage, String> {
+    match text {
+        "sealed" => Ok(Carriage::Sealed),
+        "quic" => Ok(Carriage::Quic),
+        _ => Err(format!("{text:?} is not allowed: use \"sealed\" or \"quic\"")),
     }
 }
 

@@ -63,6 +63,7 @@ pub fn diff(old: &Config, new: &Config) -> Reload {
     let mut link = new.link.clone();
     link.underlay_mtu = old.link.underlay_mtu;
     (link.on_demand, link.idle_after) = (old.link.on_demand, old.link.idle_after);
+    link.carriage = old.link.carriage;
     Reload {
         peers_added: names(&new.peers, &|peer| find(&old.peers, &peer.name).is_none()),
         peers_removed: names(&old.peers, &|peer| find(&new.peers, &peer.name).is_none()),
@@ -100,6 +101,7 @@ fn restart_keys(old: &Config, new: &Config) -> Vec<String> {
         ("link.underlay_mtu", old.link.underlay_mtu != new.link.underlay_mtu),
         ("link.on_demand", old.link.on_demand != new.link.on_demand),
         ("link.idle_after", old.link.idle_after != new.link.idle_after),
+        ("link.carriage", old.link.carriage != new.link.carriage),
     ])
     .map(str::to_owned)
     .collect()
@@ -115,6 +117,7 @@ fn network_restart_keys(was: &Network, is: &Network) -> Vec<String> {
         ("endpoint_mac", was.endpoint_mac != is.endpoint_mac),
         ("mtu", was.mtu != is.mtu),
         ("offloads", was.offloads != is.offloads),
+        ("carriage", was.carriage != is.carriage),
         ("max_macs", was.max_macs != is.max_macs),
         ("max_ips", was.max_ips != is.max_ips),
         ("mac_age", was.mac_age != is.mac_age),

@@ -136,6 +136,8 @@ fn mend(reason: DropReason) -> &'static str {
         DropReason::TapWrite => "is the endpoint up? switchctl status",
         DropReason::CounterExhausted => "fresh keys are under way; lower link.rekey_datagrams",
         DropReason::SendFailed => "switchctl stats names the error; firewall or route?",
+        DropReason::NoCarriage => "switchctl links; carriage = \"sealed\" reaches a peer of any version",
+        DropReason::Stale => "none needed if rare; else the machine is short of CPU",
         DropReason::QueueFull => "none needed if rare; else the machine is short of CPU",
     }
 }

@@ -57,7 +57,8 @@ impl Daemon {
     }
 
     pub(super) fn start_network(&mut self, network: Network, from: Origin) {
-        self.worker.send(Command::AddNetwork(Box::new(convert::network_config(&network, seed()))));
+        let config = convert::network_config(&self.node.config(), &network, seed());
+        self.worker.send(Command::AddNetwork(Box::new(config)));
         self.endpoints.start(network, from);
     }
 

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use switch_core::switch::{self, DhcpPolicy, Limits, Policy, SwitchConfig};
 
-use crate::config::{AntiSpoof, Dhcp, LinkConfig, Mode, Network};
+use crate::config::{AntiSpoof, Config, Dhcp, Mode, Network};
 use crate::dataplane::NetworkConfig;
 use crate::links;
 
-pub(super) fn network_config(network: &Network, hash_seed: [u64; 4]) -> NetworkConfig {
+pub(super) fn network_config(config: &Config, network: &Network, hash_seed: [u64; 4]) -> NetworkConfig {
     let switch = SwitchConfig {
         vni: network.vni,
         mode: match network.mode {
@@ -35,17 +35,20 @@ pub(super) fn network_config(network: &Network, hash_seed: [u64; 4]) -> NetworkC
         name: network.name.as_str().into(),
         switch,
         mss_clamp: network.mss_clamp,
+        carriage: config.carriage_of(network),
         host: host.collect(),
     }
 }
 
-pub(super) fn link_config(link: &LinkConfig) -> links::LinkConfig {
+pub(super) fn link_config(config: &Config) -> links::LinkConfig {
+    let link = &config.link;
     links::LinkConfig {
         keepalive: link.keepalive,
         dead_after: link.dead_after,
         rekey_after: link.rekey_after,
         underlay_mtu: link.underlay_mtu,
         on_demand: link.on_demand,
+        quic_carriage: config.uses_quic_carriage(),
     }
 }
 

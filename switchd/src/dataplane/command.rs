@@ -11,6 +11,7 @@ use switch_core::switch::{Binding, BindingKey, Policy};
 use tokio::sync::{mpsc, oneshot};
 
 use super::NetworkConfig;
+use super::carriage::{CarriageDrops, Carried, QuicSender};
 use crate::desired::StationReport;
 use crate::tap::Tap;
 use crate::underlay::StreamMessage;
@@ -35,6 +36,8 @@ pub enum Command {
     AddSession(ReceiverIndex, PeerId, Box<Opener>),
     /// The peer of this session can open what this seals.
     ArmSession(ReceiverIndex, Box<Sealer>),
+    /// Frames for the peer of this session that ride in QUIC datagrams go this way.
+    SetQuicSender(ReceiverIndex, QuicSender),
     /// Seal for the peer by this session, or not at all.
     UseSession(PeerId, Option<ReceiverIndex>),
     /// Wipe the session's keys.
@@ -130,6 +133,8 @@ pub struct Handle {
     commands: Sender<Command>,
     bites: mpsc::Sender<Bite>,
     streams: mpsc::Sender<StreamMessage>,
+    carried: mpsc::Sender<Carried>,
+    carriage_drops: Arc<CarriageDrops>,
     wake: Arc<EventFd>,
 }
 
@@ -139,6 +144,8 @@ pub(crate) struct Received {
     pub(crate) commands: Receiver<Command>,
     pub(crate) bites: mpsc::Receiver<Bite>,
     pub(crate) streams: mpsc::Receiver<StreamMessage>,
+    pub(crate) carried: mpsc::Receiver<Carried>,
+    pub(crate) carriage_drops: Arc<CarriageDrops>,
     pub(crate) wake: Arc<EventFd>,
 }
 
@@ -149,9 +156,24 @@ impl Handle {
         let (commands, received) = crossbeam_channel::bounded(QUEUE);
         let (bites, received_bites) = mpsc::channel(BITES);
         let (streams, received_streams) = mpsc::channel(STREAM_MESSAGES);
-        let handle = Handle { commands, bites, streams, wake: wake.clone() };
-        let received =
-            Received { commands: received, bites: received_bites, streams: received_streams, wake };
+        let (carried, received_carried) = mpsc::channel(CARRIED);
+        let carriage_drops = Arc::new(CarriageDrops::default());
+        let handle = Handle {
+            commands,
+            bites,
+            streams,
+            carried,
+            carriage_drops: carriage_drops.clone(),
+            wake: wake.clone(),
+        };
+        let received = Received {
+            commands: received,
+            bites: received_bites,
+            streams: received_streams,
+            carried: received_carried,
+            carriage_drops,
+            wake,
+        };
         Ok((handle, received))
     }
 
@@ -189,6 +211,25 @@ impl Handle {
         sent
     }
 
+    /// Hands over what a peer's QUIC datagrams held; what finds no room is counted as dropped. False if the worker
+    /// has stopped.
+    pub(crate) fn carried(&self, carried: Carried) -> bool {
+        match self.carried.try_send(carried) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(carried)) => {
+                CarriageDrops::add(&self.carriage_drops.full, carried.messages.len());
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => return false,
+        }
+        self.wake();
+        true
+    }
+
+    /// Where the link plane counts what it drops.
+    pub(crate) fn carriage_drops(&self) -> &CarriageDrops {
+        &self.carriage_drops
+    }
+
     fn wake(&self) {
         // The counter can only be full if the worker is to wake up anyway.
         let _ = self.wake.write(1);
@@ -202,3 +243,5 @@ pub const BITE: usize = 256;
 const BITES: usize = 4;
 /// Messages from relays' streams that may wait.
 const STREAM_MESSAGES: usize = 256;
+/// Batches of messages from QUIC that may wait.
+const CARRIED: usize = 64;

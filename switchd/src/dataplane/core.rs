@@ -9,6 +9,7 @@ use switch_core::time::Time;
 use tokio::sync::mpsc;
 
 use super::capture::Captures;
+use super::carriage::CarriageOut;
 use super::command::Report;
 use super::drops::{DropLog, Seen};
 use super::held::HeldFrame;
@@ -22,6 +23,7 @@ pub(super) struct Core {
     pub(super) start: Instant,
     pub(super) peers: Peers,
     pub(super) transmitter: Transmitter,
+    pub(super) carriage: CarriageOut,
     pub(super) captures: Captures,
     pub(super) drop_log: DropLog,
     /// Drops of datagrams whose network is not known.

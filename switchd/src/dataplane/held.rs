@@ -75,11 +75,12 @@ const WANTED_EVERY: Duration = Duration::from_millis(100);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Carriage;
     use switch_core::ids::Vni;
 
     #[test]
     fn held_frames_are_bounded_in_number_size_and_time() {
-        let outbound = Outbound { vni: Vni::new(1).unwrap(), mss_clamp: true };
+        let outbound = Outbound { vni: Vni::new(1).unwrap(), mss_clamp: true, carriage: Carriage::Sealed };
         let now = Instant::now();
         let push = |held: &mut Held, len, now| held.push(outbound, &VnetHdr::default(), &vec![7; len], now);
         let mut held = Held::default();

@@ -1,5 +1,7 @@
 //! Datagrams from the socket: opened in place, reassembled, and joined into runs before the switch decides.
 
+mod carried;
+
 use std::io::{self, IoSliceMut};
 use std::net::IpAddr;
 use std::time::Instant;

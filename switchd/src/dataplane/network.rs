@@ -18,6 +18,7 @@ use super::drops::Seen;
 use super::outbound::Outbound;
 use super::snapshot::{Buckets, DropCounts};
 use super::stations::ChangedStations;
+use crate::config::Carriage;
 use crate::desired::StationReport;
 use crate::tap::{Offloads, Tap, is_gone};
 use crate::view::Direction;
@@ -31,6 +32,7 @@ pub(super) struct Network {
     pub(super) switch: Switch,
     pub(super) tap: Option<Tap>,
     pub(super) mss_clamp: bool,
+    pub(super) carriage: Carriage,
     pub(super) local: SideCounters,
     pub(super) remote: SideCounters,
     pub(super) stations: ChangedStations,
@@ -77,6 +79,7 @@ impl Network {
             switch: Switch::new(config.switch),
             tap: None,
             mss_clamp: config.mss_clamp,
+            carriage: config.carriage,
             local: SideCounters::new(),
             remote: SideCounters::new(),
             stations: ChangedStations::default(),
@@ -217,7 +220,7 @@ impl Network {
     }
 
     fn send(&mut self, core: &mut Core, seen: Seen<'_>, to: PeerId, vnet: &VnetHdr, frame: &mut [u8]) {
-        let outbound = Outbound { vni: self.vni, mss_clamp: self.mss_clamp };
+        let outbound = Outbound { vni: self.vni, mss_clamp: self.mss_clamp, carriage: self.carriage };
         if let Err(reason) = core.send_frame(outbound, to, vnet, frame) {
             self.local.drops.count(reason, 1);
             core.log_drop(Some(Seen { peer: Some(to), ..seen }), reason, frame);

@@ -15,12 +15,14 @@ use super::command::Report;
 use super::core::Core;
 use super::peers::Peer;
 use super::transmitter::Transmitter;
+use crate::config::Carriage;
 
 /// The network's part in sending.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outbound {
     pub(super) vni: Vni,
     pub(super) mss_clamp: bool,
+    pub(super) carriage: Carriage,
 }
 
 impl Core {
@@ -50,7 +52,7 @@ impl Core {
         frame: &mut [u8],
         held: bool,
     ) -> Result<(), DropReason> {
-        let Core { peers, transmitter, scratch, reports, rekey_datagrams, paths, .. } = self;
+        let Core { peers, transmitter, carriage, scratch, reports, rekey_datagrams, paths, .. } = self;
         let (peer, session) = peers.sealing(to).ok_or(DropReason::LinkDown)?;
         let route = peer.paths.selected().ok_or(DropReason::LinkDown)?;
         let sealer = session.sealer.as_deref_mut().ok_or(DropReason::LinkDown)?;
@@ -63,6 +65,9 @@ impl Core {
         }
         peer.sent = true;
         peer.long |= frame.len() > usize::from(FULL) - SEAL_OVERHEAD - FRAME_HEADER_LEN;
+        if outbound.carriage == Carriage::Quic {
+            return carriage.send(session.quic.as_ref(), peer, outbound, vnet, frame, scratch);
+        }
         let mut line = Line { transmitter, peer, sealer, route, outbound, scratch };
 
         let max_frame = line.peer.max_frame();
@@ -167,7 +172,7 @@ impl Line<'_> {
 }
 
 /// Bytes in front of the IP header: the MSS that fits depends on it.
-fn l2_len(frame: &[u8]) -> usize {
+pub(super) fn l2_len(frame: &[u8]) -> usize {
     let tagged = |at: usize| {
         frame
             .get(at..at + 2)

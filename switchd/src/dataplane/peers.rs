@@ -10,6 +10,7 @@ use switch_core::ids::{PeerId, ReceiverIndex, Vni};
 use switch_core::seal::{Opener, Sealer};
 use switch_core::wire::{FRAME_HEADER_LEN, SEAL_OVERHEAD};
 
+use super::carriage::QuicSender;
 use super::held::Held;
 use super::snapshot::PeerCounters;
 
@@ -76,6 +77,8 @@ pub(super) struct Session {
     pub(super) peer: PeerId,
     pub(super) opener: Box<Opener>,
     pub(super) sealer: Option<Box<Sealer>>,
+    /// The way of frames that ride in QUIC datagrams.
+    pub(super) quic: Option<QuicSender>,
     pub(super) rekey_reported: bool,
 }
 
@@ -167,7 +170,7 @@ impl Peers {
 
     pub(super) fn add_session(&mut self, index: ReceiverIndex, peer: PeerId, opener: Box<Opener>) {
         if self.peers.contains_key(&peer) {
-            let session = Session { peer, opener, sealer: None, rekey_reported: false };
+            let session = Session { peer, opener, sealer: None, quic: None, rekey_reported: false };
             self.sessions.insert(index, session);
         }
     }
@@ -175,6 +178,12 @@ impl Peers {
     pub(super) fn arm_session(&mut self, index: ReceiverIndex, sealer: Box<Sealer>) {
         if let Some(session) = self.sessions.get_mut(&index) {
             session.sealer = Some(sealer);
+        }
+    }
+
+    pub(super) fn set_quic_sender(&mut self, index: ReceiverIndex, sender: QuicSender) {
+        if let Some(session) = self.sessions.get_mut(&index) {
+            session.quic = Some(sender);
         }
     }
 

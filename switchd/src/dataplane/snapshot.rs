@@ -29,7 +29,7 @@ pub struct PeerSnapshot {
     pub datagram_max: u16,
 }
 
-/// Sealed datagrams of one peer, since it was added.
+/// Datagrams of one peer, since it was added.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PeerCounters {
     /// Sealed, probes included; what the kernel refused is among the send errors.
@@ -40,6 +40,14 @@ pub struct PeerCounters {
     pub bytes_to_peer: u64,
     /// Bytes of UDP payload of the latter.
     pub bytes_from_peer: u64,
+    /// Messages given to QUIC.
+    pub quic_to_peer: u64,
+    /// Messages that came in QUIC datagrams.
+    pub quic_from_peer: u64,
+    /// Bytes of the former.
+    pub quic_bytes_to_peer: u64,
+    /// Bytes of the latter.
+    pub quic_bytes_from_peer: u64,
     /// Refused by the replay window.
     pub replays_dropped: u64,
     /// When frames last went to it, or came from it.

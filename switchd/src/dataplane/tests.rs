@@ -18,6 +18,7 @@ use switch_core::wire::Message;
 use tokio::sync::mpsc;
 
 use super::capture::Captures;
+use super::carriage::CarriageOut;
 use super::core::Core;
 use super::drops::DropLog;
 use super::outbound::Outbound;
@@ -26,6 +27,7 @@ use super::peers::Peers;
 use super::snapshot::DropCounts;
 use super::transmitter::Transmitter;
 use super::{Command, DataPlane, NetworkConfig, PeerSnapshot, Report};
+use crate::config::Carriage;
 use crate::underlay::{Carrier, StreamMessage, Underlay};
 
 const PEER: PeerId = PeerId(1);
@@ -333,6 +335,7 @@ async fn what_comes_to_the_host_inside_a_network_is_no_links() {
             hash_seed: [1; 4],
         },
         mss_clamp: true,
+        carriage: Carriage::Sealed,
         host: vec!["127.0.0.1".parse().unwrap()],
     })));
     ask(&node).await;
@@ -388,6 +391,7 @@ fn core() -> (Core, mpsc::UnboundedReceiver<Report>, UdpSocket) {
         start: Instant::now(),
         peers: Peers::new([0; 4]),
         transmitter: Transmitter::new(underlay),
+        carriage: CarriageOut::new(Arc::default()),
         captures: Captures::default(),
         drop_log: DropLog::default(),
         datagram_drops: DropCounts::default(),
@@ -406,7 +410,7 @@ fn core() -> (Core, mpsc::UnboundedReceiver<Report>, UdpSocket) {
 }
 
 fn send(core: &mut Core, vni: u32, mark: u8) -> Result<(), DropReason> {
-    let outbound = Outbound { vni: Vni::new(vni).unwrap(), mss_clamp: true };
+    let outbound = Outbound { vni: Vni::new(vni).unwrap(), mss_clamp: true, carriage: Carriage::Sealed };
     core.send_frame(outbound, PEER, &VnetHdr::default(), &mut [mark; 60])
 }
 

@@ -80,6 +80,9 @@ pub(super) fn macs(core: &Core, networks: &Networks) -> Vec<MacRow> {
 pub(super) fn snapshot(core: &Core, networks: &Networks, inbound: &Inbound) -> Snapshot {
     let transmitter = &core.transmitter;
     let mut datagram_drops = core.datagram_drops.view();
+    for (reason, count) in core.carriage.drops.counts() {
+        add(&mut datagram_drops, reason, count);
+    }
     add(&mut datagram_drops, DropReason::SendFailed, transmitter.errors.iter().map(|(_, lost)| lost).sum());
     let stats = Stats {
         networks: networks.iter().map(network_stats).collect(),

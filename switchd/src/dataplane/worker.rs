@@ -15,6 +15,7 @@ use switch_core::time::Time;
 use tokio::sync::mpsc;
 
 use super::capture::Captures;
+use super::carriage::{CarriageOut, Carried};
 use super::carry_out::{carry_out, take_bite};
 use super::command::{Bite, Command, Received, Refused, Report};
 use super::core::Core;
@@ -48,6 +49,7 @@ pub(super) struct Worker {
     commands: Receiver<Command>,
     bites: mpsc::Receiver<Bite>,
     streams: mpsc::Receiver<StreamMessage>,
+    carried: mpsc::Receiver<Carried>,
     refused: Refused,
     wake: Arc<EventFd>,
     core: Core,
@@ -77,6 +79,7 @@ impl Worker {
             start,
             peers: Peers::new(hash_seed),
             transmitter: Transmitter::new(underlay.clone()),
+            carriage: CarriageOut::new(ends.received.carriage_drops),
             captures: Captures::default(),
             drop_log: DropLog::default(),
             datagram_drops: DropCounts::default(),
@@ -93,6 +96,7 @@ impl Worker {
             commands: ends.received.commands,
             bites: ends.received.bites,
             streams: ends.received.streams,
+            carried: ends.received.carried,
             refused: Refused::default(),
             wake: ends.received.wake,
             core,
@@ -132,10 +136,14 @@ impl Worker {
             if tokens.contains(&TOKEN_UNDERLAY) || !self.streams.is_empty() {
                 self.receive();
             }
+            if !self.carried.is_empty() {
+                self.inbound.take_carried(&mut self.carried, &mut self.core, &mut self.networks);
+            }
             for token in tokens.iter().filter(|token| **token >= TOKEN_TAPS) {
                 self.read_tap(*token);
             }
             self.core.transmitter.flush();
+            self.core.carriage.flush();
             self.core.mind_too_long();
             if self.stopping {
                 return;
@@ -222,7 +230,10 @@ impl Worker {
     }
 
     fn has_messages(&self) -> bool {
-        !(self.commands.is_empty() && self.bites.is_empty() && self.streams.is_empty())
+        !(self.commands.is_empty()
+            && self.bites.is_empty()
+            && self.streams.is_empty()
+            && self.carried.is_empty())
     }
 
     fn timeout(&self) -> EpollTimeout {
@@ -260,6 +271,7 @@ impl Worker {
         self.core.mind_paths(Instant::now());
         self.drop_unheld();
         self.core.transmitter.flush();
+        self.core.carriage.flush();
         if self.unpublished && self.published.elapsed() >= PUBLISH {
             self.core.captures.sweep();
             self.snapshot.store(Arc::new(views::snapshot(&self.core, &self.networks, &self.inbound)));

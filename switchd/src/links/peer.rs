@@ -9,6 +9,7 @@ use quinn::{Connection, ConnectionError};
 use switch_core::ids::{PeerId, Vni};
 use tokio::sync::{mpsc, oneshot};
 
+use super::carriage;
 use super::connect::{Dial, DialError};
 use super::control::Control;
 use super::dial::DialOrder;
@@ -361,6 +362,8 @@ impl PeerLink {
         debug_assert_eq!(established.dialled, dialled);
         let (live, task) = established.into_parts(self.messages.clone());
         tokio::spawn(task);
+        let sender = carriage::carry(&live.connection, self.config.id, &self.shared.worker);
+        self.shared.worker.send(Command::SetQuicSender(live.index, sender));
         let renewed = identity::proven_key(&live.connection) == Some(self.config.key);
         self.live.insert(id, live);
         self.failed_dials = 0;

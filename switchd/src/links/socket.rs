@@ -55,7 +55,10 @@ impl AsyncUdpSocket for QuicSocket {
         };
         drop(paths);
         // A full socket buffer or an unreachable network is loss to QUIC, which repairs it.
-        let _ = self.underlay.send_by(route, transmit.contents);
+        let _ = match transmit.segment_size {
+            Some(size) => self.underlay.send_all_by(route, transmit.contents, size),
+            None => self.underlay.send_by(route, transmit.contents),
+        };
         Ok(())
     }
 
@@ -95,6 +98,10 @@ impl AsyncUdpSocket for QuicSocket {
         // Virtual addresses are IPv6, and quinn dials no IPv6 address from a socket that says it is IPv4.
         let port = self.underlay.socket().local_addr()?.port();
         Ok(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port))
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.underlay.max_segments()
     }
 
     fn may_fragment(&self) -> bool {

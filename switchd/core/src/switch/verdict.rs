@@ -110,5 +110,7 @@ drop_reasons! {
     TapWrite "tap_write" "The kernel refused the frame on the TAP.",
     CounterExhausted "counter_exhausted" "The session's keys sealed as many datagrams as they may.",
     SendFailed "send_failed" "The kernel refused the datagram on the socket.",
+    NoCarriage "no_carriage" "The network's carriage is quic, and the peer takes no QUIC datagrams.",
+    Stale "stale" "The datagram waited too long to be sent by QUIC.",
     QueueFull "queue_full" "A queue of the daemon was full.",
 }

@@ -1,0 +1,293 @@
+//! Frames that ride in QUIC datagrams (RFC 9221). The worker cuts them to what the connection takes and gathers the
+//! messages; the link plane gives them to QUIC, which encrypts, sends and acknowledges.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use switch_core::ids::{PeerId, Vni};
+use switch_core::offload::{Split, clamp_mss};
+use switch_core::switch::DropReason;
+use switch_core::vnet::{Gso, PartialCsum, VnetHdr};
+use switch_core::wire::{FRAGMENT_HEADER_LEN, FRAME_HEADER_LEN, FrameHeader, Origin, encode_fragment};
+use tokio::sync::mpsc::{self, error::TrySendError};
+
+use super::outbound::{Outbound, l2_len};
+use super::peers::Peer;
+
+/// A session's way into its QUIC connection; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct QuicSender {
+    batches: mpsc::Sender<Batch>,
+    limit: Arc<AtomicUsize>,
+}
+
+/// The link plane's end of a [`QuicSender`].
+#[derive(Debug)]
+pub(crate) struct QuicQueue {
+    pub(crate) batches: mpsc::Receiver<Batch>,
+    limit: Arc<AtomicUsize>,
+}
+
+/// Messages for one connection, in order.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    since: Instant,
+    bytes: Bytes,
+    lens: Vec<u16>,
+}
+
+/// Messages that a peer's QUIC datagrams held, in order.
+#[derive(Debug)]
+pub struct Carried {
+    /// Who has proved to be their sender.
+    pub peer: PeerId,
+    /// One message each.
+    pub messages: Vec<Bytes>,
+}
+
+/// Messages that were not passed on.
+#[derive(Debug, Default)]
+pub(crate) struct CarriageDrops {
+    /// Waited for longer than [`Batch::MAX_AGE`].
+    pub(crate) stale: AtomicU64,
+    /// The limit fell after they were cut.
+    pub(crate) too_long: AtomicU64,
+    /// The connection ended.
+    pub(crate) lost: AtomicU64,
+    /// A queue was full, to QUIC or to the worker.
+    pub(crate) full: AtomicU64,
+}
+
+impl CarriageDrops {
+    pub(crate) fn add(count: &AtomicU64, messages: usize) {
+        count.fetch_add(messages as u64, Ordering::Relaxed);
+    }
+
+    /// All of them, by reason.
+    pub(super) fn counts(&self) -> [(DropReason, u64); 4] {
+        [
+            (DropReason::Stale, &self.stale),
+            (DropReason::TooBig, &self.too_long),
+            (DropReason::LinkDown, &self.lost),
+            (DropReason::QueueFull, &self.full),
+        ]
+        .map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
+    }
+}
+
+impl QuicSender {
+    /// The worker's end and the link plane's, of a connection that takes datagrams of `limit` bytes; 0: of none.
+    pub(crate) fn new(limit: usize) -> (QuicSender, QuicQueue) {
+        let (to, batches) = mpsc::channel(QUEUE);
+        let limit = Arc::new(AtomicUsize::new(limit));
+        (QuicSender { batches: to, limit: limit.clone() }, QuicQueue { batches, limit })
+    }
+
+    /// The longest message that the connection takes now, on a path that carries UDP payloads of `datagram_max`.
+    fn room(&self, datagram_max: usize) -> Option<usize> {
+        let limit = self.limit.load(Ordering::Relaxed).min(datagram_max.saturating_sub(OVERHEAD));
+        (limit >= LEAST).then_some(limit)
+    }
+
+    fn is(&self, other: &QuicSender) -> bool {
+        Arc::ptr_eq(&self.limit, &other.limit)
+    }
+}
+
+impl QuicQueue {
+    /// What the connection takes from now on.
+    pub(crate) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+}
+
+impl Batch {
+    /// What has waited for longer than this is not worth sending: a TCP of the instances has sent it again.
+    const MAX_AGE: Duration = Duration::from_millis(100);
+
+    pub(crate) fn is_stale(&self) -> bool {
+        self.since.elapsed() > Batch::MAX_AGE
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lens.len()
+    }
+
+    /// Its messages, which share their memory.
+    pub(crate) fn messages(self) -> impl Iterator<Item = Bytes> {
+        let Batch { mut bytes, lens, .. } = self;
+        lens.into_iter().map(move |len| bytes.split_to(usize::from(len)))
+    }
+}
+
+/// Gathers messages for one connection at a time, so that order holds.
+#[derive(Debug)]
+pub(super) struct CarriageOut {
+    to: Option<QuicSender>,
+    bytes: Vec<u8>,
+    lens: Vec<u16>,
+    /// What found no room, or was lost behind this.
+    pub(super) drops: Arc<CarriageDrops>,
+}
+
+impl CarriageOut {
+    pub(super) fn new(drops: Arc<CarriageDrops>) -> CarriageOut {
+        CarriageOut { to: None, bytes: Vec::new(), lens: Vec::new(), drops }
+    }
+
+    /// Takes a frame or super-frame for a peer; it leaves with the next flush.
+    pub(super) fn send(
+        &mut self,
+        sender: Option<&QuicSender>,
+        peer: &mut Peer,
+        outbound: Outbound,
+        vnet: &VnetHdr,
+        frame: &mut [u8],
+        scratch: &mut Vec<u8>,
+    ) -> Result<(), DropReason> {
+        let sender = sender.ok_or(DropReason::NoCarriage)?;
+        let max = sender.room(peer.datagram_max()).ok_or(DropReason::NoCarriage)?;
+        let max_frame = max - FRAME_HEADER_LEN;
+        if outbound.mss_clamp {
+            clamp_mss(frame, (max_frame - l2_len(frame)) as u16, vnet.csum.is_some());
+        }
+        self.begin(sender, frame.len());
+        let mut lane = Lane { out: self, peer, vni: outbound.vni, max, scratch };
+        match vnet.gso {
+            Gso::None => lane.frame(Origin::Whole, vnet.csum, frame),
+            gso => {
+                let origin = if gso == Gso::UdpL4 { Origin::UdpSegment } else { Origin::TcpSegment };
+                let split = Split::new(frame, vnet, max_frame).map_err(|_| DropReason::BadGso)?;
+                lane.segments(origin, &split)
+            }
+        }
+    }
+
+    /// Hands over what is gathered.
+    pub(super) fn flush(&mut self) {
+        if self.lens.is_empty() {
+            return;
+        }
+        let batch = Batch {
+            since: Instant::now(),
+            bytes: std::mem::take(&mut self.bytes).into(),
+            lens: std::mem::take(&mut self.lens),
+        };
+        let Some(to) = &self.to else { return };
+        let (count, batch) = match to.batches.try_send(batch) {
+            Ok(()) => return,
+            Err(TrySendError::Full(batch)) => (&self.drops.full, batch),
+            Err(TrySendError::Closed(batch)) => (&self.drops.lost, batch),
+        };
+        CarriageDrops::add(count, batch.len());
+    }
+
+    /// What follows is for this connection, about so many bytes.
+    fn begin(&mut self, to: &QuicSender, len: usize) {
+        let known = self.to.as_ref().is_some_and(|known| known.is(to));
+        if !known || self.bytes.len() + len > BATCH_BYTES {
+            self.flush();
+        }
+        if !known {
+            self.to = Some(to.clone());
+        }
+        if self.bytes.is_empty() {
+            self.bytes.reserve(len + len / 8);
+        }
+    }
+
+    /// One message of `len` bytes that `fill` writes.
+    fn put(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) {
+        let start = self.bytes.len();
+        self.bytes.resize(start + len, 0);
+        fill(&mut self.bytes[start..]);
+        self.lens.push(len as u16);
+    }
+}
+
+/// One peer's sending side, borrowed for one frame.
+struct Lane<'a> {
+    out: &'a mut CarriageOut,
+    peer: &'a mut Peer,
+    vni: Vni,
+    /// The longest message.
+    max: usize,
+    scratch: &'a mut Vec<u8>,
+}
+
+impl Lane<'_> {
+    fn frame(&mut self, origin: Origin, csum: Option<PartialCsum>, frame: &[u8]) -> Result<(), DropReason> {
+        let header = FrameHeader { vni: self.vni, origin, csum }.encode();
+        if FRAME_HEADER_LEN + frame.len() > self.max {
+            self.scratch.clear();
+            self.scratch.extend_from_slice(&header);
+            self.scratch.extend_from_slice(frame);
+            return self.fragments();
+        }
+        self.put(FRAME_HEADER_LEN + frame.len(), |message| {
+            let (head, body) = message.split_at_mut(FRAME_HEADER_LEN);
+            head.copy_from_slice(&header);
+            body.copy_from_slice(frame);
+        });
+        Ok(())
+    }
+
+    fn segments(&mut self, origin: Origin, split: &Split<'_>) -> Result<(), DropReason> {
+        let header = FrameHeader { vni: self.vni, origin, csum: Some(split.csum()) }.encode();
+        for i in 0..split.count() {
+            let len = FRAME_HEADER_LEN + split.segment_len(i);
+            if len > self.max {
+                self.scratch.resize(len, 0);
+                self.scratch[..FRAME_HEADER_LEN].copy_from_slice(&header);
+                split.write_segment(i, &mut self.scratch[FRAME_HEADER_LEN..]);
+                self.fragments()?;
+                continue;
+            }
+            self.put(len, |message| {
+                let (head, body) = message.split_at_mut(FRAME_HEADER_LEN);
+                head.copy_from_slice(&header);
+                split.write_segment(i, body);
+            });
+        }
+        Ok(())
+    }
+
+    /// Cuts the message in `scratch`.
+    fn fragments(&mut self) -> Result<(), DropReason> {
+        let message = std::mem::take(self.scratch);
+        let result = match self.peer.fragmenter.cut(&message, self.max - FRAGMENT_HEADER_LEN) {
+            Ok(pieces) => {
+                for (info, data) in pieces {
+                    let header = encode_fragment(self.vni, &info);
+                    self.put(FRAGMENT_HEADER_LEN + data.len(), |message| {
+                        let (head, body) = message.split_at_mut(FRAGMENT_HEADER_LEN);
+                        head.copy_from_slice(&header);
+                        body.copy_from_slice(data);
+                    });
+                }
+                Ok(())
+            }
+            Err(_) => Err(DropReason::TooBig),
+        };
+        *self.scratch = message;
+        result
+    }
+
+    fn put(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) {
+        self.out.put(len, fill);
+        self.peer.counters.quic_to_peer += 1;
+        self.peer.counters.quic_bytes_to_peer += len as u64;
+    }
+}
+
+/// Batches that may wait for QUIC; what comes then is dropped.
+const QUEUE: usize = 64;
+/// A batch ends with the frame that would make it longer.
+const BATCH_BYTES: usize = 64 << 10;
+/// What QUIC may add to a message (RFC 9000, 17.3.1; RFC 9221, 4): first byte, connection id, packet number and tag,
+/// and as much for the frame's type and length as quinn reckons.
+const OVERHEAD: usize = 1 + 8 + 4 + 16 + 9;
+/// A connection that takes no more than this takes no frames: every path carries 1200 bytes, so its peer says so.
+const LEAST: usize = 1000;

@@ -1,0 +1,81 @@
+//! Messages that came in QUIC datagrams: authentic already, and from here on as those that were sealed.
+
+use switch_core::switch::DropReason;
+use switch_core::wire::{FRAME_HEADER_LEN, Message};
+use tokio::sync::mpsc;
+
+use super::{Inbound, Opened, Place};
+use crate::dataplane::carriage::Carried;
+use crate::dataplane::core::Core;
+use crate::dataplane::networks::Networks;
+use switch_core::ids::PeerId;
+use switch_core::time::Time;
+
+impl Inbound {
+    /// Carries what QUIC gave to the bridges, a bounded part of it.
+    pub(in crate::dataplane) fn take_carried(
+        &mut self,
+        carried: &mut mpsc::Receiver<Carried>,
+        core: &mut Core,
+        networks: &mut Networks,
+    ) {
+        let now = core.now();
+        let mut at = 0;
+        for _ in 0..BATCHES {
+            let Ok(Carried { peer, messages }) = carried.try_recv() else { break };
+            self.batches.observe(messages.len() as u64);
+            count(core, peer, &messages);
+            for message in messages {
+                if at + message.len() > self.bufs.len() {
+                    self.deliver(core, networks, now);
+                    at = 0;
+                }
+                let end = at + message.len();
+                let Some(room) = self.bufs.get_mut(at..end) else {
+                    core.datagram_drops.count(DropReason::TooBig, 1);
+                    continue;
+                };
+                room.copy_from_slice(&message);
+                self.message(core, networks, peer, at, end, now);
+                at = end;
+            }
+        }
+        self.deliver(core, networks, now);
+    }
+
+    fn message(
+        &mut self,
+        core: &mut Core,
+        networks: &mut Networks,
+        peer: PeerId,
+        start: usize,
+        end: usize,
+        now: Time,
+    ) {
+        match Message::parse(&self.bufs[start..end]) {
+            Ok(Message::Frame(header, _)) => {
+                let at = start + FRAME_HEADER_LEN;
+                let opened =
+                    Opened { place: Place::Received, start: at, len: end - at, peer, csum: header.csum };
+                self.accept(core, networks, header.vni, opened, header.origin);
+            }
+            Ok(Message::Fragment(vni, ..)) => self.fragment(core, networks, vni, peer, start, end, now),
+            // A probe asks about one path, which QUIC knows nothing of.
+            Ok(Message::Probe(_)) | Err(_) => {
+                self.drop_datagram(core, DropReason::BadInnerHeader, start, end);
+            }
+        }
+    }
+}
+
+fn count(core: &mut Core, id: PeerId, messages: &[bytes::Bytes]) {
+    let Some(peer) = core.peers.get_mut(id) else { return };
+    peer.counters.quic_from_peer += messages.len() as u64;
+    peer.counters.quic_bytes_from_peer += messages.iter().map(|message| message.len() as u64).sum::<u64>();
+    if !std::mem::replace(&mut peer.flows, true) {
+        core.paths.flows.push(id);
+    }
+}
+
+/// In one turn of the worker's loop.
+const BATCHES: usize = 16;

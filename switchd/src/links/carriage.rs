@@ -1,0 +1,66 @@
+//! Frames in QUIC datagrams (RFC 9221): from the worker to a session's connection, and back.
+
+use std::sync::atomic::AtomicU64;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use quinn::{Connection, SendDatagramError};
+use switch_core::ids::PeerId;
+
+use crate::dataplane::{CarriageDrops, Carried, Handle, QuicQueue, QuicSender};
+
+/// Carries frames by this connection both ways until it ends; what is returned is for the worker.
+pub(super) fn carry(connection: &Connection, peer: PeerId, worker: &Handle) -> QuicSender {
+    let (sender, queue) = QuicSender::new(connection.max_datagram_size().unwrap_or(0));
+    tokio::spawn(outward(connection.clone(), queue, worker.clone()));
+    tokio::spawn(inward(connection.clone(), peer, worker.clone()));
+    sender
+}
+
+/// QUIC's own buffer is small and waited for, so that the queue in front of it is the only one and all that is lost is
+/// counted.
+async fn outward(connection: Connection, mut queue: QuicQueue, worker: Handle) {
+    let drops = worker.carriage_drops();
+    while let Some(batch) = queue.batches.recv().await {
+        if batch.is_stale() {
+            CarriageDrops::add(&drops.stale, batch.len());
+            continue;
+        }
+        for message in batch.messages() {
+            if let Err(lost) = send(&connection, message, drops).await {
+                CarriageDrops::add(lost, 1);
+            }
+        }
+        queue.set_limit(connection.max_datagram_size().unwrap_or(0));
+    }
+}
+
+async fn send<'a>(
+    connection: &Connection,
+    message: Bytes,
+    drops: &'a CarriageDrops,
+) -> Result<(), &'a AtomicU64> {
+    connection.send_datagram_wait(message).await.map_err(|e| match e {
+        SendDatagramError::TooLarge => &drops.too_long,
+        SendDatagramError::ConnectionLost(_)
+        | SendDatagramError::UnsupportedByPeer
+        | SendDatagramError::Disabled => &drops.lost,
+    })
+}
+
+async fn inward(connection: Connection, peer: PeerId, worker: Handle) {
+    while let Ok(first) = connection.read_datagram().await {
+        let mut messages = vec![first];
+        while messages.len() < BATCH
+            && let Some(Ok(next)) = connection.read_datagram().now_or_never()
+        {
+            messages.push(next);
+        }
+        if !worker.carried(Carried { peer, messages }) {
+            return;
+        }
+    }
+}
+
+/// Messages that the worker is given at a time.
+const BATCH: usize = 64;
