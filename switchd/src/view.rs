@@ -163,6 +163,9 @@ pub struct NetworkStatus {
     pub mtu: u16,
     /// Offloads that the kernel granted, such as `csum`, `tso4`, `tso6`, `uso`.
     pub offloads: Vec<String>,
+    /// What its frames ride in on their way to a peer: `sealed` or `quic` datagrams.
+    #[serde(default)]
+    pub carriage: String,
     /// Names of the peers that carry this network.
     pub peers: Vec<String>,
 }
@@ -237,14 +240,29 @@ pub struct Link {
     pub last_heard: Option<Duration>,
     /// AEAD of the session.
     pub cipher: Option<String>,
-    /// Sealed datagrams to the peer.
+    /// What frames of the link's networks ride in: `sealed`, `quic` or both.
+    #[serde(default)]
+    pub carriage: Vec<String>,
+    /// Datagrams to the peer: sealed ones, and QUIC datagrams with frames.
     pub datagrams_to_peer: u64,
-    /// Sealed datagrams from the peer that were opened.
+    /// Such datagrams from the peer; sealed ones if they could be opened.
     pub datagrams_from_peer: u64,
-    /// Bytes of UDP payload in `datagrams_to_peer`.
+    /// Bytes of `datagrams_to_peer`: UDP payload of sealed ones, the data of QUIC datagrams.
     pub bytes_to_peer: u64,
-    /// Bytes of UDP payload in `datagrams_from_peer`.
+    /// Bytes of `datagrams_from_peer`.
     pub bytes_from_peer: u64,
+    /// How many of `datagrams_to_peer` were QUIC datagrams.
+    #[serde(default)]
+    pub quic_datagrams_to_peer: u64,
+    /// How many of `datagrams_from_peer` were QUIC datagrams.
+    #[serde(default)]
+    pub quic_datagrams_from_peer: u64,
+    /// How many of `bytes_to_peer` were in QUIC datagrams.
+    #[serde(default)]
+    pub quic_bytes_to_peer: u64,
+    /// How many of `bytes_from_peer` were in QUIC datagrams.
+    #[serde(default)]
+    pub quic_bytes_from_peer: u64,
     /// Datagrams refused by the replay window.
     pub replays_dropped: u64,
     /// Times that the link came up again after it had been up.

@@ -35,13 +35,22 @@ fn is_default(line: &str) -> bool {
     line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
 }
 
+/// A network without a carriage has that of `[link]`.
+fn resolved(mut config: Config) -> Config {
+    let carriages: Vec<_> = config.networks.iter().map(|network| config.carriage_of(network)).collect();
+    for (network, carriage) in config.networks.iter_mut().zip(carriages) {
+        network.carriage = Some(carriage);
+    }
+    config
+}
+
 #[test]
 fn the_example_parses_and_its_commented_defaults_are_the_defaults() {
-    let example = parse(EXAMPLE);
+    let example = resolved(parse(EXAMPLE));
     assert_eq!((example.networks.len(), example.peers.len()), (1, 2));
     let uncommented: Vec<_> =
         EXAMPLE.lines().map(|line| if is_default(line) { &line[1..] } else { line }).collect();
-    assert_eq!(parse(&uncommented.join("\n")), example);
+    assert_eq!(resolved(parse(&uncommented.join("\n"))), example);
     assert!(EXAMPLE.lines().filter(|line| is_default(line)).count() > 20);
 }
 
@@ -104,6 +113,23 @@ fn values_arrive() {
 }
 
 #[test]
+fn a_network_is_carried_as_it_says_else_as_links_are() {
+    let carriages = |link: &str, network: &str| {
+        let config = parse(&format!("{}[link]\n{link}", with_network(network)));
+        (config.carriage_of(&config.networks[0]), config.uses_quic_carriage())
+    };
+    let (sealed, quic) = ("carriage = \"sealed\"\n", "carriage = \"quic\"\n");
+    assert_eq!(carriages("", ""), (Carriage::Sealed, false));
+    assert_eq!(carriages(quic, ""), (Carriage::Quic, true));
+    assert_eq!(carriages(quic, sealed), (Carriage::Sealed, true), "a controller's network may come");
+    assert_eq!(carriages("", quic), (Carriage::Quic, true));
+    let new = parse(&format!("{}[link]\n{quic}", with_network(quic)));
+    let reload = diff(&parse(&with_network("")), &new);
+    assert_eq!(reload.needs_restart, ["link.carriage", "network \"blue\" carriage"]);
+    assert!(!reload.config.uses_quic_carriage());
+}
+
+#[test]
 fn each_mistake_is_named_with_its_place_and_mend() {
     let bad_gateway = with_network("gateways = [\"224.0.0.1\"]");
     let problem = errors(&bad_gateway);
@@ -149,6 +175,10 @@ fn each_mistake_is_named_with_its_place_and_mend() {
         (
             "[link]\nrekey_datagrams = -1",
             "t:2:19: link.rekey_datagrams: -1 is out of range: use 1000 to 2147483648",
+        ),
+        (
+            "[link]\ncarriage = \"udp\"",
+            "t:2:12: link.carriage: \"udp\" is not allowed: use \"sealed\" or \"quic\"",
         ),
         ("link = 1", "t:1:8: link: expected a table: [link], found a number"),
         ("[peer]", "t:1:1: peer: expected tables: [[peer]], found a table"),

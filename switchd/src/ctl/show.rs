@@ -31,8 +31,10 @@ pub(super) fn status(status: &Status) -> String {
         text.push_str("no networks\n");
         return text;
     }
-    let mut table =
-        table(&["NETWORK", "VNI", "FROM", "MODE", "BRIDGE", "ENDPOINT", "STATE", "MTU", "OFFLOADS", "PEERS"]);
+    let mut table = table(&[
+        "NETWORK", "VNI", "FROM", "MODE", "BRIDGE", "ENDPOINT", "STATE", "MTU", "OFFLOADS", "CARRIAGE",
+        "PEERS",
+    ]);
     for network in &status.networks {
         table.add_row([
             network.name.clone(),
@@ -44,6 +46,7 @@ pub(super) fn status(status: &Status) -> String {
             network.endpoint_state.as_str().to_owned(),
             network.mtu.to_string(),
             or_dash(&network.offloads.join(",")),
+            or_dash(&network.carriage),
             or_dash(&network.peers.join(",")),
         ]);
     }
@@ -84,6 +87,7 @@ pub(super) fn links(links: &[Link]) -> String {
         "PATH MTU",
         "EPOCH",
         "KEY AGE",
+        "CARRIAGE",
         "TO PEER",
         "FROM PEER",
         "REPLAYS",
@@ -102,6 +106,7 @@ pub(super) fn links(links: &[Link]) -> String {
             optional(link.path_mtu),
             link.epoch.to_string(),
             optional(link.session_age.map(duration)),
+            or_dash(&link.carriage.join(",")),
             bytes(link.bytes_to_peer),
             bytes(link.bytes_from_peer),
             link.replays_dropped.to_string(),

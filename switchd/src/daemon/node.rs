@@ -124,6 +124,7 @@ impl Node {
                 .filter(|name| *name != "none")
                 .map(str::to_owned)
                 .collect(),
+            carriage: self.config.load().carriage_of(network).to_string(),
             peers: peers.iter().filter(|p| p.vnis.contains(&network.vni)).map(|p| p.name.clone()).collect(),
         }
     }
@@ -169,6 +170,7 @@ impl View for Node {
     fn links(&self) -> Vec<Link> {
         let (networks, peers) = (self.networks.load(), self.peers.load());
         let (statuses, snapshot) = (self.links.status(), self.snapshot.load());
+        let config = self.config.load();
         let row = |peer: &PeerRow| {
             let status = statuses.get(&peer.id).cloned().unwrap_or_default();
             let seen = snapshot.peers.get(&peer.id);
@@ -176,7 +178,11 @@ impl View for Node {
             let path = seen.and_then(|peer| peer.paths.iter().find(|path| path.selected));
             let route = path.map(|path| path.route).or(status.route);
             let carried = |vni| status.vnis.contains(&vni) && peer.vnis.contains(&vni);
-            let carried = networks.iter().filter(|row| carried(row.network.vni));
+            let carried: Vec<_> = networks.iter().filter(|row| carried(row.network.vni)).collect();
+            let mut carriage: Vec<_> =
+                carried.iter().map(|row| config.carriage_of(&row.network).to_string()).collect();
+            carriage.sort_unstable_by(|a, b| b.cmp(a));
+            carriage.dedup();
             Link {
                 peer: peer.name.clone(),
                 node_id: peer.node_id.clone(),
@@ -195,14 +201,19 @@ impl View for Node {
                 session_age: status.since.map(|since| since.elapsed()),
                 last_heard: counters.last_heard.map(|heard| heard.elapsed()),
                 cipher: status.cipher.map(str::to_owned),
-                datagrams_to_peer: counters.datagrams_to_peer,
-                datagrams_from_peer: counters.datagrams_from_peer,
-                bytes_to_peer: counters.bytes_to_peer,
-                bytes_from_peer: counters.bytes_from_peer,
+                carriage,
+                datagrams_to_peer: counters.datagrams_to_peer + counters.quic_to_peer,
+                datagrams_from_peer: counters.datagrams_from_peer + counters.quic_from_peer,
+                bytes_to_peer: counters.bytes_to_peer + counters.quic_bytes_to_peer,
+                bytes_from_peer: counters.bytes_from_peer + counters.quic_bytes_from_peer,
+                quic_datagrams_to_peer: counters.quic_to_peer,
+                quic_datagrams_from_peer: counters.quic_from_peer,
+                quic_bytes_to_peer: counters.quic_bytes_to_peer,
+                quic_bytes_from_peer: counters.quic_bytes_from_peer,
                 replays_dropped: counters.replays_dropped,
                 reconnects: status.reconnects,
                 last_error: status.last_error.clone(),
-                networks: carried.map(|row| row.network.name.clone()).collect(),
+                networks: carried.iter().map(|row| row.network.name.clone()).collect(),
             }
         };
         peers.iter().map(row).collect()

@@ -93,9 +93,13 @@ fn link_families(links: &[Link]) -> Vec<MetricFamily> {
     let counter = |family: &Family<1>, value: fn(&Link) -> u64| {
         family.counter(links.iter().map(|link| ([link.peer.as_str()], value(link))))
     };
-    let two_ways = |family: &Family<2>, to: fn(&Link) -> u64, from: fn(&Link) -> u64| {
+    // Each way what all carriages did, and what of it QUIC's datagrams did.
+    let two_ways = |family: &Family<3>, to: fn(&Link) -> [u64; 2], from: fn(&Link) -> [u64; 2]| {
         family.counter(links.iter().flat_map(|link| {
-            [([link.peer.as_str(), "to_peer"], to(link)), ([link.peer.as_str(), "from_peer"], from(link))]
+            [("to_peer", to(link)), ("from_peer", from(link))].into_iter().flat_map(|(way, [all, quic])| {
+                let peer = link.peer.as_str();
+                [([peer, way, "sealed"], all.saturating_sub(quic)), ([peer, way, "quic"], quic)]
+            })
         }))
     };
     let known = |family: &Family<1>, value: fn(&Link) -> Option<f64>| {
@@ -110,8 +114,16 @@ fn link_families(links: &[Link]) -> Vec<MetricFamily> {
         known(&LINK_PATH_MTU, |link| link.path_mtu.map(f64::from)),
         known(&LINK_EPOCH, |link| Some(link.epoch as f64)),
         known(&LINK_SESSION_AGE, |link| link.session_age.map(|age| age.as_secs_f64())),
-        two_ways(&LINK_DATAGRAMS, |link| link.datagrams_to_peer, |link| link.datagrams_from_peer),
-        two_ways(&LINK_BYTES, |link| link.bytes_to_peer, |link| link.bytes_from_peer),
+        two_ways(
+            &LINK_DATAGRAMS,
+            |link| [link.datagrams_to_peer, link.quic_datagrams_to_peer],
+            |link| [link.datagrams_from_peer, link.quic_datagrams_from_peer],
+        ),
+        two_ways(
+            &LINK_BYTES,
+            |link| [link.bytes_to_peer, link.quic_bytes_to_peer],
+            |link| [link.bytes_from_peer, link.quic_bytes_from_peer],
+        ),
         counter(&LINK_REPLAYS, |link| link.replays_dropped),
         counter(&LINK_RECONNECTS, |link| link.reconnects),
     ]
@@ -273,7 +285,7 @@ static DROPS: Family<3> = Family {
 };
 static DATAGRAM_DROPS: Family<1> = Family {
     name: "switchd_datagram_drops_total",
-    help: "Datagrams dropped before their network was known, by reason.",
+    help: "Datagrams dropped where their network is not known, by reason.",
     labels: ["reason"],
 };
 static SEND_ERRORS: Family<1> = Family {
@@ -342,15 +354,15 @@ static LINK_EPOCH: Family<1> = Family {
 };
 static LINK_SESSION_AGE: Family<1> =
     Family { name: "switchd_link_session_age_seconds", help: "Age of the keys in use.", labels: ["peer"] };
-static LINK_DATAGRAMS: Family<2> = Family {
+static LINK_DATAGRAMS: Family<3> = Family {
     name: "switchd_link_datagrams_total",
-    help: "Sealed datagrams to the peer, and those from it that were opened.",
-    labels: ["peer", "direction"],
+    help: "Sealed datagrams to the peer, and those from it that were opened; QUIC datagrams with frames.",
+    labels: ["peer", "direction", "carriage"],
 };
-static LINK_BYTES: Family<2> = Family {
+static LINK_BYTES: Family<3> = Family {
     name: "switchd_link_bytes_total",
-    help: "Bytes of UDP payload in those datagrams.",
-    labels: ["peer", "direction"],
+    help: "Bytes of those datagrams: UDP payload of sealed ones, the data of QUIC's.",
+    labels: ["peer", "direction", "carriage"],
 };
 static LINK_REPLAYS: Family<1> = Family {
     name: "switchd_link_replays_dropped_total",

@@ -46,7 +46,8 @@ async fn values_have_their_labels() {
         "switchd_link_rtt_seconds{peer=\"node-b\"} 0.00025",
         "switchd_link_path_info{path=\"host\",peer=\"node-b\"} 1",
         "switchd_link_loss_ratio{peer=\"node-b\"} 0.0125",
-        "switchd_link_bytes_total{direction=\"to_peer\",peer=\"node-b\"} 1400000",
+        "switchd_link_bytes_total{carriage=\"sealed\",direction=\"to_peer\",peer=\"node-b\"} 1399000",
+        "switchd_link_bytes_total{carriage=\"quic\",direction=\"to_peer\",peer=\"node-b\"} 1000",
     ] {
         assert!(text.lines().any(|found| sorted_labels(found) == sorted_labels(line)), "{line} in\n{text}");
     }
