@@ -130,7 +130,8 @@ fn both_carriages_at_once() -> Result<()> {
         let node = lab.node("node-a")?;
         all_sizes_and_tcp(lab.instance("a1")?, lab.instance("b1")?, 10 << 20)?;
         counted(node, &["bytes_to_peer", "quic_bytes_from_peer"], 20 << 20)?;
-        expect(link(node, "quic_bytes_to_peer")? == 0, || "frames of blue went to QUIC".into())?;
+        // What red's instances say of themselves when they come up.
+        expect(link(node, "quic_bytes_to_peer")? < 50_000, || "frames of blue went to QUIC".into())?;
         all_sizes_and_tcp(lab.instance("red-a1")?, lab.instance("red-b1")?, 10 << 20)?;
         counted(node, &["quic_bytes_to_peer"], 20 << 20)?;
 
@@ -153,7 +154,9 @@ fn both_carriages_at_once() -> Result<()> {
                         && line.contains(direction)
                 });
                 let bytes = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-                expect(bytes.is_some_and(|bytes| bytes > 1e7), || {
+                // node-b sends by QUIC alone; its probes are sealed.
+                let least = if (carriage, direction) == ("sealed", "from_peer") { 1e2 } else { 1e7 };
+                expect(bytes.is_some_and(|bytes| bytes > least), || {
                     format!("{carriage} {direction}: {line:?}")
                 })?;
             }

@@ -36,6 +36,8 @@ use tokio::sync::mpsc;
 
 pub(crate) use carriage::{CarriageDrops, QuicQueue};
 pub use carriage::{Carried, QuicSender};
+#[cfg(test)]
+pub(crate) use command::Received;
 pub use command::{BITE, BindingChange, Bite, Command, Handle, MssClamp, Refused, Report};
 pub use snapshot::{PeerCounters, PeerSnapshot, Snapshot};
 

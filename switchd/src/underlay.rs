@@ -113,9 +113,12 @@ impl Underlay {
     /// Sends a run of datagrams of one size, the last of which may be shorter, by a route that a link with a peer has.
     pub fn send_all_by(&self, route: Route, contents: &[u8], size: usize) -> io::Result<()> {
         match route {
-            Route::Direct(destination) => self.send(destination, contents, Some(size)),
+            Route::Direct(destination) => {
+                let whole = (MAX_SEND / size.max(1)).max(1) * size.max(1);
+                contents.chunks(whole).try_for_each(|run| self.send(destination, run, Some(size)))
+            }
             Route::Relayed(..) => {
-                contents.chunks(size).try_for_each(|datagram| self.send_by(route, datagram))
+                contents.chunks(size.max(1)).try_for_each(|datagram| self.send_by(route, datagram))
             }
         }
     }
@@ -163,13 +166,20 @@ impl Underlay {
     }
 }
 
-/// A QUIC packet that the worker read.
+/// QUIC packets that the worker read: one datagram, or a run of them.
 #[derive(Debug)]
 pub struct QuicDatagram {
-    /// The way it came.
+    /// The way they came.
     pub route: Route,
-    /// Its bytes.
+    /// Their bytes, at most [`QuicDatagram::RUN`] where there are several.
     pub payload: Bytes,
+    /// Length of every datagram but the last.
+    pub stride: usize,
+}
+
+impl QuicDatagram {
+    /// Bytes of a run at most.
+    pub const RUN: usize = 16 << 10;
 }
 
 /// A STUN message that the worker read: a server's or relay's word, or a peer's check.
@@ -227,5 +237,7 @@ pub enum UnderlayError {
     Options(#[source] io::Error),
 }
 
+/// The largest UDP payload over IPv4, and so what one system call sends at most, bytes.
+const MAX_SEND: usize = 65_507;
 /// Several GSO sends of 64 KiB may wait in each direction.
 const SOCKET_BUFFER: usize = 4 << 20;

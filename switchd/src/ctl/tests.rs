@@ -59,7 +59,7 @@ fn tables_show_what_the_daemon_said() {
     let row: Vec<_> = status.lines().last().unwrap().split_whitespace().collect();
     assert_eq!(
         row,
-        "blue 100 file rewrite br-blue sw-blue up 1500 csum,tso4 node-b,node-c"
+        "blue 100 file rewrite br-blue sw-blue up 1500 csum,tso4 sealed node-b,node-c"
             .split(' ')
             .collect::<Vec<_>>()
     );
@@ -67,6 +67,7 @@ fn tables_show_what_the_daemon_said() {
     assert!(
         links.contains("0.250 ms")
             && links.contains("node-c  controller  down")
+            && links.contains("1m1s     sealed,quic")
             && links.contains("node-c: no address"),
         "{links}"
     );

@@ -91,6 +91,21 @@ impl QuicSender {
         (limit >= LEAST).then_some(limit)
     }
 
+    /// What the link plane said last.
+    #[cfg(test)]
+    pub(crate) fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Hands messages over as the worker would.
+    #[cfg(test)]
+    pub(crate) async fn put(&self, messages: &[Bytes]) {
+        let lens = messages.iter().map(|message| message.len() as u16).collect();
+        let batch = Batch { since: Instant::now(), bytes: messages.concat().into(), lens };
+        // The link plane may be gone.
+        let _ = self.batches.send(batch).await;
+    }
+
     fn is(&self, other: &QuicSender) -> bool {
         Arc::ptr_eq(&self.limit, &other.limit)
     }
@@ -291,3 +306,6 @@ const BATCH_BYTES: usize = 64 << 10;
 const OVERHEAD: usize = 1 + 8 + 4 + 16 + 9;
 /// A connection that takes no more than this takes no frames: every path carries 1200 bytes, so its peer says so.
 const LEAST: usize = 1000;
+
+#[cfg(test)]
+mod tests;

@@ -179,6 +179,11 @@ impl Inbound {
             let base = i * RECEIVE_MAX;
             let mut at = 0;
             while at < meta.len {
+                if let Some(end) = self.quic_run(&arrival, base, at, meta.len, stride) {
+                    self.quic(core, arrival, base + at, base + end, stride);
+                    at = end;
+                    continue;
+                }
                 let end = (at + stride).min(meta.len);
                 self.datagram(core, networks, &mut unknown, arrival, base + at, base + end);
                 at = end;
@@ -210,12 +215,33 @@ impl Inbound {
         let real = is_real_source(arrival.route.remote());
         match if real { classify(&self.bufs[start..end], false) } else { Protocol::Unknown } {
             Protocol::Sealed => self.sealed(core, networks, unknown, arrival, start, end),
-            Protocol::Quic => self.quic(core, arrival, start, end),
+            Protocol::Quic => self.quic(core, arrival, start, end, end - start),
             Protocol::Stun => self.stun(core, arrival, start, end),
             Protocol::ChannelData | Protocol::Unknown => {
                 self.drop_datagram(core, DropReason::BadDatagram, start, end);
             }
         }
+    }
+
+    /// Where the QUIC packets that follow one another from `at` on end, of what one address sent in one buffer.
+    fn quic_run(
+        &self,
+        arrival: &Arrival<'_>,
+        base: usize,
+        at: usize,
+        len: usize,
+        stride: usize,
+    ) -> Option<usize> {
+        let is_quic = |at: usize| classify(&self.bufs[base + at..base + len], false) == Protocol::Quic;
+        let direct = arrival.relay.is_none() && is_real_source(arrival.route.remote());
+        if at + stride >= len || !direct || !is_quic(at) {
+            return None;
+        }
+        let mut end = at + stride;
+        while end < len && end + stride <= at + QuicDatagram::RUN && is_quic(end) {
+            end = (end + stride).min(len);
+        }
+        Some(end)
     }
 
     fn drop_datagram(&self, core: &mut Core, reason: DropReason, start: usize, end: usize) {
@@ -224,12 +250,12 @@ impl Inbound {
     }
 
     /// For the link plane. Half of the queue is for peers, so that strangers cannot starve their handshakes.
-    fn quic(&self, core: &mut Core, arrival: Arrival<'_>, start: usize, end: usize) {
+    fn quic(&self, core: &mut Core, arrival: Arrival<'_>, start: usize, end: usize, stride: usize) {
         let room = self.quic.capacity() > self.quic.max_capacity() / 2
             || core.peers.is_route(arrival.route, arrival.heard);
         let sent = room.then(|| {
             let payload = Bytes::copy_from_slice(&self.bufs[start..end]);
-            self.quic.try_send(QuicDatagram { route: arrival.route, payload })
+            self.quic.try_send(QuicDatagram { route: arrival.route, payload, stride })
         });
         if !matches!(sent, Some(Ok(()))) {
             self.drop_datagram(core, DropReason::QueueFull, start, end);

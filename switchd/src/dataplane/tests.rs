@@ -30,6 +30,8 @@ use super::{Command, DataPlane, NetworkConfig, PeerSnapshot, Report};
 use crate::config::Carriage;
 use crate::underlay::{Carrier, StreamMessage, Underlay};
 
+mod carried;
+
 const PEER: PeerId = PeerId(1);
 const PATIENCE: Duration = Duration::from_secs(10);
 

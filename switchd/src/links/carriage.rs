@@ -64,3 +64,6 @@ async fn inward(connection: Connection, peer: PeerId, worker: Handle) {
 
 /// Messages that the worker is given at a time.
 const BATCH: usize = 64;
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::sync::mpsc;
 
+use super::MAX_UDP_PAYLOAD;
 use crate::underlay::{QuicDatagram, Underlay};
 
 /// Paths by peer, shared between the socket and the links.
@@ -88,7 +89,7 @@ impl AsyncUdpSocket for QuicSocket {
             let len = datagram.payload.len().min(buf.len());
             buf[..len].copy_from_slice(&datagram.payload[..len]);
             let addr = self.source(datagram.route);
-            *meta = RecvMeta { addr, len, stride: len, ecn: None, dst_ip: None };
+            *meta = RecvMeta { addr, len, stride: datagram.stride.min(len), ecn: None, dst_ip: None };
             filled += 1;
         }
         Poll::Ready(Ok(filled))
@@ -98,6 +99,11 @@ impl AsyncUdpSocket for QuicSocket {
         // Virtual addresses are IPv6, and quinn dials no IPv6 address from a socket that says it is IPv4.
         let port = self.underlay.socket().local_addr()?.port();
         Ok(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port))
+    }
+
+    /// So that a run fits the buffers, each of which is made for so many packets of [`MAX_UDP_PAYLOAD`].
+    fn max_receive_segments(&self) -> usize {
+        QuicDatagram::RUN.div_ceil(usize::from(MAX_UDP_PAYLOAD))
     }
 
     fn max_transmit_segments(&self) -> usize {

@@ -1,0 +1,78 @@
+//! What QUIC gives to a running worker, right and wrong.
+
+use switch_core::fragment::Fragmenter;
+use switch_core::wire::{FrameHeader, Origin, Probe, encode_fragment};
+
+use super::*;
+use crate::dataplane::Carried;
+
+fn network(vni: Vni) -> Box<NetworkConfig> {
+    Box::new(NetworkConfig {
+        name: "blue".into(),
+        switch: SwitchConfig {
+            vni,
+            mode: switch_core::switch::Mode::default(),
+            endpoint_mac: Mac([2, 0, 0, 0, 0, 1]),
+            policy: Policy::default(),
+            limits: Limits::default(),
+            gateways: Vec::new(),
+            hash_seed: [1; 4],
+        },
+        mss_clamp: true,
+        carriage: Carriage::Sealed,
+        host: Vec::new(),
+    })
+}
+
+fn message(vni: Vni, len: usize) -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend([2, 0, 0, 0, 0, 9, 0x88, 0xb5]);
+    frame.resize(len, 7);
+    [&FrameHeader { vni, origin: Origin::Whole, csum: None }.encode()[..], &frame].concat()
+}
+
+fn fragments(vni: Vni) -> Vec<Vec<u8>> {
+    let whole = message(vni, 4000);
+    let mut fragmenter = Fragmenter::new(1);
+    let pieces = fragmenter.cut(&whole, 1000).unwrap();
+    pieces.map(|(info, data)| [&encode_fragment(vni, &info)[..], data].concat()).collect()
+}
+
+/// Frames of members reach their network, whichever carriage it has itself; all else is counted.
+#[tokio::test]
+async fn messages_from_quic_are_judged_as_those_that_were_sealed() {
+    let node = Node::start();
+    let (vni, other) = (Vni::new(7).unwrap(), Vni::new(8).unwrap());
+    node.send(Command::AddNetwork(network(vni)));
+    node.send(Command::AddPeer(PEER, "other".into(), vec![vni]));
+    let probe = Probe { answer_wanted: true, sequence: 1, heard_ms: None, datagram_len: 44 };
+    let give = |peer: PeerId, messages: Vec<Vec<u8>>| {
+        let messages = messages.into_iter().map(Bytes::from).collect();
+        assert!(node.plane.handle.carried(Carried { peer, messages }));
+    };
+    let count = |reason: &str| {
+        let stats = node.plane.snapshot.load().stats.clone();
+        let of_network = stats.networks.iter().flat_map(|network| &network.remote.drops);
+        let all = stats.datagram_drops.iter().chain(of_network);
+        all.filter(|(label, _)| label == reason).map(|(_, count)| count).sum::<u64>()
+    };
+    let frames = || node.plane.snapshot.load().stats.networks.first().map_or(0, |n| n.remote.frames);
+
+    give(PEER, vec![message(vni, 60)]);
+    node.snapshot("counted", |peer| peer.counters.quic_from_peer == 1).await;
+    assert_eq!((count("not_a_member"), frames()), (1, 0), "it has not said that it is in the network");
+
+    node.send(Command::SetMembership(PEER, vec![vni]));
+    let wrong = vec![vec![], vec![1, 2, 3], probe.encode().to_vec(), vec![0xff; 1400]];
+    give(PEER, [vec![message(vni, 60), message(other, 60)], wrong, fragments(vni)].concat());
+    give(PeerId(99), vec![message(vni, 60)]);
+    node.snapshot("counted", |peer| peer.counters.quic_from_peer == 12).await;
+    let end = Instant::now() + PATIENCE;
+    while frames() < 2 || count("not_a_member") < 2 {
+        assert!(Instant::now() < end, "{} frames", frames());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!((count("unknown_network"), count("bad_inner_header"), frames()), (1, 4, 2));
+    let peer = node.plane.snapshot.load().peers[&PEER].counters;
+    assert_eq!((peer.datagrams_from_peer, peer.last_frame.is_some()), (0, true));
+}
