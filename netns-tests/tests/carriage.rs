@@ -273,3 +273,35 @@ fn one_per_cent_loss() -> Result<()> {
         Ok(())
     })
 }
+
+/// One TCP flow by each carriage in turn, and what it costs both daemons.
+#[test]
+#[ignore = "a measurement, which asserts nothing: run it with --release --nocapture on a quiet host"]
+fn speed_beside_sealed() -> Result<()> {
+    const ROUNDS: usize = 5;
+    const SECONDS: u32 = 4;
+    lab_test(LabSpec::star("carriage_speed", 2, &["blue", "red"], 1), |lab| {
+        lab.start_switchd(|config| config.networks[1].extra.push(("carriage".into(), "\"quic\"".into())))?;
+        let cpu = || -> Result<f64> {
+            let of = |node: &Node| Ok(measure::cpu_time(node.switchd_pid()?)?.as_secs_f64());
+            lab.nodes().iter().map(of).sum()
+        };
+        let (mut rates, mut costs) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+        for _ in 0..ROUNDS {
+            for (i, [from, to]) in [["a1", "b1"], ["red-a1", "red-b1"]].into_iter().enumerate() {
+                let (from, to) = (lab.instance(from)?, lab.instance(to)?);
+                let before = cpu()?;
+                let rate = measure::iperf(from.ns(), to.ns(), to.v4()?, SECONDS)?;
+                costs[i].push((cpu()? - before) / (rate * f64::from(SECONDS) / 8e9));
+                rates[i].push(rate / 1e9);
+            }
+        }
+        let rate = rates.each_ref().map(|rates| measure::median(rates));
+        let cost = costs.each_ref().map(|costs| measure::median(costs));
+        println!("Gb/s, sealed {:.2} {:?}, quic {:.2} {:?}", rate[0], rates[0], rate[1], rates[1]);
+        println!("quic / sealed: {:.3}; CPU s per GB: {:.2}, {:.2}", rate[1] / rate[0], cost[0], cost[1]);
+        let drops = |reason| Ok::<_, anyhow::Error>((reason, dropped(lab, reason)?));
+        println!("{:?}", [drops("queue_full")?, drops("stale")?, drops("too_big")?, drops("link_down")?]);
+        Ok(())
+    })
+}

@@ -297,8 +297,8 @@ impl Lane<'_> {
     }
 }
 
-/// Batches that may wait for QUIC; what comes then is dropped.
-const QUEUE: usize = 64;
+/// Batches that may wait for QUIC, a megabyte at most; what comes then is dropped.
+const QUEUE: usize = 16;
 /// A batch ends with the frame that would make it longer.
 const BATCH_BYTES: usize = 64 << 10;
 /// What QUIC may add to a message (RFC 9000, 17.3.1; RFC 9221, 4): first byte, connection id, packet number and tag,
