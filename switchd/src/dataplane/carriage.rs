@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use switch_core::ids::{PeerId, Vni};
-use switch_core::offload::{Split, clamp_mss};
+use switch_core::offload::{SplitPlan, clamp_mss};
 use switch_core::switch::DropReason;
 use switch_core::vnet::{Gso, PartialCsum, VnetHdr};
 use switch_core::wire::{FRAGMENT_HEADER_LEN, FRAME_HEADER_LEN, FrameHeader, Origin, encode_fragment};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-use super::outbound::{Outbound, l2_len};
+use super::outbound::{Outbound, l2_len, write_message};
 use super::peers::Peer;
 
 /// A session's way into its QUIC connection; cheap to clone.
@@ -174,8 +174,8 @@ impl CarriageOut {
             Gso::None => lane.frame(Origin::Whole, vnet.csum, frame),
             gso => {
                 let origin = if gso == Gso::UdpL4 { Origin::UdpSegment } else { Origin::TcpSegment };
-                let split = Split::new(frame, vnet, max_frame).map_err(|_| DropReason::BadGso)?;
-                lane.segments(origin, &split)
+                let plan = SplitPlan::new(frame, vnet, max_frame).map_err(|_| DropReason::BadGso)?;
+                lane.segments(origin, &plan, frame)
             }
         }
     }
@@ -249,22 +249,17 @@ impl Lane<'_> {
         Ok(())
     }
 
-    fn segments(&mut self, origin: Origin, split: &Split<'_>) -> Result<(), DropReason> {
-        let header = FrameHeader { vni: self.vni, origin, csum: Some(split.csum()) }.encode();
-        for i in 0..split.count() {
-            let len = FRAME_HEADER_LEN + split.segment_len(i);
+    fn segments(&mut self, origin: Origin, plan: &SplitPlan, frame: &[u8]) -> Result<(), DropReason> {
+        let header = FrameHeader { vni: self.vni, origin, csum: Some(plan.csum()) }.encode();
+        for i in 0..plan.count() {
+            let len = FRAME_HEADER_LEN + plan.segment_len(i);
             if len > self.max {
                 self.scratch.resize(len, 0);
-                self.scratch[..FRAME_HEADER_LEN].copy_from_slice(&header);
-                split.write_segment(i, &mut self.scratch[FRAME_HEADER_LEN..]);
+                write_message(&header, plan, i, frame, self.scratch);
                 self.fragments()?;
                 continue;
             }
-            self.put(len, |message| {
-                let (head, body) = message.split_at_mut(FRAME_HEADER_LEN);
-                head.copy_from_slice(&header);
-                split.write_segment(i, body);
-            });
+            self.put(len, |message| write_message(&header, plan, i, frame, message));
         }
         Ok(())
     }

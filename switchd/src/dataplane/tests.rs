@@ -412,7 +412,8 @@ fn core() -> (Core, mpsc::UnboundedReceiver<Report>, UdpSocket) {
 }
 
 fn send(core: &mut Core, vni: u32, mark: u8) -> Result<(), DropReason> {
-    let outbound = Outbound { vni: Vni::new(vni).unwrap(), mss_clamp: true, carriage: Carriage::Sealed };
+    let outbound =
+        Outbound { vni: Vni::new(vni).unwrap(), mss_clamp: true, carriage: Carriage::Sealed, spare: true };
     core.send_frame(outbound, PEER, &VnetHdr::default(), &mut [mark; 60])
 }
 

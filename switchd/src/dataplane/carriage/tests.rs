@@ -7,7 +7,7 @@ use switch_core::time::Time;
 use switch_core::wire::Message;
 
 const PEER: PeerId = PeerId(1);
-const OUTBOUND: Outbound = Outbound { vni: Vni::MAX, mss_clamp: true, carriage: Carriage::Quic };
+const OUTBOUND: Outbound = Outbound { vni: Vni::MAX, mss_clamp: true, carriage: Carriage::Quic, spare: true };
 
 /// A peer whose path is known to carry 1200 bytes, and what gathers for it.
 struct Rig {

@@ -1,6 +1,8 @@
 //! Messages that came in QUIC datagrams: authentic already, and from here on as those that were sealed.
 
+use switch_core::ids::{PeerId, Vni};
 use switch_core::switch::DropReason;
+use switch_core::time::Time;
 use switch_core::wire::{FRAME_HEADER_LEN, Message};
 use tokio::sync::mpsc;
 
@@ -8,8 +10,15 @@ use super::{Inbound, Opened, Place};
 use crate::dataplane::carriage::Carried;
 use crate::dataplane::core::Core;
 use crate::dataplane::networks::Networks;
-use switch_core::ids::PeerId;
-use switch_core::time::Time;
+
+/// One message in the buffers.
+#[derive(Clone, Copy)]
+struct Arrived {
+    peer: PeerId,
+    start: usize,
+    end: usize,
+    now: Time,
+}
 
 impl Inbound {
     /// Carries what QUIC gave to the bridges, a bounded part of it.
@@ -20,7 +29,7 @@ impl Inbound {
         networks: &mut Networks,
     ) {
         let now = core.now();
-        let mut at = 0;
+        let (mut at, mut admitted) = (0, None);
         for _ in 0..BATCHES {
             let Ok(Carried { peer, messages }) = carried.try_recv() else { break };
             self.batches.observe(messages.len() as u64);
@@ -36,7 +45,8 @@ impl Inbound {
                     continue;
                 };
                 room.copy_from_slice(&message);
-                self.message(core, networks, peer, at, end, now);
+                let arrived = Arrived { peer, start: at, end, now };
+                self.message(core, networks, &mut admitted, arrived);
                 at = end;
             }
         }
@@ -47,17 +57,16 @@ impl Inbound {
         &mut self,
         core: &mut Core,
         networks: &mut Networks,
-        peer: PeerId,
-        start: usize,
-        end: usize,
-        now: Time,
+        admitted: &mut Option<(PeerId, Vni)>,
+        arrived: Arrived,
     ) {
+        let Arrived { peer, start, end, now } = arrived;
         match Message::parse(&self.bufs[start..end]) {
             Ok(Message::Frame(header, _)) => {
                 let at = start + FRAME_HEADER_LEN;
                 let opened =
                     Opened { place: Place::Received, start: at, len: end - at, peer, csum: header.csum };
-                self.accept(core, networks, header.vni, opened, header.origin);
+                self.accept(core, networks, admitted, header.vni, opened, header.origin);
             }
             Ok(Message::Fragment(vni, ..)) => self.fragment(core, networks, vni, peer, start, end, now),
             // A probe asks about one path, which QUIC knows nothing of.
