@@ -67,7 +67,7 @@ fn tables_show_what_the_daemon_said() {
     assert!(
         links.contains("0.250 ms")
             && links.contains("node-c  controller  down")
-            && links.contains("1m1s     sealed,quic")
+            && links.contains("1m1s  sealed,quic")
             && links.contains("node-c: no address"),
         "{links}"
     );
