@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use netns_tests::nat::preset::SYMMETRIC;
+use netns_tests::nat::{NatLab, NatSpec};
 use netns_tests::traffic::{Sequence, TcpFlow, UdpEcho, round_trips, tcp_both_ways};
 use netns_tests::{
     Instance, Lab, LabSpec, Node, SwitchdConfig, UnderlaySpec, ctl, expect, lab_test, measure, wait_for,
@@ -257,6 +259,22 @@ fn peers_that_restart_move_and_vanish() -> Result<()> {
         lab.wait_links()?;
         measure::ping_ok(a.ns(), b.v4()?)?;
         expect(dropped(lab, "no_carriage")? == 0, || "a peer seemed to take no QUIC datagrams".into())
+    })
+}
+
+/// A network of the controller's, carried as `[link]` says, between nodes that only a relay connects.
+#[test]
+fn by_a_relay() -> Result<()> {
+    let spec = NatSpec {
+        switchd_toml: "[link]\ncarriage = \"quic\"\n\n".to_owned(),
+        ..NatSpec::new("carriage_relayed", &[SYMMETRIC; 2])
+    };
+    NatLab::build(&spec)?.run(|lab| {
+        lab.connect()?;
+        lab.wait_relayed(Duration::from_secs(1))?;
+        let (a, b) = (lab.instance("a1")?, lab.instance("b1")?);
+        tcp_both_ways(a.ns(), b.ns(), b.v4()?, 5 << 20, Duration::from_secs(3))?;
+        counted(lab.node("node-a")?, &["quic_bytes_to_peer", "quic_bytes_from_peer"], 5 << 20)
     })
 }
 

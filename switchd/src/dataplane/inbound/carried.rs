@@ -32,7 +32,6 @@ impl Inbound {
         let (mut at, mut admitted) = (0, None);
         for _ in 0..BATCHES {
             let Ok(Carried { peer, messages }) = carried.try_recv() else { break };
-            self.batches.observe(messages.len() as u64);
             count(core, peer, &messages);
             for message in messages {
                 if at + message.len() > self.bufs.len() {
