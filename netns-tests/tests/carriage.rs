@@ -319,7 +319,7 @@ fn speed_beside_sealed() -> Result<()> {
         println!("Gb/s, sealed {:.2} {:?}, quic {:.2} {:?}", rate[0], rates[0], rate[1], rates[1]);
         println!("quic / sealed: {:.3}; CPU s per GB: {:.2}, {:.2}", rate[1] / rate[0], cost[0], cost[1]);
         let drops = |reason| Ok::<_, anyhow::Error>((reason, dropped(lab, reason)?));
-        println!("{:?}", [drops("queue_full")?, drops("stale")?, drops("too_big")?, drops("link_down")?]);
+        println!("{:?}", [drops("queue_full")?, drops("stale")?, drops("shrunk")?, drops("link_down")?]);
         Ok(())
     })
 }

@@ -137,6 +137,7 @@ fn mend(reason: DropReason) -> &'static str {
         DropReason::CounterExhausted => "fresh keys are under way; lower link.rekey_datagrams",
         DropReason::SendFailed => "switchctl stats names the error; firewall or route?",
         DropReason::NoCarriage => "switchctl links; carriage = \"sealed\" reaches a peer of any version",
+        DropReason::Shrunk => "none needed if rare: what follows is cut shorter",
         DropReason::Stale => "none needed if rare; else the machine is short of CPU",
         DropReason::QueueFull => "none needed if rare; else the machine is short of CPU",
     }

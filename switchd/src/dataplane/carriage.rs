@@ -69,7 +69,7 @@ impl CarriageDrops {
     pub(super) fn counts(&self) -> [(DropReason, u64); 4] {
         [
             (DropReason::Stale, &self.stale),
-            (DropReason::TooBig, &self.too_long),
+            (DropReason::Shrunk, &self.too_long),
             (DropReason::LinkDown, &self.lost),
             (DropReason::QueueFull, &self.full),
         ]

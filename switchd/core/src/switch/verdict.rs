@@ -111,6 +111,7 @@ drop_reasons! {
     CounterExhausted "counter_exhausted" "The session's keys sealed as many datagrams as they may.",
     SendFailed "send_failed" "The kernel refused the datagram on the socket.",
     NoCarriage "no_carriage" "The network's carriage is quic, and the peer takes no QUIC datagrams.",
+    Shrunk "shrunk" "QUIC's datagrams became shorter after the frame was cut for them.",
     Stale "stale" "The datagram waited too long to be sent by QUIC.",
     QueueFull "queue_full" "A queue of the daemon was full.",
 }
