@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bench_fixture::frames::{Frame, arp_request, tcp, udp};
-use bench_fixture::{Counting, PEER, Pair, allocations, switch};
+use bench_fixture::{Counting, PEER, Pair, allocations, allocations_of_all, switch};
 use switch_core::switch::{Mode, Place, Verdict};
 use switch_core::time::Time;
 
@@ -34,6 +34,22 @@ fn the_allocator_counts() {
     vec.reserve(std::hint::black_box(100));
     assert_eq!(std::hint::black_box(vec).len(), 0);
     assert_eq!(allocations() - before, 2);
+}
+
+#[test]
+fn each_threads_allocations_are_its_own_and_all_are_counted() {
+    let (before, of_all) = (allocations(), allocations_of_all());
+    let other = std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let before = allocations();
+            (0..100).for_each(|n| drop(std::hint::black_box(Box::new(n))));
+            allocations() - before
+        });
+        other.join().unwrap()
+    });
+    assert_eq!(other, 100);
+    assert!(allocations_of_all() - of_all >= 100);
+    assert!(allocations() - before < 100, "another thread's are its own");
 }
 
 #[test]
