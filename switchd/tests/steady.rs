@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bench_fixture::frames::{ENDPOINT, FROM, FROM_IP, TO, TO_IP};
-use bench_fixture::{Counting, allocations_of_all, binding};
+use bench_micro::frames::{ENDPOINT, FROM, FROM_IP, TO, TO_IP};
+use bench_micro::{Counting, allocations_of_all, binding};
 use nat_traversal::{CandidateKind, CandidatePair, Offer, PathId, Route};
 use nix::sched::{CloneFlags, unshare};
 use socket2::{Domain, Socket, Type};

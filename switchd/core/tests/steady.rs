@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use bench_fixture::frames::{Frame, arp_request, tcp, udp};
-use bench_fixture::{Counting, PEER, Pair, allocations, allocations_of_all, switch};
+use bench_micro::frames::{Frame, arp_request, tcp, udp};
+use bench_micro::{Counting, PEER, Pair, allocations, allocations_of_all, switch};
 use switch_core::switch::{Mode, Place, Verdict};
 use switch_core::time::Time;
 

@@ -4,8 +4,8 @@ mod micro;
 
 use std::hint::black_box;
 
-use bench_fixture::frames::{tcp, udp};
-use bench_fixture::sealer;
+use bench_micro::frames::{tcp, udp};
+use bench_micro::sealer;
 use criterion::{Criterion, criterion_group, criterion_main};
 use switch_core::frame::{Eth, ip::Ip, l3::L3};
 use switch_core::ids::Vni;

@@ -5,7 +5,7 @@ mod micro;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use bench_fixture::{opener, sealer};
+use bench_micro::{opener, sealer};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use switch_core::seal::Cipher;
 use switch_core::wire::{FRAME_HEADER_LEN, Header, SEAL_OVERHEAD};

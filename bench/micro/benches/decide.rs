@@ -5,8 +5,8 @@ mod micro;
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 
-use bench_fixture::frames::{ENDPOINT, Frame, TO, arp_request, tcp, udp, udp_to};
-use bench_fixture::{PEER, binding, switch};
+use bench_micro::frames::{ENDPOINT, Frame, TO, arp_request, tcp, udp, udp_to};
+use bench_micro::{PEER, binding, switch};
 use criterion::{Criterion, criterion_group, criterion_main};
 use switch_core::ids::Mac;
 use switch_core::switch::{Mode, Place, Verdict};

@@ -4,7 +4,7 @@ mod micro;
 
 use std::hint::black_box;
 
-use bench_fixture::frames::{Frame, tcp};
+use bench_micro::frames::{Frame, tcp};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use switch_core::ids::{PeerId, Vni};
 use switch_core::offload::{Coalescer, FrameSource, Split, clamp_mss, finish_checksum};

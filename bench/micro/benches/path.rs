@@ -4,8 +4,8 @@ mod micro;
 
 use std::hint::black_box;
 
-use bench_fixture::Pair;
-use bench_fixture::frames::{tcp, udp};
+use bench_micro::Pair;
+use bench_micro::frames::{tcp, udp};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use switch_core::switch::Mode;
 use switch_core::time::Time;

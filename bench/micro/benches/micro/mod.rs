@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bench_fixture::{Counting, allocations};
+use bench_micro::{Counting, allocations};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion};
 
@@ -10,7 +10,7 @@ use criterion::{BenchmarkGroup, Criterion};
 static COUNTING: Counting = Counting;
 
 /// Short runs: many figures, each of an operation that takes nanoseconds or a few microseconds.
-pub fn criterion() -> Criterion {
+pub(crate) fn criterion() -> Criterion {
     Criterion::default()
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1))
@@ -18,13 +18,13 @@ pub fn criterion() -> Criterion {
 }
 
 /// Measures `op` under its name and the allocations of one run of it, in the steady state.
-pub fn measure(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, mut op: impl FnMut()) {
+pub(crate) fn measure(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, mut op: impl FnMut()) {
     let each = allocations_of(&mut op);
     group.bench_function(with_allocations(name, each), |b| b.iter(&mut op));
 }
 
 /// Allocations of one run, after some that may grow what is kept.
-pub fn allocations_of(mut op: impl FnMut()) -> f64 {
+pub(crate) fn allocations_of(mut op: impl FnMut()) -> f64 {
     const RUNS: u32 = 256;
     (0..RUNS).for_each(|_| op());
     let before = allocations();
@@ -33,6 +33,6 @@ pub fn allocations_of(mut op: impl FnMut()) -> f64 {
 }
 
 /// `name`, with its allocations behind it.
-pub fn with_allocations(name: &str, each: f64) -> String {
-    format!("{name}, {each} allocations")
+pub(crate) fn with_allocations(name: &str, each: f64) -> String {
+    format!("{name} (allocations: {each})")
 }
