@@ -106,13 +106,8 @@ impl Sealer {
     /// # Panics
     /// If `buf` is shorter than [`SEAL_OVERHEAD`].
     pub fn seal(&mut self, buf: &mut [u8]) -> Result<(), CounterExhausted> {
-        if self.header.counter >= self.limit {
-            return Err(CounterExhausted);
-        }
         assert!(buf.len() >= SEAL_OVERHEAD, "the caller leaves room for header and tag");
-        let header = self.header.encode();
-        let nonce = self.key.nonce(self.header.counter);
-        self.header.counter += 1;
+        let (header, nonce) = self.next()?;
         let (head, rest) = buf.split_at_mut(HEADER_LEN);
         head.copy_from_slice(&header);
         let (message, tag_out) = rest.split_at_mut(rest.len() - TAG_LEN);
@@ -120,9 +115,36 @@ impl Sealer {
             .key
             .aead
             .seal_in_place_separate_tag(nonce, Aad::from(header), message)
-            .expect("AES-GCM and ChaCha20 seal any message of a datagram's size");
+            .expect(SEALS);
         tag_out.copy_from_slice(tag.as_ref());
         Ok(())
+    }
+
+    /// Seals a message that stands elsewhere; `out` is all of the datagram.
+    ///
+    /// # Panics
+    /// If `out` is not [`SEAL_OVERHEAD`] longer than `message`.
+    pub fn seal_from(&mut self, message: &[u8], out: &mut [u8]) -> Result<(), CounterExhausted> {
+        assert!(out.len() == message.len() + SEAL_OVERHEAD, "the caller leaves room for header and tag");
+        let (header, nonce) = self.next()?;
+        let (head, rest) = out.split_at_mut(HEADER_LEN);
+        head.copy_from_slice(&header);
+        let (sealed, tag) = rest.split_at_mut(message.len());
+        self.key
+            .aead
+            .seal_out_of_place_scatter(nonce, Aad::from(header), message, sealed, &[], tag)
+            .expect(SEALS);
+        Ok(())
+    }
+
+    /// The next datagram's header and nonce.
+    fn next(&mut self) -> Result<([u8; HEADER_LEN], Nonce), CounterExhausted> {
+        if self.header.counter >= self.limit {
+            return Err(CounterExhausted);
+        }
+        let of_next = (self.header.encode(), self.key.nonce(self.header.counter));
+        self.header.counter += 1;
+        Ok(of_next)
     }
 }
 
@@ -217,6 +239,7 @@ impl std::fmt::Debug for DirectionKey {
 }
 
 const KEY_LEN: usize = 32;
+const SEALS: &str = "AES-GCM and ChaCha20 seal any message of a datagram's size";
 
 #[cfg(test)]
 mod tests;

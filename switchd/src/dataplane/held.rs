@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn held_frames_are_bounded_in_number_size_and_time() {
-        let outbound = Outbound { vni: Vni::new(1).unwrap(), mss_clamp: true };
+        let outbound = Outbound { vni: Vni::new(1).unwrap(), mss_clamp: true, spare: true };
         let now = Instant::now();
         let push = |held: &mut Held, len, now| held.push(outbound, &VnetHdr::default(), &vec![7; len], now);
         let mut held = Held::default();

@@ -198,11 +198,11 @@ impl Network {
     ) {
         match verdict {
             Verdict::Bridge => self.deliver(core, vnet, head, payload),
-            Verdict::Peer(peer) => self.send(core, seen, peer, vnet, head),
+            Verdict::Peer(peer) => self.send(core, seen, peer, vnet, head, true),
             Verdict::Flood => {
                 for i in 0..self.switch.flood_peers().len() {
                     let peer = self.switch.flood_peers()[i];
-                    self.send(core, seen, peer, vnet, head);
+                    self.send(core, seen, peer, vnet, head, false);
                 }
             }
             Verdict::Answered | Verdict::Held => {}
@@ -216,8 +216,17 @@ impl Network {
         }
     }
 
-    fn send(&mut self, core: &mut Core, seen: Seen<'_>, to: PeerId, vnet: &VnetHdr, frame: &mut [u8]) {
-        let outbound = Outbound { vni: self.vni, mss_clamp: self.mss_clamp };
+    /// `spare`: nobody else gets the frame.
+    fn send(
+        &mut self,
+        core: &mut Core,
+        seen: Seen<'_>,
+        to: PeerId,
+        vnet: &VnetHdr,
+        frame: &mut [u8],
+        spare: bool,
+    ) {
+        let outbound = Outbound { vni: self.vni, mss_clamp: self.mss_clamp, spare };
         if let Err(reason) = core.send_frame(outbound, to, vnet, frame) {
             self.local.drops.count(reason, 1);
             core.log_drop(Some(Seen { peer: Some(to), ..seen }), reason, frame);

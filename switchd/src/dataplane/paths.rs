@@ -161,7 +161,7 @@ impl Core {
         slot[HEADER_LEN..HEADER_LEN + PROBE_LEN].copy_from_slice(&message.encode());
         slot[HEADER_LEN + PROBE_LEN..len - TAG_LEN].fill(0);
         match sealer.seal(slot) {
-            Ok(()) => peer.count_sealed(len),
+            Ok(()) => peer.count_sealed(1, len),
             Err(_) => transmitter.cancel(len),
         }
         if padded {

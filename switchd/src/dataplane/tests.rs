@@ -406,7 +406,7 @@ fn core() -> (Core, mpsc::UnboundedReceiver<Report>, UdpSocket) {
 }
 
 fn send(core: &mut Core, vni: u32, mark: u8) -> Result<(), DropReason> {
-    let outbound = Outbound { vni: Vni::new(vni).unwrap(), mss_clamp: true };
+    let outbound = Outbound { vni: Vni::new(vni).unwrap(), mss_clamp: true, spare: true };
     core.send_frame(outbound, PEER, &VnetHdr::default(), &mut [mark; 60])
 }
 

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -76,6 +77,26 @@ impl Transmitter {
 
     /// Room for the next datagram, `len` bytes to be filled before anything else is asked of this.
     pub(super) fn reserve(&mut self, route: Route, len: usize) -> &mut [u8] {
+        let at = self.place(route, len);
+        &mut self.buf[at]
+    }
+
+    /// Room for up to `count` datagrams of `len` bytes each, side by side: for one at least, and for as many as can
+    /// leave together.
+    pub(super) fn reserve_run(&mut self, route: Route, len: usize, count: usize) -> &mut [u8] {
+        let mut at = self.place(route, len);
+        if matches!(self.wrap, Wrap::None) && !self.closed {
+            let more = (self.underlay.max_segments().saturating_sub(self.count))
+                .min((MAX_BATCH - self.len) / len.max(1))
+                .min(count.saturating_sub(1));
+            self.count += more;
+            self.len += more * len;
+            at.end = self.len;
+        }
+        &mut self.buf[at]
+    }
+
+    fn place(&mut self, route: Route, len: usize) -> Range<usize> {
         let known = self.route == Some(route);
         if !known {
             self.flush();
@@ -84,7 +105,7 @@ impl Transmitter {
         let front = match self.wrap {
             Wrap::None => 0,
             Wrap::Channel(_) => CHANNEL_HEADER,
-            Wrap::Indication(peer) => return self.reserve_indication(route, peer, len),
+            Wrap::Indication(peer) => return self.place_indication(route, peer, len),
         };
         let whole = front + len;
         let joins = known
@@ -104,11 +125,11 @@ impl Transmitter {
         if let Wrap::Channel(channel) = self.wrap {
             self.buf[start..start + front].copy_from_slice(&frame::channel_header(channel, len as u16));
         }
-        &mut self.buf[start + front..start + whole]
+        start + front..start + whole
     }
 
     /// Until a channel is bound, each datagram is a message of its own.
-    fn reserve_indication(&mut self, route: Route, peer: SocketAddr, len: usize) -> &mut [u8] {
+    fn place_indication(&mut self, route: Route, peer: SocketAddr, len: usize) -> Range<usize> {
         self.flush();
         let head = frame::send_indication(peer, len, random_transaction());
         let head = head.as_ref().map_or(&[][..], IndicationHead::as_slice);
@@ -117,7 +138,7 @@ impl Transmitter {
         self.buf[..front].copy_from_slice(head);
         self.buf[front + len..whole].fill(0);
         (self.route, self.stride, self.len, self.count) = (Some(route), whole, whole, 1);
-        &mut self.buf[front..front + len]
+        front..front + len
     }
 
     fn set_target(&mut self, route: Route) {
@@ -262,6 +283,26 @@ mod tests {
         transmitter.flush();
         let expected: Vec<(usize, u8)> = (0..100).map(|mark| (1000, mark)).collect();
         assert_eq!(take(&peer, 100), expected);
+    }
+
+    #[test]
+    fn a_run_has_room_for_what_leaves_together_and_no_more() {
+        let (mut transmitter, peer, address) = pair();
+        let (most, route) = (transmitter.underlay.max_segments(), Route::Direct(address));
+        put(&mut transmitter, address, 100, 1);
+        let run = transmitter.reserve_run(route, 100, 500);
+        run.fill(2);
+        assert_eq!(run.len() / 100, most - 1);
+        let full = transmitter.reserve_run(route, 1000, 500);
+        full.fill(3);
+        assert_eq!(full.len() / 1000, most.min(MAX_BATCH / 1000));
+        let (second, shorter) = (full.len() / 1000, transmitter.reserve_run(route, 99, 7));
+        shorter.fill(4);
+        assert_eq!(shorter.len(), 99 * if second < most { 1 } else { 7 });
+        let last = shorter.len() / 99;
+        transmitter.flush();
+        let expected = [vec![(100, 1)], vec![(100, 2); most - 1], vec![(1000, 3); second], vec![(99, 4); last]];
+        assert_eq!(take(&peer, most + second + last), expected.concat());
     }
 
     #[test]

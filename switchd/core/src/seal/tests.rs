@@ -37,6 +37,25 @@ fn opens_what_was_sealed_once_and_in_any_order() {
 }
 
 #[test]
+fn a_message_is_sealed_in_place_and_from_elsewhere_alike() {
+    for cipher in [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305] {
+        for len in [0, 1, 15, 16, 17, 1400, 9000] {
+            let message: Vec<u8> = (0..len).map(|i| i as u8).collect();
+            let (mut one, _) = pair(cipher, 2);
+            let (mut other, mut opener) = pair(cipher, 2);
+            let in_place = [seal(&mut one, &message), seal(&mut one, &message)];
+            let mut from = vec![0; len + SEAL_OVERHEAD];
+            for sealed in in_place {
+                other.seal_from(&message, &mut from).unwrap();
+                assert_eq!(from, sealed);
+                assert_eq!(open(&mut opener, &from).map(|(m, _)| m), Ok(message.clone()));
+            }
+            assert_eq!(other.seal_from(&message, &mut from), Err(CounterExhausted));
+        }
+    }
+}
+
+#[test]
 fn every_flipped_bit_is_noticed_and_does_not_burn_the_counter() {
     let (mut sealer, mut opener) = pair(Cipher::Aes256Gcm, 10);
     let sealed = seal(&mut sealer, b"payload");
