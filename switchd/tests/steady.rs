@@ -2,6 +2,8 @@
 //! kernel of a namespace in the part of an instance. Alone in its process, so that every allocation is counted, on
 //! whichever thread.
 
+#![expect(clippy::unwrap_used, reason = "a test's setup, and what it asks of the kernel")]
+
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
