@@ -11,7 +11,7 @@ use switch_core::frame::{Eth, ip::Ip, l3::L3};
 use switch_core::ids::Vni;
 use switch_core::seal::Cipher;
 use switch_core::vnet::VnetHdr;
-use switch_core::wire::{FrameHeader, Header, Message, Origin};
+use switch_core::wire::{FrameHeader, Header, Lane, Message, Origin};
 
 fn parse(c: &mut Criterion) {
     let mut group = c.benchmark_group("parse");
@@ -29,7 +29,7 @@ fn parse(c: &mut Criterion) {
         });
     }
     let mut datagram = vec![0; 1472];
-    sealer(Cipher::Aes256Gcm).seal(&mut datagram).expect("counters are left");
+    sealer(Cipher::Aes256Gcm).seal(Lane::Bulk, &mut datagram).expect("counters are left");
     let vni = Vni::new(100).expect("in range");
     let csum = udp(64).vnet.csum;
     let mut message = FrameHeader { vni, origin: Origin::TcpSegment, csum }.encode().to_vec();

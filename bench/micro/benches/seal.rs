@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bench_micro::{opener, sealer};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use switch_core::seal::Cipher;
-use switch_core::wire::{FRAME_HEADER_LEN, Header, SEAL_OVERHEAD};
+use switch_core::wire::{FRAME_HEADER_LEN, Header, Lane, SEAL_OVERHEAD};
 
 /// Lengths of frames: the smallest that are common, a whole segment, and one that wants a path of 9000.
 const FRAMES: [(&str, usize); 3] = [("64 B", 64), ("1400 B", 1400), ("8 KB", 8192)];
@@ -40,7 +40,7 @@ fn one(
     let mut buf = vec![0; datagram * count];
     micro::measure(group, &format!("seal, {name}"), || {
         for datagram in buf.chunks_exact_mut(datagram) {
-            sealing.seal(black_box(datagram)).expect("counters are left");
+            sealing.seal(Lane::Bulk, black_box(datagram)).expect("counters are left");
         }
     });
 
@@ -51,7 +51,7 @@ fn one(
     let mut buf = vec![0; datagram * batch];
     let mut batch_of = |datagrams: usize| {
         for datagram in buf.chunks_exact_mut(datagram).take(datagrams) {
-            sealing.seal(datagram).expect("counters are left");
+            sealing.seal(Lane::Bulk, datagram).expect("counters are left");
         }
         let began = Instant::now();
         for datagram in buf.chunks_exact_mut(datagram).take(datagrams) {
