@@ -111,7 +111,11 @@ impl Sealer {
         let (head, rest) = buf.split_at_mut(HEADER_LEN);
         head.copy_from_slice(&header);
         let (message, tag_out) = rest.split_at_mut(rest.len() - TAG_LEN);
-        let tag = self.key.aead.seal_in_place_separate_tag(nonce, Aad::from(header), message).expect(SEALS);
+        let tag = self
+            .key
+            .aead
+            .seal_in_place_separate_tag(nonce, Aad::from(header), message)
+            .expect(SEALS);
         tag_out.copy_from_slice(tag.as_ref());
         Ok(())
     }

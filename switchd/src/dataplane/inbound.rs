@@ -354,12 +354,10 @@ impl Inbound {
                         learned |= of.paths.handle_datagram(route, newest == Newest(true), heard);
                         known = of.paths.has_route(route);
                     }
-                    Message::parse(message).map_err(|_| DropReason::BadInnerHeader).map(|message| {
-                        match message {
-                            Message::Frame(header, _) => Outcome::Frame { header, peer },
-                            Message::Fragment(vni, ..) => Outcome::Fragment { vni, peer },
-                            Message::Probe(probe) => Outcome::Probe { peer, probe },
-                        }
+                    Message::parse(message).map_err(|_| DropReason::BadInnerHeader).map(|message| match message {
+                        Message::Frame(header, _) => Outcome::Frame { header, peer },
+                        Message::Fragment(vni, ..) => Outcome::Fragment { vni, peer },
+                        Message::Probe(probe) => Outcome::Probe { peer, probe },
                     })
                 }
                 Err(OpenError::Replayed) => {

@@ -301,8 +301,7 @@ mod tests {
         assert_eq!(shorter.len(), 99 * if second < most { 1 } else { 7 });
         let last = shorter.len() / 99;
         transmitter.flush();
-        let expected =
-            [vec![(100, 1)], vec![(100, 2); most - 1], vec![(1000, 3); second], vec![(99, 4); last]];
+        let expected = [vec![(100, 1)], vec![(100, 2); most - 1], vec![(1000, 3); second], vec![(99, 4); last]];
         assert_eq!(take(&peer, most + second + last), expected.concat());
     }
 
