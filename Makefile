@@ -34,7 +34,7 @@ bench-ratio: deps build ## Measure one TCP flow and ping beside plaintext kernel
 	@$(TARGET)/release/bench-ratio
 
 bench-micro: ## Measure the core's parts: nanoseconds and allocations for each frame, super-frame and segment (two minutes; ARGS=decide: what has that in its name).
-	@$(CARGO) bench -q -p bench-micro --benches -- $(ARGS)
+	@$(CARGO) bench -q -p bench-micro -- $(ARGS)
 
 bench-cluster: build ## Measure one controller with 1,000 nodes and 100,000 bindings (at most four minutes; ARGS=--small: seconds).
 	@$(CARGO) build --release -q -p bench --bin cluster-sim

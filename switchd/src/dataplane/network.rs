@@ -232,14 +232,7 @@ impl Network {
     }
 
     /// `spare`: nobody else gets the frame.
-    fn send(
-        &mut self,
-        core: &mut Core,
-        carried: Carried<'_>,
-        to: PeerId,
-        frame: &mut [u8],
-        spare: bool,
-    ) {
+    fn send(&mut self, core: &mut Core, carried: Carried<'_>, to: PeerId, frame: &mut [u8], spare: bool) {
         let Carried { seen, vnet, lane } = carried;
         let outbound = Outbound { vni: self.vni, mss_clamp: self.mss_clamp, lane, spare };
         if let Err(reason) = core.send_frame(outbound, to, vnet, frame) {

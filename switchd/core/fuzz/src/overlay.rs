@@ -6,7 +6,9 @@ use switch_core::fragment::{Fragmenter, Reassembler, ReassemblyLimits};
 use switch_core::ids::{PeerId, ReceiverIndex};
 use switch_core::seal::{Cipher, KEY_MATERIAL_LEN, KeyMaterial, Opener, Role, Sealer};
 use switch_core::time::Time;
-use switch_core::wire::{FRAGMENT_HEADER_LEN, HEADER_LEN, Header, Lane, Message, PROBE_LEN, TAG_LEN, encode_fragment};
+use switch_core::wire::{
+    FRAGMENT_HEADER_LEN, HEADER_LEN, Header, Lane, Message, PROBE_LEN, TAG_LEN, encode_fragment,
+};
 
 use crate::input::Input;
 
