@@ -35,7 +35,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 pub(crate) use carriage::{CarriageDrops, QuicQueue};
-pub use carriage::{Carried, QuicSender};
+pub use carriage::{QuicMessages, QuicSender};
 #[cfg(test)]
 pub(crate) use command::Received;
 pub use command::{BITE, BindingChange, Bite, Command, Handle, MssClamp, Refused, Report};

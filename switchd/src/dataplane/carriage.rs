@@ -40,7 +40,7 @@ pub(crate) struct Batch {
 
 /// Messages that a peer's QUIC datagrams held, in order.
 #[derive(Debug)]
-pub struct Carried {
+pub struct QuicMessages {
     /// Who has proved to be their sender.
     pub peer: PeerId,
     /// One message each.
@@ -169,13 +169,13 @@ impl CarriageOut {
             clamp_mss(frame, (max_frame - l2_len(frame)) as u16, vnet.csum.is_some());
         }
         self.begin(sender, frame.len());
-        let mut lane = Lane { out: self, peer, vni: outbound.vni, max, scratch };
+        let mut cutter = Cutter { out: self, peer, vni: outbound.vni, max, scratch };
         match vnet.gso {
-            Gso::None => lane.frame(Origin::Whole, vnet.csum, frame),
+            Gso::None => cutter.frame(Origin::Whole, vnet.csum, frame),
             gso => {
                 let origin = if gso == Gso::UdpL4 { Origin::UdpSegment } else { Origin::TcpSegment };
                 let plan = SplitPlan::new(frame, vnet, max_frame).map_err(|_| DropReason::BadGso)?;
-                lane.segments(origin, &plan, frame)
+                cutter.segments(origin, &plan, frame)
             }
         }
     }
@@ -223,7 +223,7 @@ impl CarriageOut {
 }
 
 /// One peer's sending side, borrowed for one frame.
-struct Lane<'a> {
+struct Cutter<'a> {
     out: &'a mut CarriageOut,
     peer: &'a mut Peer,
     vni: Vni,
@@ -232,7 +232,7 @@ struct Lane<'a> {
     scratch: &'a mut Vec<u8>,
 }
 
-impl Lane<'_> {
+impl Cutter<'_> {
     fn frame(&mut self, origin: Origin, csum: Option<PartialCsum>, frame: &[u8]) -> Result<(), DropReason> {
         let header = FrameHeader { vni: self.vni, origin, csum }.encode();
         if FRAME_HEADER_LEN + frame.len() > self.max {

@@ -11,7 +11,7 @@ use switch_core::switch::{Binding, BindingKey, Policy};
 use tokio::sync::{mpsc, oneshot};
 
 use super::NetworkConfig;
-use super::carriage::{CarriageDrops, Carried, QuicSender};
+use super::carriage::{CarriageDrops, QuicMessages, QuicSender};
 use crate::desired::StationReport;
 use crate::tap::Tap;
 use crate::underlay::StreamMessage;
@@ -133,7 +133,7 @@ pub struct Handle {
     commands: Sender<Command>,
     bites: mpsc::Sender<Bite>,
     streams: mpsc::Sender<StreamMessage>,
-    carried: mpsc::Sender<Carried>,
+    carried: mpsc::Sender<QuicMessages>,
     carriage_drops: Arc<CarriageDrops>,
     wake: Arc<EventFd>,
 }
@@ -144,7 +144,7 @@ pub(crate) struct Received {
     pub(crate) commands: Receiver<Command>,
     pub(crate) bites: mpsc::Receiver<Bite>,
     pub(crate) streams: mpsc::Receiver<StreamMessage>,
-    pub(crate) carried: mpsc::Receiver<Carried>,
+    pub(crate) carried: mpsc::Receiver<QuicMessages>,
     pub(crate) carriage_drops: Arc<CarriageDrops>,
     pub(crate) wake: Arc<EventFd>,
 }
@@ -213,7 +213,7 @@ impl Handle {
 
     /// Hands over what a peer's QUIC datagrams held; what finds no room is counted as dropped. False if the worker
     /// has stopped.
-    pub(crate) fn carried(&self, carried: Carried) -> bool {
+    pub(crate) fn carried(&self, carried: QuicMessages) -> bool {
         match self.carried.try_send(carried) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(carried)) => {

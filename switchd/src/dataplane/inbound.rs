@@ -141,8 +141,9 @@ impl Inbound {
         self.deliver(core, networks, now);
     }
 
-    /// Receives one batch and carries it to the bridges. `Ok(false)`: the socket is empty. `unknown` is called
-    /// once when a receiver index is not known, for a session that is being added just now.
+    /// Receives one batch of each lane and carries it to the bridges, the prompt one first. `Ok(false)`: the sockets
+    /// are empty. `unknown` is called once when a receiver index is not known, for a session that is being added just
+    /// now.
     pub(super) fn receive(
         &mut self,
         underlay: &Underlay,
@@ -150,17 +151,46 @@ impl Inbound {
         networks: &mut Networks,
         mut unknown: impl FnMut(&mut Core, &mut Networks),
     ) -> io::Result<bool> {
-        let mut chunks = self.bufs.chunks_exact_mut(RECEIVE_MAX);
+        // The bulk socket is read first, so that whatever came before is in what is read of the other one after it.
+        let bulk = self.fill(PROMPT_RECEIVES..RECEIVES, |bufs, meta| underlay.recv_bulk(bufs, meta))?;
+        let prompt = self.fill(0..PROMPT_RECEIVES, |bufs, meta| underlay.recv(bufs, meta));
+        if let Ok(received) = prompt {
+            self.carry(underlay, core, networks, &mut unknown, 0..received);
+        }
+        self.carry(underlay, core, networks, &mut unknown, PROMPT_RECEIVES..PROMPT_RECEIVES + bulk);
+        Ok(prompt? == PROMPT_RECEIVES || bulk == RECEIVES - PROMPT_RECEIVES)
+    }
+
+    /// Has these buffers filled; how many were.
+    fn fill(
+        &mut self,
+        which: Range<usize>,
+        recv: impl FnOnce(&mut [IoSliceMut<'_>], &mut [RecvMeta]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let mut chunks = self.bufs[which.start * RECEIVE_MAX..].chunks_exact_mut(RECEIVE_MAX);
         let mut iovs: [IoSliceMut<'_>; RECEIVES] =
             std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
-        let received = match underlay.recv(&mut iovs, &mut self.meta) {
-            Ok(n) => n,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(e) => return Err(e),
-        };
+        match recv(&mut iovs[..which.len()], &mut self.meta[which]) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            result => result,
+        }
+    }
+
+    /// Carries what was received into these buffers.
+    fn carry(
+        &mut self,
+        underlay: &Underlay,
+        core: &mut Core,
+        networks: &mut Networks,
+        unknown: &mut impl FnMut(&mut Core, &mut Networks),
+        received: Range<usize>,
+    ) {
+        if received.is_empty() {
+            return;
+        }
         let (now, heard) = (core.now(), Instant::now());
         let table = underlay.relays().load();
-        for i in 0..received {
+        for i in received {
             let meta = self.meta[i];
             let source = canonical(meta.addr);
             let arrival = Arrival {
@@ -170,28 +200,22 @@ impl Inbound {
                 now,
                 heard,
             };
+            let all = i * RECEIVE_MAX..i * RECEIVE_MAX + meta.len;
             if arrival.local.is_some_and(|local| networks.is_inside(local)) {
-                self.drop_datagram(
-                    core,
-                    DropReason::BadDatagram,
-                    i * RECEIVE_MAX,
-                    i * RECEIVE_MAX + meta.len,
-                );
+                self.drop_datagram(core, DropReason::BadDatagram, all.start, all.end);
                 continue;
             }
             let stride = meta.stride.max(1);
             self.batches.observe(meta.len.div_ceil(stride) as u64);
-            let all = i * RECEIVE_MAX..i * RECEIVE_MAX + meta.len;
             if arrival.relay.is_none() && is_real_source(source) {
-                self.burst(core, networks, &mut unknown, arrival, all, stride);
+                self.burst(core, networks, unknown, arrival, all, stride);
             } else {
                 for at in all.clone().step_by(stride) {
-                    self.datagram(core, networks, &mut unknown, arrival, at, (at + stride).min(all.end));
+                    self.datagram(core, networks, unknown, arrival, at, (at + stride).min(all.end));
                 }
             }
         }
         self.deliver(core, networks, now);
-        Ok(received == RECEIVES)
     }
 
     fn datagram(
@@ -572,8 +596,10 @@ fn slice_mut<'a>(bufs: &'a mut [u8], whole: &'a mut [Vec<u8>], frame: Opened) ->
     }
 }
 
-/// Buffers of one receive call, each of which the kernel may fill with many datagrams (UDP GRO).
-const RECEIVES: usize = 32;
+/// Buffers, each of which the kernel may fill with many datagrams (UDP GRO): those of one receive call on the prompt
+/// lane's socket, and behind them those of one on the bulk lane's, few, as they hold up the next look at the other.
+const RECEIVES: usize = PROMPT_RECEIVES + 4;
+const PROMPT_RECEIVES: usize = 32;
 const RECEIVE_MAX: usize = 65_536;
 /// Datagrams that the kernel puts into one buffer (`UDP_GRO_CNT_MAX`).
 const BURST: usize = 64;

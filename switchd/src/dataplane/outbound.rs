@@ -8,7 +8,7 @@ use switch_core::seal::Sealer;
 use switch_core::switch::DropReason;
 use switch_core::vnet::{Gso, PartialCsum, VnetHdr};
 use switch_core::wire::{
-    FRAGMENT_HEADER_LEN, FRAME_HEADER_LEN, FrameHeader, HEADER_LEN, Origin, SEAL_OVERHEAD, TAG_LEN,
+    FRAGMENT_HEADER_LEN, FRAME_HEADER_LEN, FrameHeader, HEADER_LEN, Lane, Origin, SEAL_OVERHEAD, TAG_LEN,
     encode_fragment,
 };
 
@@ -24,6 +24,7 @@ pub(super) struct Outbound {
     pub(super) vni: Vni,
     pub(super) mss_clamp: bool,
     pub(super) carriage: Carriage,
+    pub(super) lane: Lane,
     /// Nobody needs the frame once it is sealed: it may be overwritten.
     pub(super) spare: bool,
 }
@@ -164,7 +165,7 @@ impl Line<'_> {
             } else {
                 (count - 1).saturating_sub(i).max(1)
             };
-            let run = transmitter.reserve_run(*route, total, alike);
+            let run = transmitter.reserve_run(*route, outbound.lane, total, alike);
             let (reserved, first) = (run.len() / total, i);
             for slot in run.chunks_exact_mut(total) {
                 let in_place =
@@ -173,11 +174,11 @@ impl Line<'_> {
                     Some(at) => {
                         let message = &mut frame[at];
                         message[..FRAME_HEADER_LEN].copy_from_slice(header);
-                        sealer.seal_from(message, slot)
+                        sealer.seal_from(outbound.lane, message, slot)
                     }
                     None => {
                         write_message(header, plan, i, frame, &mut slot[HEADER_LEN..total - TAG_LEN]);
-                        sealer.seal(slot)
+                        sealer.seal(outbound.lane, slot)
                     }
                 };
                 if sealed.is_err() {
@@ -217,9 +218,9 @@ impl Line<'_> {
     /// One datagram whose message is `len` bytes that `fill` writes.
     fn seal(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) -> Result<(), DropReason> {
         let total = SEAL_OVERHEAD + len;
-        let slot = self.transmitter.reserve(self.route, total);
+        let slot = self.transmitter.reserve(self.route, self.outbound.lane, total);
         fill(&mut slot[HEADER_LEN..HEADER_LEN + len]);
-        if self.sealer.seal(slot).is_err() {
+        if self.sealer.seal(self.outbound.lane, slot).is_err() {
             self.transmitter.cancel(total);
             return Err(DropReason::CounterExhausted);
         }

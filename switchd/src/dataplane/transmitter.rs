@@ -1,6 +1,7 @@
 //! Gathers sealed datagrams for one route and sends them in one system call (UDP GSO).
 //!
-//! Datagrams append to the newest batch only, so they leave in the order in which they came. What goes by a relay has
+//! Datagrams append to the newest batch only, so they leave in the order in which they came. A batch is of one lane: the
+//! receiver's kernel sorts it as one. What goes by a relay has
 //! the relay's header in front of each datagram, inside the segment.
 
 use std::io;
@@ -13,6 +14,7 @@ use nat_traversal::frame::{self, CHANNEL_HEADER, IndicationHead};
 use nat_traversal::{RelayId, Route};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
+use switch_core::wire::Lane;
 use tokio::sync::mpsc;
 
 use super::snapshot::Buckets;
@@ -28,6 +30,7 @@ pub(super) struct Transmitter {
     stride: usize,
     count: usize,
     route: Option<Route>,
+    lane: Lane,
     target: Target,
     wrap: Wrap,
     /// The last datagram was shorter: nothing may follow it.
@@ -66,6 +69,7 @@ impl Transmitter {
             stride: 0,
             count: 0,
             route: None,
+            lane: Lane::Bulk,
             target: Target::Nowhere,
             wrap: Wrap::None,
             closed: false,
@@ -76,15 +80,15 @@ impl Transmitter {
     }
 
     /// Room for the next datagram, `len` bytes to be filled before anything else is asked of this.
-    pub(super) fn reserve(&mut self, route: Route, len: usize) -> &mut [u8] {
-        let at = self.place(route, len);
+    pub(super) fn reserve(&mut self, route: Route, lane: Lane, len: usize) -> &mut [u8] {
+        let at = self.place(route, lane, len);
         &mut self.buf[at]
     }
 
     /// Room for up to `count` datagrams of `len` bytes each, side by side: for one at least, and for as many as can
     /// leave together.
-    pub(super) fn reserve_run(&mut self, route: Route, len: usize, count: usize) -> &mut [u8] {
-        let mut at = self.place(route, len);
+    pub(super) fn reserve_run(&mut self, route: Route, lane: Lane, len: usize, count: usize) -> &mut [u8] {
+        let mut at = self.place(route, lane, len);
         if matches!(self.wrap, Wrap::None) && !self.closed {
             let more = (self.underlay.max_segments().saturating_sub(self.count))
                 .min((MAX_BATCH - self.len) / len.max(1))
@@ -96,10 +100,11 @@ impl Transmitter {
         &mut self.buf[at]
     }
 
-    fn place(&mut self, route: Route, len: usize) -> Range<usize> {
-        let known = self.route == Some(route);
+    fn place(&mut self, route: Route, lane: Lane, len: usize) -> Range<usize> {
+        let known = self.route == Some(route) && self.lane == lane;
         if !known {
             self.flush();
+            self.lane = lane;
             self.set_target(route);
         }
         let front = match self.wrap {
@@ -246,7 +251,7 @@ mod tests {
     }
 
     fn put(transmitter: &mut Transmitter, to: SocketAddr, len: usize, mark: u8) {
-        transmitter.reserve(Route::Direct(to), len).fill(mark);
+        transmitter.reserve(Route::Direct(to), Lane::Bulk, len).fill(mark);
     }
 
     fn take(peer: &UdpSocket, datagrams: usize) -> Vec<(usize, u8)> {
@@ -290,13 +295,13 @@ mod tests {
         let (mut transmitter, peer, address) = pair();
         let (most, route) = (transmitter.underlay.max_segments(), Route::Direct(address));
         put(&mut transmitter, address, 100, 1);
-        let run = transmitter.reserve_run(route, 100, 500);
+        let run = transmitter.reserve_run(route, Lane::Bulk, 100, 500);
         run.fill(2);
         assert_eq!(run.len() / 100, most - 1);
-        let full = transmitter.reserve_run(route, 1000, 500);
+        let full = transmitter.reserve_run(route, Lane::Bulk, 1000, 500);
         full.fill(3);
         assert_eq!(full.len() / 1000, most.min(MAX_BATCH / 1000));
-        let (second, shorter) = (full.len() / 1000, transmitter.reserve_run(route, 99, 7));
+        let (second, shorter) = (full.len() / 1000, transmitter.reserve_run(route, Lane::Bulk, 99, 7));
         shorter.fill(4);
         assert_eq!(shorter.len(), 99 * if second < most { 1 } else { 7 });
         let last = shorter.len() / 99;
@@ -304,6 +309,17 @@ mod tests {
         let expected =
             [vec![(100, 1)], vec![(100, 2); most - 1], vec![(1000, 3); second], vec![(99, 4); last]];
         assert_eq!(take(&peer, most + second + last), expected.concat());
+    }
+
+    #[test]
+    fn a_batch_is_of_one_lane() {
+        let (mut transmitter, peer, address) = pair();
+        for (mark, lane) in [(1, Lane::Bulk), (2, Lane::Bulk), (3, Lane::Prompt), (4, Lane::Bulk)] {
+            transmitter.reserve(Route::Direct(address), lane, 100).fill(mark);
+        }
+        transmitter.flush();
+        assert_eq!(take(&peer, 4), [(100, 1), (100, 2), (100, 3), (100, 4)]);
+        assert_eq!(transmitter.batches.view().count(), 3);
     }
 
     #[test]
@@ -341,7 +357,7 @@ mod tests {
 
     fn messages(transmitter: &mut Transmitter, route: Route, lens: &[usize]) {
         for (mark, len) in (1u8..).zip(lens) {
-            transmitter.reserve(route, *len).fill(mark);
+            transmitter.reserve(route, Lane::Bulk, *len).fill(mark);
         }
         transmitter.flush();
     }

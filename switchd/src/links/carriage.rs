@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use quinn::{Connection, SendDatagramError};
 use switch_core::ids::PeerId;
 
-use crate::dataplane::{CarriageDrops, Carried, Handle, QuicQueue, QuicSender};
+use crate::dataplane::{CarriageDrops, Handle, QuicMessages, QuicQueue, QuicSender};
 
 /// Carries frames by this connection both ways until it ends; what is returned is for the worker.
 pub(super) fn carry(connection: &Connection, peer: PeerId, worker: &Handle) -> QuicSender {
@@ -56,7 +56,7 @@ async fn inward(connection: Connection, peer: PeerId, worker: Handle) {
         {
             messages.push(next);
         }
-        if !worker.carried(Carried { peer, messages }) {
+        if !worker.carried(QuicMessages { peer, messages }) {
             return;
         }
     }

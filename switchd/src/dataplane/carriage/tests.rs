@@ -4,10 +4,11 @@ use crate::dataplane::peers::Peers;
 use nat_traversal::{CandidateKind, CandidatePair, Offer, PathId, Route};
 use switch_core::fragment::{Reassembler, ReassemblyLimits};
 use switch_core::time::Time;
-use switch_core::wire::Message;
+use switch_core::wire::{Lane, Message};
 
 const PEER: PeerId = PeerId(1);
-const OUTBOUND: Outbound = Outbound { vni: Vni::MAX, mss_clamp: true, carriage: Carriage::Quic, spare: true };
+const OUTBOUND: Outbound =
+    Outbound { vni: Vni::MAX, mss_clamp: true, carriage: Carriage::Quic, lane: Lane::Bulk, spare: true };
 
 /// A peer whose path is known to carry 1200 bytes, and what gathers for it.
 struct Rig {

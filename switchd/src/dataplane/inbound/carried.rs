@@ -7,7 +7,7 @@ use switch_core::wire::{FRAME_HEADER_LEN, Message};
 use tokio::sync::mpsc;
 
 use super::{Inbound, Opened, Place};
-use crate::dataplane::carriage::Carried;
+use crate::dataplane::carriage::QuicMessages;
 use crate::dataplane::core::Core;
 use crate::dataplane::networks::Networks;
 
@@ -24,14 +24,14 @@ impl Inbound {
     /// Carries what QUIC gave to the bridges, a bounded part of it.
     pub(in crate::dataplane) fn take_carried(
         &mut self,
-        carried: &mut mpsc::Receiver<Carried>,
+        carried: &mut mpsc::Receiver<QuicMessages>,
         core: &mut Core,
         networks: &mut Networks,
     ) {
         let now = core.now();
         let (mut at, mut admitted) = (0, None);
         for _ in 0..BATCHES {
-            let Ok(Carried { peer, messages }) = carried.try_recv() else { break };
+            let Ok(QuicMessages { peer, messages }) = carried.try_recv() else { break };
             count(core, peer, &messages);
             for message in messages {
                 if at + message.len() > self.bufs.len() {

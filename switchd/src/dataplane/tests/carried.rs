@@ -4,7 +4,7 @@ use switch_core::fragment::Fragmenter;
 use switch_core::wire::{FrameHeader, Origin, Probe, encode_fragment};
 
 use super::*;
-use crate::dataplane::Carried;
+use crate::dataplane::QuicMessages;
 
 fn network(vni: Vni) -> Box<NetworkConfig> {
     Box::new(NetworkConfig {
@@ -48,7 +48,7 @@ async fn messages_from_quic_are_judged_as_those_that_were_sealed() {
     let probe = Probe { answer_wanted: true, sequence: 1, heard_ms: None, datagram_len: 44 };
     let give = |peer: PeerId, messages: Vec<Vec<u8>>| {
         let messages = messages.into_iter().map(Bytes::from).collect();
-        assert!(node.plane.handle.carried(Carried { peer, messages }));
+        assert!(node.plane.handle.carried(QuicMessages { peer, messages }));
     };
     let count = |reason: &str| {
         let stats = node.plane.snapshot.load().stats.clone();

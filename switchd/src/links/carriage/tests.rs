@@ -65,7 +65,7 @@ impl End {
         let mut messages = Vec::new();
         while messages.len() < count {
             let more = tokio::time::timeout(PATIENCE, self.received.carried.recv()).await;
-            let Carried { peer, messages: more } = more.expect("it arrives in time").unwrap();
+            let QuicMessages { peer, messages: more } = more.expect("it arrives in time").unwrap();
             assert_eq!(peer, PEER);
             messages.extend(more);
         }
