@@ -1,1 +1,3 @@
-//! Benches: of the core's parts in `benches/`, of the whole system in `src/bin/`.
+//! Benches: of the core's parts in `benches/`, of the whole system in `src/bin/` and [`suite`].
+
+pub mod suite;

@@ -1,0 +1,7 @@
+//! The system bench: contenders side by side in one lab, measured in turn.
+
+pub mod arena;
+pub mod figure;
+
+pub use arena::Arena;
+pub use figure::{BASE, Figure, ReportOptions, Results, Row};
