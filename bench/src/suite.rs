@@ -2,6 +2,8 @@
 
 pub mod arena;
 pub mod figure;
+pub mod measure;
 
 pub use arena::Arena;
 pub use figure::{BASE, Figure, ReportOptions, Results, Row};
+pub use measure::Measure;
