@@ -59,17 +59,17 @@ impl Measure {
     }
 
     /// For example `tcp-1`.
-    pub fn name(&self) -> String {
+    pub fn name(&self) -> &'static str {
         match self {
-            Measure::TcpOne => "tcp-1".to_owned(),
-            Measure::TcpFour => "tcp-4".to_owned(),
-            Measure::TcpBoth => "tcp-both".to_owned(),
-            Measure::TcpNoOffload => "tcp-no-offload".to_owned(),
-            Measure::Udp(size) => format!("udp-{size}"),
-            Measure::RequestIdle => "request-idle".to_owned(),
-            Measure::RequestLoaded => "request-loaded".to_owned(),
-            Measure::Qperf => "qperf".to_owned(),
-            Measure::Memory => "memory".to_owned(),
+            Measure::TcpOne => "tcp-1",
+            Measure::TcpFour => "tcp-4",
+            Measure::TcpBoth => "tcp-both",
+            Measure::TcpNoOffload => "tcp-no-offload",
+            Measure::Udp(size) => udp::name(*size),
+            Measure::RequestIdle => "request-idle",
+            Measure::RequestLoaded => "request-loaded",
+            Measure::Qperf => "qperf",
+            Measure::Memory => "memory",
         }
     }
 

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn measures_have_names_of_their_own() {
     let all = Measure::all();
-    let names: BTreeSet<String> = all.iter().map(Measure::name).collect();
+    let names: BTreeSet<&str> = all.iter().map(Measure::name).collect();
     assert_eq!(names.len(), all.len());
     assert!(names.contains("udp-8192"));
     assert_eq!(all.last(), Some(&Measure::Memory));

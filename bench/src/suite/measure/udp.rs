@@ -12,7 +12,7 @@ use super::{Arena, Figure, Measure};
 /// First as many datagrams as one sender can send, for half the time; then a search for the highest rate at which
 /// under 1 % are lost.
 pub(super) fn datagrams(arena: &Arena<'_>, size: u16, time: Duration) -> Result<Vec<Figure>> {
-    let Some(names) = NAMES.iter().find(|names| names.size == size) else {
+    let Some(names) = names(size) else {
         bail!("datagrams of {size} bytes have no names for their figures: {:?}", Measure::UDP_SIZES);
     };
     // What is left of datagrams whose fragments were lost is kept for 30 s by default, within 4 MiB: a lossy flood
@@ -36,6 +36,15 @@ pub(super) fn datagrams(arena: &Arena<'_>, size: u16, time: Duration) -> Result<
         Figure { name: names.clean, value: clean, unit: "packets/s" },
         Figure { name: names.reordered, value: full.reordered as f64, unit: "packets" },
     ])
+}
+
+/// Of the measure with datagrams of `size` bytes.
+pub(super) fn name(size: u16) -> &'static str {
+    names(size).map_or("udp", |names| names.received)
+}
+
+fn names(size: u16) -> Option<&'static Names> {
+    NAMES.iter().find(|names| names.size == size)
 }
 
 /// The highest rate up to `most` at which a trial receives all but 1 %, to within a tenth; 0 if no trial did. Begins
@@ -90,7 +99,7 @@ macro_rules! names {
     };
 }
 
-const NAMES: [Names; 4] = [names!(64), names!(512), names!(1400), names!(8192)];
+static NAMES: [Names; 4] = [names!(64), names!(512), names!(1400), names!(8192)];
 
 const MOST_LOST: f64 = 0.01;
 
@@ -154,7 +163,7 @@ mod tests {
 
     #[test]
     fn every_size_has_names() {
-        assert_eq!(NAMES.map(|names| names.size), Measure::UDP_SIZES);
+        assert_eq!(NAMES.each_ref().map(|names| names.size), Measure::UDP_SIZES);
         assert_eq!(NAMES[3].clean, "udp-8192-clean");
     }
 }
