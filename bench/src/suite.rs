@@ -3,6 +3,7 @@
 pub mod arena;
 pub mod figure;
 pub mod measure;
+pub mod report;
 
 pub use arena::Arena;
 pub use figure::{BASE, Figure, ReportOptions, Results, Row};
