@@ -16,7 +16,7 @@ impl Contender for OpenVpn {
     }
 
     fn about(&self) -> &'static str {
-        "OpenVPN, dev tap, AES-256-GCM, fast-io, no fragment and no mssfix, large socket buffers; without its kernel module"
+        "OpenVPN, dev tap, AES-256-GCM, fast-io, mssfix 0, large socket buffers; without its kernel module"
     }
 
     fn up<'a>(&self, lab: &'a Lab) -> Result<Running<'a>> {
@@ -65,8 +65,6 @@ impl Contender for OpenVpn {
                 "AES-256-GCM", //
                 "--tun-mtu",
                 &mtu,
-                "--fragment",
-                "0",
                 "--mssfix",
                 "0",
                 "--fast-io", //
