@@ -12,7 +12,7 @@ pub mod scenario;
 
 pub use arena::Arena;
 pub use contender::Contender;
-pub use figure::{BASE, Figure, ReportOptions, Results, Row};
+pub use figure::{BASE, Figure, GIGABIT, ReportOptions, Results, Row};
 pub use ground::Ground;
 pub use measure::Measure;
 pub use run::{Plan, run};

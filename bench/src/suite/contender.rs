@@ -18,6 +18,7 @@ use anyhow::{Result, bail};
 use netns_tests::{Lab, measure};
 
 pub use process::Process;
+pub(super) use switchd::QUIC_NETWORK;
 
 use super::Arena;
 
@@ -66,12 +67,13 @@ impl<'a> Running<'a> {
 }
 
 /// All of them, in the order of the tables.
-pub fn all() -> [&'static dyn Contender; 9] {
+pub fn all() -> [&'static dyn Contender; 10] {
     [
         &underlay::Underlay,
         &bridge::Bridge,
         &vxlan::Vxlan,
         &switchd::Switchd,
+        &switchd::SwitchdQuic,
         &wireguard::Wireguard,
         &tinc::Tinc,
         &n2n::N2n,

@@ -5,12 +5,13 @@ mod forward;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use netns_tests::{Lab, LabSpec, cmd};
+use netns_tests::{Instance, Lab, LabSpec, Node, cmd};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use self::forward::Forwarder;
 use super::Scenario;
+use super::contender::QUIC_NETWORK;
 
 /// A built lab. Dropping it removes it.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ impl Ground {
     pub fn build(scenario: &Scenario) -> Result<Ground> {
         let cores = scenario.cores.map(Cores::take).transpose()?;
         let underlay = scenario.underlay;
-        let spec = LabSpec::star(&format!("bench-{}", scenario.name), 2, &["blue"], 2)
+        let spec = LabSpec::star(&format!("bench-{}", scenario.name), 2, &["blue", QUIC_NETWORK], 2)
             .underlay_mtu(underlay.mtu)
             .loss(underlay.loss_percent)
             .each_instance(|instance| instance.mtu = underlay.mtu);
@@ -37,6 +38,9 @@ impl Ground {
         }
         if let Some(rate) = underlay.shaped_mbit {
             shape(&lab, rate)?;
+        }
+        if underlay.round_trip > Duration::ZERO {
+            widen_windows(&lab)?;
         }
         let forwarder = if underlay.round_trip > Duration::ZERO {
             Some(Forwarder::between_nodes(lab.underlay(0), underlay.mtu, underlay.round_trip / 2)?)
@@ -77,6 +81,16 @@ fn lose_one_by_one(lab: &Lab) -> Result<()> {
             "off",
         ];
         node.ns().exec(&off)?;
+    }
+    Ok(())
+}
+
+/// The kernel's default of 6 MB is a bound of its own on a long path.
+fn widen_windows(lab: &Lab) -> Result<()> {
+    let ends = lab.nodes().iter().map(Node::ns).chain(lab.instances().iter().map(Instance::ns));
+    for ns in ends {
+        ns.sysctl("net/ipv4/tcp_rmem", "4096 131072 67108864")?;
+        ns.sysctl("net/ipv4/tcp_wmem", "4096 65536 67108864")?;
     }
     Ok(())
 }

@@ -54,7 +54,7 @@ pub fn run(plan: &Plan) -> Result<Outcome> {
                         job.measure.name(),
                         turn.contender.name()
                     );
-                    match job.measure.run(&turn.running.arena, plan.time) {
+                    match job.measure.run(&turn.running.arena, plan.time * scenario.stretch) {
                         Ok(figures) => {
                             println!("{head} {}", line(&figures));
                             outcome.results.add(scenario.name, turn.contender.name(), figures);
