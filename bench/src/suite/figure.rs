@@ -72,6 +72,8 @@ impl Results {
 
 /// Name of the scenario with the whole matrix: underlay MTU 1500, no loss, no delay, all cores.
 pub const BASE: &str = "base";
+/// Name of the scenario of the paper's Table II: each node's link shaped to 1 Gb/s.
+pub const GIGABIT: &str = "gigabit";
 
 #[cfg(test)]
 mod tests {

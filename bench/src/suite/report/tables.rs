@@ -1,8 +1,7 @@
 //! Figures as Markdown tables.
 
-use super::super::{BASE, Results};
+use super::super::{BASE, GIGABIT, Results};
 use super::families::{self, Family};
-use super::goals::SHAPED;
 use super::stats::{Spread, by_round, deviation, find};
 
 /// A table for each family on the plain underlay, then figures over all scenarios, then Table II.
@@ -117,7 +116,7 @@ fn cell(results: &Results, column: &Column<'_>, contender: &str, ratio: bool) ->
 
 /// The paper's Table II: what it has is bandwidth and its standard deviation.
 fn table_two(results: &Results) -> Option<String> {
-    let underlay = find(results, SHAPED, "qperf-bandwidth", "underlay");
+    let underlay = find(results, GIGABIT, "qperf-bandwidth", "underlay");
     let mut lines = vec![
         "**Table II of the paper: qperf on a link shaped to 1 Gb/s**\n".to_owned(),
         "| | bandwidth, Mb/s | standard deviation | of the underlay's | latency, one way, µs | the paper, Mb/s |"
@@ -125,8 +124,8 @@ fn table_two(results: &Results) -> Option<String> {
         "|---|---|---|---|---|---|".to_owned(),
     ];
     for contender in contenders(results) {
-        let Some(row) = find(results, SHAPED, "qperf-bandwidth", contender) else { continue };
-        let column = |name| Column { scenario: SHAPED, name, head: "" };
+        let Some(row) = find(results, GIGABIT, "qperf-bandwidth", contender) else { continue };
+        let column = |name| Column { scenario: GIGABIT, name, head: "" };
         let bandwidth = cell(results, &column("qperf-bandwidth"), contender, false);
         let share = underlay
             .and_then(|underlay| Spread::of(&by_round(&row.values, &underlay.values, |a, b| a / b)))
