@@ -37,6 +37,8 @@ impl Machine {
     /// All of it in one sentence.
     pub(super) fn sentence(&self, options: &ReportOptions) -> String {
         let Machine { cpu, cores, kernel, date, commit } = self;
+        // What a distribution or a host appends says nothing to a reader; the JSON has it.
+        let kernel = kernel.split_once('-').map_or(kernel.as_str(), |(version, _)| version);
         let quick = if options.quick { " A quick run: a part of the matrix, short flows." } else { "" };
         format!(
             "{cores} CPUs ({cpu}), Linux {kernel}, {date} UTC, commit {commit}; {} rounds interleaved, flows of {} s.{quick}",

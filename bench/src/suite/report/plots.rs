@@ -4,7 +4,7 @@ use super::super::{BASE, Results};
 use super::families::{self, Family};
 use super::stats::{Spread, find};
 use super::svg::{self, Bar, Panel};
-use super::tables::{contenders, less_is_better, scale, scenarios};
+use super::tables::{contenders, scale, scenarios};
 
 /// One image.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) fn all(results: &Results) -> Vec<Plot> {
 fn of(results: &Results, family: &Family) -> Option<Plot> {
     let figures = family.figures.iter();
     let panels: Vec<_> = figures.filter_map(|(name, head)| panel(results, BASE, name, head)).collect();
-    let better = if less_is_better(family) { "less is better" } else { "more is better" };
+    let better = if family.more_is_better { "more is better" } else { "less is better" };
     let file = family.plot.filter(|_| !panels.is_empty())?;
     Some(plot(file, &format!("{}; {better}", family.title), &panels))
 }

@@ -1,7 +1,7 @@
 //! Figures as Markdown tables.
 
 use super::super::{BASE, GIGABIT, Results};
-use super::families::{self, Family};
+use super::families;
 use super::stats::{Spread, by_round, deviation, find};
 
 /// A table for each family on the plain underlay, then figures over all scenarios, then Table II.
@@ -50,7 +50,8 @@ pub(super) fn contenders(results: &Results) -> Vec<&'static str> {
 /// A value with as many digits as say something. Rates of packets and requests are told in thousands.
 pub(super) fn number(value: f64) -> String {
     let digits = match value.abs() {
-        size if size < 1e-9 => 0,
+        // Counts.
+        _ if value.fract().abs() < 1e-9 => 0,
         size if size < 1.0 => 3,
         size if size < 10.0 => 2,
         size if size < 100.0 => 1,
@@ -163,8 +164,3 @@ const PAPER: [(&str, &str); 3] = [
     ("bridge", "8442.36, containers on one VM"),
     ("switchd", "19.63, containers on two VMs"),
 ];
-
-/// True where a lower value is the better one; for plots.
-pub(super) fn less_is_better(family: &Family) -> bool {
-    !family.more_is_better
-}
