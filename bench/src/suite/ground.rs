@@ -1,6 +1,7 @@
 //! The lab of a scenario: two nodes with two instances each, and what is between the nodes.
 
 mod forward;
+mod sys;
 
 use std::time::Duration;
 
