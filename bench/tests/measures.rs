@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bench::suite::{Arena, Measure};
-use netns_tests::{Lab, LabSpec, expect, lab_test, vxlan};
+use netns_tests::{Lab, LabSpec, Node, expect, lab_test, vxlan};
 
 /// Through kernel VXLAN: no daemon.
 #[test]
@@ -49,7 +49,7 @@ fn switchd_is_measured() -> Result<()> {
         vxlan::build(lab)?;
         lab.start_switchd(|_| {})?;
         let (a, b) = (lab.instance("a1")?, lab.instance("b1")?);
-        let daemons = lab.nodes().iter().map(|node| node.switchd_pid()).collect::<Result<_>>()?;
+        let daemons = lab.nodes().iter().map(Node::switchd_pid).collect::<Result<_>>()?;
         let sealed = Arena {
             contender: "switchd",
             client: a.ns(),
