@@ -34,7 +34,9 @@ impl Ground {
             .loss(underlay.loss_percent)
             .each_instance(|instance| instance.mtu = underlay.mtu);
         let lab = Lab::build(spec)?;
-        tune_tcp(&lab, underlay.round_trip > Duration::ZERO)?;
+        if underlay.round_trip > Duration::ZERO {
+            widen_windows(&lab)?;
+        }
         if underlay.loss_percent > 0.0 {
             lose_one_by_one(&lab)?;
         }
@@ -84,16 +86,12 @@ fn lose_one_by_one(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// The kernel's stock congestion control whatever this machine prefers, so that results compare. On a long path the
-/// default window of 6 MB would be a bound of its own.
-fn tune_tcp(lab: &Lab, long: bool) -> Result<()> {
+/// The kernel's default of 6 MB would be a bound of its own on a long path.
+fn widen_windows(lab: &Lab) -> Result<()> {
     let ends = lab.nodes().iter().map(Node::ns).chain(lab.instances().iter().map(Instance::ns));
     for ns in ends {
-        ns.sysctl("net/ipv4/tcp_congestion_control", "cubic")?;
-        if long {
-            ns.sysctl("net/ipv4/tcp_rmem", "4096 131072 67108864")?;
-            ns.sysctl("net/ipv4/tcp_wmem", "4096 65536 67108864")?;
-        }
+        ns.sysctl("net/ipv4/tcp_rmem", "4096 131072 67108864")?;
+        ns.sysctl("net/ipv4/tcp_wmem", "4096 65536 67108864")?;
     }
     Ok(())
 }
