@@ -1,6 +1,7 @@
 //! The lab of a scenario: two nodes with two instances each, and what is between the nodes.
 
 mod forward;
+mod sys;
 
 use std::time::Duration;
 
@@ -33,14 +34,14 @@ impl Ground {
             .loss(underlay.loss_percent)
             .each_instance(|instance| instance.mtu = underlay.mtu);
         let lab = Lab::build(spec)?;
+        if underlay.round_trip > Duration::ZERO {
+            widen_windows(&lab)?;
+        }
         if underlay.loss_percent > 0.0 {
             lose_one_by_one(&lab)?;
         }
         if let Some(rate) = underlay.shaped_mbit {
             shape(&lab, rate)?;
-        }
-        if underlay.round_trip > Duration::ZERO {
-            widen_windows(&lab)?;
         }
         let forwarder = if underlay.round_trip > Duration::ZERO {
             Some(Forwarder::between_nodes(lab.underlay(0), underlay.mtu, underlay.round_trip / 2)?)
@@ -85,7 +86,7 @@ fn lose_one_by_one(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// The kernel's default of 6 MB is a bound of its own on a long path.
+/// The kernel's default of 6 MB would be a bound of its own on a long path.
 fn widen_windows(lab: &Lab) -> Result<()> {
     let ends = lab.nodes().iter().map(Node::ns).chain(lab.instances().iter().map(Instance::ns));
     for ns in ends {

@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-
 use super::contender::Running;
 use super::{Contender, Figure, Ground, Results, Scenario, proof};
 
@@ -30,13 +28,20 @@ pub struct Outcome {
 }
 
 /// Runs all of `plan`, with a line for whatever is done.
-pub fn run(plan: &Plan) -> Result<Outcome> {
+pub fn run(plan: &Plan) -> Outcome {
     let mut outcome = Outcome::default();
     let start = Instant::now();
     for (i, scenario) in plan.scenarios.iter().enumerate() {
         println!("\n[{}/{}] {}: {}", i + 1, plan.scenarios.len(), scenario.name, scenario.what);
-        let ground =
-            Ground::build(scenario).with_context(|| format!("cannot build the lab of {}", scenario.name))?;
+        let ground = match Ground::build(scenario) {
+            Ok(ground) => ground,
+            Err(error) => {
+                // What the other scenarios give is worth keeping.
+                println!("its lab cannot be built: {error:#}");
+                outcome.failures.push(format!("the lab of {}: {error:#}", scenario.name));
+                continue;
+            }
+        };
         let turns = bring_up(plan, scenario, &ground, &mut outcome);
         for round in 0..plan.rounds {
             for job in &scenario.jobs {
@@ -77,7 +82,7 @@ pub fn run(plan: &Plan) -> Result<Outcome> {
             println!("the forwarder had no room for {} frames", ground.dropped());
         }
     }
-    Ok(outcome)
+    outcome
 }
 
 /// A contender in its lab.

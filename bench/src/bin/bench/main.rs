@@ -1,10 +1,11 @@
 //! `bench`: switchd beside what one would use instead, in one lab and one run.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use bench::suite::{self, Plan, ReportOptions, Scenario, contender, report};
 use clap::Parser;
 use netns_tests::require_root;
@@ -31,7 +32,7 @@ struct Options {
     scenarios: Vec<String>,
     /// Interleaved rounds, of which the median counts [default: 5, quick: 3]
     #[arg(long)]
-    rounds: Option<usize>,
+    rounds: Option<NonZeroUsize>,
     /// Seconds of each flow [default: 3, quick: 1]
     #[arg(long)]
     seconds: Option<f64>,
@@ -68,7 +69,7 @@ fn run(options: &Options) -> Result<bool> {
     }
     require_root()?;
     netns_tests::sweep();
-    let outcome = suite::run(&plan)?;
+    let outcome = suite::run(&plan);
     report::finish(
         &outcome.results,
         &ReportOptions {
@@ -101,8 +102,8 @@ fn plan(options: &Options) -> Result<Plan> {
         }
     }
     let (rounds, seconds) = if options.quick { (3, 1.0) } else { (5, 3.0) };
-    let time = Duration::try_from_secs_f64(options.seconds.unwrap_or(seconds))?;
-    let rounds = options.rounds.unwrap_or(rounds);
+    let time = Duration::try_from_secs_f64(options.seconds.unwrap_or(seconds)).context("--seconds")?;
+    let rounds = options.rounds.map_or(rounds, NonZeroUsize::get);
     Ok(Plan { scenarios, contenders: contender::named(&options.contenders)?, rounds, time })
 }
 

@@ -24,7 +24,12 @@ impl Contender for N2n {
         let supernode = format!("{}:{SUPERNODE_PORT}", first.underlay_v4(0));
         let port = SUPERNODE_PORT.to_string();
         let log = folder(lab, "n2n", first.name())?.join("supernode.log");
-        let mut processes = vec![Process::start(first.ns(), &["supernode", "-l", &port], &log)?];
+        let mut super_process = Process::start(first.ns(), &["supernode", "-l", &port], &log)?;
+        // An edge whose registration is lost tries again only half a minute later.
+        super_process.wait_until("its socket", |_| {
+            first.ns().exec(&["ss", "-Hlun"]).is_ok_and(|text| text.contains(&format!(":{port} ")))
+        })?;
+        let mut processes = vec![super_process];
         for (i, name) in [CLIENT, SERVER].into_iter().enumerate() {
             let instance = lab.instance(name)?;
             let node = lab.node(instance.node())?;

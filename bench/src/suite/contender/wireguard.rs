@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use netns_tests::{Lab, Node, cmd, measure, vxlan};
+use netns_tests::{Lab, Node, cmd, vxlan};
 
 use super::segment::Segment;
 use super::{Contender, Process, Running, folder, need};
@@ -31,9 +31,7 @@ impl Contender for Wireguard {
             processes.push(end.start(far, tunnel_mtu)?);
             end.vxlan(far, &segment)?;
         }
-        let arena = segment.arena(lab, self.name())?;
-        measure::ping_ok(ends[0].node.ns(), ends[1].inner.parse()?)?;
-        Ok(Running::new(arena, processes))
+        Ok(Running::new(segment.arena(lab, self.name())?, processes))
     }
 }
 

@@ -11,6 +11,8 @@ pub(super) struct Machine {
     pub(super) cpu: String,
     pub(super) cores: usize,
     pub(super) kernel: String,
+    /// Its congestion control, which decides much where packets are lost or take long.
+    pub(super) tcp: String,
     /// In UTC.
     pub(super) date: String,
     /// With `-dirty` where the working tree differs from it.
@@ -29,6 +31,7 @@ impl Machine {
             cpu: unknown(model(&cpuinfo)),
             cores: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
             kernel: unknown(said(&["uname", "-r"])),
+            tcp: unknown(std::fs::read_to_string(CONGESTION_CONTROL).ok().map(|text| text.trim().to_owned())),
             date: unknown(said(&["date", "-u", "+%Y-%m-%d %H:%M"])),
             commit: unknown(said(&["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])),
         }
@@ -36,12 +39,12 @@ impl Machine {
 
     /// All of it in one sentence.
     pub(super) fn sentence(&self, options: &ReportOptions) -> String {
-        let Machine { cpu, cores, kernel, date, commit } = self;
+        let Machine { cpu, cores, kernel, tcp, date, commit } = self;
         // What a distribution or a host appends says nothing to a reader; the JSON has it.
         let kernel = kernel.split_once('-').map_or(kernel.as_str(), |(version, _)| version);
         let quick = if options.quick { " A quick run: a part of the matrix, short flows." } else { "" };
         format!(
-            "{cores} CPUs ({cpu}), Linux {kernel}, {date} UTC, commit {commit}; {} rounds interleaved, flows of {} s.{quick}",
+            "{cores} CPUs ({cpu}), Linux {kernel}, TCP by {tcp}, {date} UTC, commit {commit}; {} rounds interleaved, flows of {} s.{quick}",
             options.rounds, options.seconds
         )
     }
@@ -51,6 +54,9 @@ fn model(cpuinfo: &str) -> Option<String> {
     let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
 }
+
+/// New network namespaces take it over.
+const CONGESTION_CONTROL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 
 #[cfg(test)]
 mod tests {
