@@ -3,7 +3,7 @@
 use super::super::{BASE, Results};
 use super::families::{self, Family};
 use super::stats::{Spread, find};
-use super::svg::{self, Bar, Panel};
+use super::svg::{self, Bar, Logarithmic, Panel};
 use super::tables::{contenders, scale, scenarios};
 
 /// One image.
@@ -23,7 +23,12 @@ pub(super) fn all(results: &Results) -> Vec<Plot> {
         .filter_map(|scenario| panel(results, scenario, "tcp-1-flow", scenario))
         .collect();
     if panels.len() > 1 {
-        plots.push(plot("scenarios", "One TCP flow on different underlays, Gb/s", &panels));
+        plots.push(plot(
+            "scenarios",
+            "One TCP flow on different underlays, Gb/s",
+            &panels,
+            Logarithmic::Never,
+        ));
     }
     plots
 }
@@ -31,13 +36,17 @@ pub(super) fn all(results: &Results) -> Vec<Plot> {
 fn of(results: &Results, family: &Family) -> Option<Plot> {
     let figures = family.figures.iter();
     let panels: Vec<_> = figures.filter_map(|(name, head)| panel(results, BASE, name, head)).collect();
-    let better = if family.more_is_better { "more is better" } else { "less is better" };
+    let (better, axis) = if family.more_is_better {
+        ("more is better", Logarithmic::Never)
+    } else {
+        ("less is better", Logarithmic::IfFarApart)
+    };
     let file = family.plot.filter(|_| !panels.is_empty())?;
-    Some(plot(file, &format!("{}; {better}", family.title), &panels))
+    Some(plot(file, &format!("{}; {better}", family.title), &panels, axis))
 }
 
-fn plot(file: &str, title: &str, panels: &[Panel]) -> Plot {
-    Plot { file: format!("bench-{file}.svg"), title: title.to_owned(), svg: svg::image(title, panels) }
+fn plot(file: &str, title: &str, panels: &[Panel], axis: Logarithmic) -> Plot {
+    Plot { file: format!("bench-{file}.svg"), title: title.to_owned(), svg: svg::image(title, panels, axis) }
 }
 
 fn panel(results: &Results, scenario: &str, name: &str, title: &str) -> Option<Panel> {

@@ -21,15 +21,24 @@ pub(super) struct Bar {
     pub(super) ours: bool,
 }
 
-/// `panels` one under the other. Where values lie far apart the axes are logarithmic, and say so.
-pub(super) fn image(title: &str, panels: &[Panel]) -> String {
+/// Whether an axis may be logarithmic. Of rates it may not: who looks at the bars of two contenders takes the ratio of
+/// their lengths for that of their rates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Logarithmic {
+    Never,
+    IfFarApart,
+}
+
+/// `panels` one under the other, each with an axis of its own. Axes are logarithmic only where that `may` be and values
+/// lie far apart, and the title says so.
+pub(super) fn image(title: &str, panels: &[Panel], may: Logarithmic) -> String {
     let height = panels.iter().fold(TOP, |y, panel| y + panel.height());
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
          height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n"
     );
-    let logarithmic = panels.iter().any(Panel::is_wide);
+    let logarithmic = may == Logarithmic::IfFarApart && panels.iter().any(Panel::is_wide);
     let note = if logarithmic { " (logarithmic axis)" } else { "" };
     text(&mut svg, MARGIN, 22.0, "start", "#222222", &format!("{title}{note}"));
     let mut y = TOP;
@@ -170,7 +179,7 @@ mod tests {
     #[test]
     fn an_image_names_what_it_shows_and_is_well_formed() {
         let panel = Panel { title: "p < 1".to_owned(), bars: vec![bar("tinc", 1.0), bar("bridge", 90.0)] };
-        let svg = image("TCP & more", &[panel]);
+        let svg = image("TCP & more", &[panel], Logarithmic::IfFarApart);
         for wanted in ["TCP &amp; more (logarithmic axis)", "p &lt; 1", ">tinc<", "</svg>"] {
             assert!(svg.contains(wanted), "{wanted} is not in {svg}");
         }
@@ -181,7 +190,7 @@ mod tests {
     #[test]
     fn nothing_at_all_is_drawn_without_a_division_by_zero() {
         let none = Bar { spread: Spread { median: 0.0, min: 0.0, max: 0.0 }, ..bar("a", 1.0) };
-        let svg = image("t", &[Panel { title: String::new(), bars: vec![none] }]);
+        let svg = image("t", &[Panel { title: String::new(), bars: vec![none] }], Logarithmic::IfFarApart);
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
     }
 }
