@@ -40,6 +40,11 @@ pub trait Contender: Sync {
         false
     }
 
+    /// Whether its instances have about the MTU of the underlay. Of what wants another the goals take no notice.
+    fn like_for_like(&self) -> bool {
+        true
+    }
+
     /// Whether its frames leave their node.
     fn crosses(&self) -> bool {
         true
@@ -67,7 +72,7 @@ impl<'a> Running<'a> {
 }
 
 /// All of them, in the order of the tables.
-pub fn all() -> [&'static dyn Contender; 10] {
+pub fn all() -> [&'static dyn Contender; 11] {
     [
         &underlay::Underlay,
         &bridge::Bridge,
@@ -77,7 +82,8 @@ pub fn all() -> [&'static dyn Contender; 10] {
         &wireguard::Wireguard,
         &tinc::Tinc,
         &n2n::N2n,
-        &openvpn::OpenVpn,
+        &openvpn::OPENVPN,
+        &openvpn::OPENVPN_JUMBO,
         &vpncloud::VpnCloud,
     ]
 }

@@ -210,7 +210,9 @@ fn row<'a>(results: &'a Results, scenario: &str, figure: &str, contender: &str) 
 fn best_peer(results: &Results, figure: &str) -> Result<&'static str, String> {
     let peers: Vec<_> = contender::all()
         .into_iter()
-        .filter(|contender| contender.encrypted() && !contender.name().starts_with(OURS))
+        .filter(|contender| {
+            contender.encrypted() && contender.like_for_like() && !contender.name().starts_with(OURS)
+        })
         .map(Contender::name)
         .collect();
     let medians = peers.iter().filter_map(|peer| {
