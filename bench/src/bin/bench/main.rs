@@ -36,7 +36,7 @@ struct Options {
     /// Seconds of each flow [default: 3, quick: 1]
     #[arg(long)]
     seconds: Option<f64>,
-    /// Put tables and plots into this document
+    /// Put tables and plots into this document, unless only a part is run
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
     /// Name contenders, scenarios and measurements, and do nothing
@@ -70,14 +70,16 @@ fn run(options: &Options) -> Result<bool> {
     require_root()?;
     netns_tests::sweep();
     let outcome = suite::run(&plan);
+    let write = options.write.clone().filter(|document| {
+        let part = options.only.is_some() || !options.contenders.is_empty() || !options.scenarios.is_empty();
+        if part {
+            println!("\n{} stays as it is: only a part was run", document.display());
+        }
+        !part
+    });
     report::finish(
         &outcome.results,
-        &ReportOptions {
-            quick: options.quick,
-            rounds: plan.rounds,
-            seconds: plan.time.as_secs_f64(),
-            write: options.write.clone(),
-        },
+        &ReportOptions { quick: options.quick, rounds: plan.rounds, seconds: plan.time.as_secs_f64(), write },
     )?;
     outcome.failures.iter().for_each(|failure| println!("FAILED: {failure}"));
     Ok(outcome.failures.is_empty())
