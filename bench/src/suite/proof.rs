@@ -33,23 +33,42 @@ pub fn check(lab: &Lab, arena: &Arena<'_>, crosses: bool) -> Result<()> {
         ensure!(buf[..len] == payload[..], "a datagram arrived changed");
         Ok(())
     })?;
-    // What crossed the wire has been copied to the sniffer's socket by now, but its thread may not have got to it.
-    let marker = text.as_bytes();
-    let bare = || sniffer.count(|_, frame| frame.bytes.windows(marker.len()).any(|window| window == marker));
     if !crosses {
         return Ok(());
     }
-    wait_for("the datagram on the wire", PATIENCE, || {
-        sniffer.count(|_, frame| frame.bytes.len() >= PAYLOAD) > 0
-    })?;
-    if arena.encrypted {
-        ensure!(bare() == 0, "{} is said to encrypt, but its plaintext is on the wire", arena.contender);
-    } else {
-        wait_for("the plaintext on the wire", PATIENCE, || bare() > 0)?;
-    }
+    fence(lab, &sniffer)?;
+    let bare = sniffer.count(|_, frame| contains(&frame.bytes, text.as_bytes())) > 0;
+    let carried = sniffer.count(|_, frame| frame.bytes.len() >= PAYLOAD) > 0;
+    ensure!(carried, "{} carried a datagram, but not between the nodes", arena.contender);
+    ensure!(
+        !(arena.encrypted && bare),
+        "{} is said to encrypt, but its plaintext is on the wire",
+        arena.contender
+    );
+    ensure!(arena.encrypted || bare, "the plaintext of {} was not found on the wire", arena.contender);
     Ok(())
 }
 
+/// Waits until the sniffer has collected whatever crossed the wire before this call.
+fn fence(lab: &Lab, sniffer: &Sniffer) -> Result<()> {
+    let (from, to) = (&lab.nodes()[0], lab.nodes()[1].underlay_v4(0));
+    let socket = from
+        .ns()
+        .enter(|| UdpSocket::bind((from.underlay_v4(0), 0)).context("cannot bind in the underlay"))?;
+    socket.send_to(FENCE, (to, DISCARD))?;
+    wait_for("the end of what crossed the wire", PATIENCE, || {
+        sniffer.count(|_, frame| contains(&frame.bytes, FENCE)) > 0
+    })
+    .map(drop)
+}
+
+fn contains(bytes: &[u8], text: &[u8]) -> bool {
+    bytes.windows(text.len()).any(|window| window == text)
+}
+
+const FENCE: &[u8] = b"all that came before has been seen";
+/// RFC 863.
+const DISCARD: u16 = 9;
 const PAYLOAD: usize = 700;
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(1);
 const ARRIVES_WITHIN: Duration = Duration::from_secs(10);

@@ -33,56 +33,48 @@ pub fn run(plan: &Plan) -> Outcome {
     let start = Instant::now();
     for (i, scenario) in plan.scenarios.iter().enumerate() {
         println!("\n[{}/{}] {}: {}", i + 1, plan.scenarios.len(), scenario.name, scenario.what);
-        let ground = match Ground::build(scenario) {
-            Ok(ground) => ground,
+        match Ground::build(scenario) {
+            Ok(ground) => rounds(plan, scenario, &ground, start, &mut outcome),
             Err(error) => {
                 // What the other scenarios give is worth keeping.
                 println!("its lab cannot be built: {error:#}");
                 outcome.failures.push(format!("the lab of {}: {error:#}", scenario.name));
-                continue;
             }
-        };
-        let turns = bring_up(plan, scenario, &ground, &mut outcome);
-        for round in 0..plan.rounds {
-            for job in &scenario.jobs {
-                // Whoever comes first in one round comes last in the next, so that no place in the order is anyone's.
-                let taking_part: Vec<&Turn<'_>> =
-                    turns.iter().filter(|turn| job.has(turn.contender.name())).collect();
-                let first = round % taking_part.len().max(1);
-                for turn in taking_part[first..].iter().chain(&taking_part[..first]) {
-                    let head = format!(
-                        "{:>5} s  {}  round {}/{}  {:<16} {:<12}",
-                        start.elapsed().as_secs(),
-                        scenario.name,
-                        round + 1,
-                        plan.rounds,
-                        job.measure.name(),
-                        turn.contender.name()
-                    );
-                    match job.measure.run(&turn.running.arena, plan.time * scenario.stretch) {
-                        Ok(figures) => {
-                            println!("{head} {}", line(&figures));
-                            outcome.results.add(scenario.name, turn.contender.name(), figures);
-                        }
-                        Err(error) => {
-                            println!("{head} failed: {error:#}");
-                            let what = format!(
-                                "{} in {}, round {}: {error:#}",
-                                job.measure.name(),
-                                scenario.name,
-                                round + 1
-                            );
-                            outcome.note(turn.contender, what);
-                        }
-                    }
-                }
-            }
-        }
-        if ground.dropped() > 0 {
-            println!("the forwarder had no room for {} frames", ground.dropped());
         }
     }
     outcome
+}
+
+/// All rounds of a scenario.
+fn rounds(plan: &Plan, scenario: &Scenario, ground: &Ground, start: Instant, outcome: &mut Outcome) {
+    let turns = bring_up(plan, scenario, ground, outcome);
+    for round in 0..plan.rounds {
+        for job in &scenario.jobs {
+            let taking_part: Vec<_> = turns.iter().filter(|turn| job.has(turn.contender.name())).collect();
+            // Whoever comes first in one round comes last in the next, so that no place in the order is anyone's.
+            let first = round % taking_part.len().max(1);
+            for turn in taking_part[first..].iter().chain(&taking_part[..first]) {
+                let (measure, contender) = (job.measure.name(), turn.contender.name());
+                let measured = job.measure.run(&turn.running.arena, plan.time * scenario.stretch);
+                let said = measured
+                    .as_ref()
+                    .map_or_else(|error| format!("failed: {error:#}"), |figures| line(figures));
+                let (elapsed, name, of) = (start.elapsed().as_secs(), scenario.name, plan.rounds);
+                println!(
+                    "{elapsed:>5} s  {name}  round {}/{of}  {measure:<16} {contender:<13} {said}",
+                    round + 1
+                );
+                match measured {
+                    Ok(figures) => outcome.results.add(name, contender, figures),
+                    Err(_) => outcome
+                        .note(turn.contender, format!("{measure} in {name}, round {}: {said}", round + 1)),
+                }
+            }
+        }
+    }
+    if ground.dropped() > 0 {
+        println!("the forwarder had no room for {} frames", ground.dropped());
+    }
 }
 
 /// A contender in its lab.
