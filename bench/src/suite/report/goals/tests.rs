@@ -91,6 +91,15 @@ fn what_was_sent_again_is_not_taken_for_reordered() {
 }
 
 #[test]
+fn what_shall_never_be_is_judged_by_the_worst_round() {
+    let verdict = |rounds: &[f64]| {
+        judged(&results(&[(BASE, "udp-64-reordered", "switchd", rounds)]), "reordered datagrams").verdict()
+    };
+    assert_eq!(verdict(&[0.0, 0.0, 0.0]), "met");
+    assert_eq!(verdict(&[0.0, 0.0, 1.0]), "short");
+}
+
+#[test]
 fn the_table_has_a_line_for_each_goal() {
     let all = judge(&Results::default(), ALL);
     assert_eq!(plain(&all).lines().count(), ALL.len() + 1);
