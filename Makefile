@@ -4,7 +4,7 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 FUZZ_SECONDS ?= 30
 
-.PHONY: help deps build packages demo demo-clean test bench-ratio bench-micro bench-cluster nat-matrix nat-gaps nat-relays nat-mesh fuzz guards
+.PHONY: help deps build packages demo demo-clean test bench bench-quick bench-ratio bench-micro bench-cluster nat-matrix nat-gaps nat-relays nat-mesh fuzz guards
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,13 @@ demo-clean: ## Remove a demo that KEEP=1 left up (as root).
 
 test: deps ## Run everything that CI runs: format, guards, lints, unit, property and corpus tests, docs, namespace tests (as root).
 	@.ci/test
+
+bench: ## Measure switchd beside the underlay, plaintext VXLAN and encrypted peers, and put the tables into docs/performance.md (as root, an hour).
+bench-quick: ## The same in a few minutes: what the goals need, nothing written but target/bench.json (as root).
+bench bench-quick: deps build
+	@CARGO="$(CARGO)" .ci/deps-bench
+	@$(CARGO) build --release -q -p bench --bin bench
+	@$(TARGET)/release/bench $(if $(filter bench-quick,$@),--quick,--write docs/performance.md) $(ARGS)
 
 bench-ratio: deps build ## Measure one TCP flow and ping beside plaintext kernel VXLAN (as root, about a minute and a half).
 	@$(CARGO) build --release -q -p bench --bin bench-ratio

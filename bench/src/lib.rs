@@ -1,1 +1,4 @@
-//! Benches of the whole system, in `src/bin/`. Those of the core's parts are a crate of their own, in `micro/`.
+//! Benches of the whole system: [`suite`], and what else is in `src/bin/`. Those of the core's parts are a crate of
+//! their own, in `micro/`.
+
+pub mod suite;

@@ -130,6 +130,18 @@ impl Drop for Watch {
 
 /// One TCP flow of `seconds` from `client` to `ip` in `server`, by iperf3. Returns bits per second as received.
 pub fn iperf(client: &Namespace, server: &Namespace, ip: IpAddr, seconds: u32) -> Result<f64> {
+    let json = iperf_with(client, server, ip, seconds, &[])?;
+    json["end"]["sum_received"]["bits_per_second"].as_f64().context("iperf3 tells no rate")
+}
+
+/// [`iperf`] with further options of the client. Returns its whole report.
+pub fn iperf_with(
+    client: &Namespace,
+    server: &Namespace,
+    ip: IpAddr,
+    seconds: u32,
+    options: &[&str],
+) -> Result<serde_json::Value> {
     let (ip, time) = (ip.to_string(), seconds.to_string());
     let null = std::fs::File::create("/dev/null")?;
     let mut listening = server.spawn(&["iperf3", "-s", "-1", "-B", &ip, "-p", IPERF_PORT], &null)?;
@@ -139,7 +151,7 @@ pub fn iperf(client: &Namespace, server: &Namespace, ip: IpAddr, seconds: u32) -
     .and_then(|_| {
         let args = ["iperf3", "-c", &ip, "-p", IPERF_PORT, "-t", &time, "-J", "--connect-timeout", "3000"];
         let limit = Duration::from_secs(u64::from(seconds) + 15);
-        client.finish(&args, limit)
+        client.finish(&[&args[..], options].concat(), limit)
     });
     let _ = listening.kill();
     let _ = listening.wait();
@@ -204,12 +216,12 @@ fn parse_ping(text: &str) -> Option<Ping> {
     Some(Ping { sent, received, rtts })
 }
 
-fn parse_iperf(text: &str) -> Result<f64> {
+fn parse_iperf(text: &str) -> Result<serde_json::Value> {
     let json: serde_json::Value =
         serde_json::from_str(text).with_context(|| format!("iperf3 said: {text}"))?;
-    match json["end"]["sum_received"]["bits_per_second"].as_f64() {
-        Some(rate) => Ok(rate),
-        None => bail!("iperf3 failed: {}", json["error"].as_str().unwrap_or(text)),
+    match json["error"].as_str() {
+        Some(error) => bail!("iperf3 failed: {error}"),
+        None => Ok(json),
     }
 }
 

@@ -1,0 +1,124 @@
+//! Scenarios one after the other; in each, rounds in which every contender has its turn.
+
+use std::time::{Duration, Instant};
+
+use super::contender::Running;
+use super::{Contender, Figure, Ground, Results, Scenario, proof};
+
+/// What is to be run.
+#[derive(Clone)]
+pub struct Plan {
+    /// In this order.
+    pub scenarios: Vec<Scenario>,
+    /// Those that take part, where a scenario has them.
+    pub contenders: Vec<&'static dyn Contender>,
+    /// Of each scenario.
+    pub rounds: usize,
+    /// Of each flow.
+    pub time: Duration,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Figures and who was absent.
+    pub results: Results,
+    /// What a contender that the suite cannot do without failed at.
+    pub failures: Vec<String>,
+}
+
+/// Runs all of `plan`, with a line for whatever is done.
+pub fn run(plan: &Plan) -> Outcome {
+    let mut outcome = Outcome::default();
+    let start = Instant::now();
+    for (i, scenario) in plan.scenarios.iter().enumerate() {
+        println!("\n[{}/{}] {}: {}", i + 1, plan.scenarios.len(), scenario.name, scenario.what);
+        match Ground::build(scenario) {
+            Ok(ground) => rounds(plan, scenario, &ground, start, &mut outcome),
+            Err(error) => {
+                // What the other scenarios give is worth keeping.
+                println!("its lab cannot be built: {error:#}");
+                outcome.failures.push(format!("the lab of {}: {error:#}", scenario.name));
+            }
+        }
+    }
+    outcome
+}
+
+/// All rounds of a scenario.
+fn rounds(plan: &Plan, scenario: &Scenario, ground: &Ground, start: Instant, outcome: &mut Outcome) {
+    let turns = bring_up(plan, scenario, ground, outcome);
+    for round in 0..plan.rounds {
+        for job in &scenario.jobs {
+            let taking_part: Vec<_> = turns.iter().filter(|turn| job.has(turn.contender.name())).collect();
+            // Whoever comes first in one round comes last in the next, so that no place in the order is anyone's.
+            let first = round % taking_part.len().max(1);
+            for turn in taking_part[first..].iter().chain(&taking_part[..first]) {
+                let (measure, contender) = (job.measure.name(), turn.contender.name());
+                let measured = job.measure.run(&turn.running.arena, plan.time * scenario.stretch);
+                let said = measured
+                    .as_ref()
+                    .map_or_else(|error| format!("failed: {error:#}"), |figures| line(figures));
+                let (elapsed, name, of) = (start.elapsed().as_secs(), scenario.name, plan.rounds);
+                println!(
+                    "{elapsed:>5} s  {name}  round {}/{of}  {measure:<16} {contender:<13} {said}",
+                    round + 1
+                );
+                match measured {
+                    Ok(figures) => outcome.results.add(name, contender, figures),
+                    Err(_) => outcome
+                        .note(turn.contender, format!("{measure} in {name}, round {}: {said}", round + 1)),
+                }
+            }
+        }
+    }
+    if ground.dropped() > 0 {
+        println!("the forwarder had no room for {} frames", ground.dropped());
+    }
+}
+
+/// A contender in its lab.
+struct Turn<'a> {
+    contender: &'static dyn Contender,
+    running: Running<'a>,
+}
+
+/// Sets up all that take part, and proves of each that it carries what it should. The others are noted.
+fn bring_up<'a>(
+    plan: &Plan,
+    scenario: &Scenario,
+    ground: &'a Ground,
+    outcome: &mut Outcome,
+) -> Vec<Turn<'a>> {
+    let mut turns = Vec::new();
+    for &contender in plan.contenders.iter().filter(|contender| scenario.has(contender.name())) {
+        let up = contender.up(ground.lab()).and_then(|running| {
+            proof::check(ground.lab(), &running.arena, contender.crosses())?;
+            Ok(running)
+        });
+        match up {
+            Ok(running) => turns.push(Turn { contender, running }),
+            Err(error) => {
+                println!("{} is absent: {error:#}", contender.name());
+                outcome.note(contender, format!("absent in {}: {error:#}", scenario.name));
+            }
+        }
+    }
+    let names: Vec<_> = turns.iter().map(|turn| turn.contender.name()).collect();
+    println!("up, and seen to carry frames as they should: {}", names.join(", "));
+    turns
+}
+
+impl Outcome {
+    fn note(&mut self, contender: &'static dyn Contender, what: String) {
+        if contender.required() {
+            self.failures.push(format!("{}: {what}", contender.name()));
+        }
+        self.results.absent.push((contender.name().to_owned(), what));
+    }
+}
+
+fn line(figures: &[Figure]) -> String {
+    let one = |f: &Figure| format!("{} {:.3} {}", f.name, f.value, f.unit);
+    figures.iter().map(one).collect::<Vec<_>>().join(", ")
+}
