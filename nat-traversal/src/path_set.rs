@@ -168,6 +168,8 @@ pub struct PathSet {
     /// When frames were last seen.
     framed: Option<Instant>,
     busy_until: Option<Instant>,
+    /// Frames that were lost would be missed until then.
+    hurried_until: Option<Instant>,
     all_dead: bool,
     /// When an answer last came by any path, or the set became usable.
     answered: Option<Instant>,
@@ -195,6 +197,7 @@ impl PathSet {
             used: false,
             framed: None,
             busy_until: None,
+            hurried_until: None,
             all_dead: false,
             answered: None,
             heard: None,
@@ -276,8 +279,8 @@ impl PathSet {
     }
 
     /// Frames went to the peer or came from it. Both ends ask often then: where one direction is crowded, what the
-    /// other end says of it is the surer sign of life. A single frame, such as a neighbour's question, is worth one
-    /// request of whoever sent it (`sent`), and no more. `long`: in datagrams of more than [`FULL`] bytes, so that it
+    /// other end says of it is the surer sign of life. A single frame is worth one request of whoever sent it (`sent`:
+    /// to the peer alone, not to all), and no more. `long`: in datagrams of more than [`FULL`] bytes, so that it
     /// matters whether those still pass.
     pub fn handle_frames(&mut self, sent: bool, long: bool, now: Instant) {
         let before = self.framed.replace(now);
@@ -286,7 +289,8 @@ impl PathSet {
         } else if !sent {
             return;
         }
-        let interval = self.interval(Mode::Busy);
+        self.set_hurried(Some(now + HURRIED));
+        let interval = BUSY_INTERVAL.min(self.config.keepalive);
         if let Some(path) = self.selected.map(|at| &mut self.paths[at]) {
             if long {
                 path.mtu.used();
@@ -375,6 +379,7 @@ impl PathSet {
             return;
         }
         self.busy_until = self.busy_until.filter(|until| now < *until);
+        self.set_hurried(self.hurried_until.filter(|until| now < *until));
         for at in 0..self.paths.len() {
             if self.paths[at].expire(now) {
                 self.died(at);
@@ -496,13 +501,15 @@ impl PathSet {
 
     /// The peer says, in a request, that it heard this node on the path so long ago.
     fn echo(&mut self, at: usize, ago: Duration, now: Instant) {
-        let interval = self.interval(self.mode(at));
+        let interval = self.interval(at);
+        // Of a path that the peer uses and this node does not, its requests say nothing about how fast it is.
+        let saves = !self.may_win(at);
         let path = &mut self.paths[at];
         if path.unheard_by_peer(ago, now) {
             path.die(now);
             self.died(at);
         } else if path.state == PathState::Alive {
-            path.echo(ago, interval, now);
+            path.echo(ago, interval, saves, now);
             self.answered = self.answered.max(now.checked_sub(ago));
         }
     }
@@ -516,9 +523,11 @@ impl PathSet {
 
     /// After an answer: when the path is asked next.
     fn schedule(&mut self, at: usize, now: Instant) {
-        let mode = self.mode(at);
-        let mut interval = self.interval(mode);
-        if matches!(mode, Mode::Idle | Mode::Standby) {
+        let mut interval = self.interval(at);
+        if self.may_win(at) && self.paths[at].is_young(now) {
+            interval = interval.min(self.config.keepalive);
+        }
+        if matches!(self.mode(at), Mode::Idle | Mode::Standby) {
             // Two ends that ask at the same time would do so for ever.
             interval -= interval * (draw(self.seed, &mut self.drawn) % 64) / 512;
         }
@@ -530,8 +539,7 @@ impl PathSet {
             return;
         }
         for at in 0..self.paths.len() {
-            let mode = self.mode(at);
-            let interval = self.interval(mode);
+            let (mode, interval) = (self.mode(at), self.interval(at));
             for sized in [false, true] {
                 let path = &mut self.paths[at];
                 let len = if sized { path.sized_due(mode, now) } else { path.small_due(now).then_some(0) };
@@ -551,6 +559,11 @@ impl PathSet {
         }
     }
 
+    fn set_hurried(&mut self, until: Option<Instant>) {
+        self.hurried_until = until;
+        self.paths.iter_mut().for_each(|path| path.set_patient(until.is_none()));
+    }
+
     fn mode(&self, at: usize) -> Mode {
         match self.selected {
             _ if self.all_dead => Mode::Needed,
@@ -561,11 +574,13 @@ impl PathSet {
         }
     }
 
-    fn interval(&self, mode: Mode) -> Duration {
-        match mode {
+    fn interval(&self, at: usize) -> Duration {
+        match self.mode(at) {
             Mode::Busy => BUSY_INTERVAL.min(self.config.keepalive),
             Mode::Idle => self.config.keepalive,
+            Mode::Needed if self.hurried_until.is_none() => PATIENT_INTERVAL.min(self.config.keepalive),
             Mode::Needed => NEEDED_INTERVAL.min(self.config.keepalive),
+            Mode::Standby if self.paths[at].relays() > 0 => RELAYED_STANDBY_INTERVAL,
             Mode::Standby => STANDBY_INTERVAL,
         }
     }
@@ -585,9 +600,16 @@ const BUSY: Duration = Duration::from_millis(200);
 /// Frames that follow each other within this time are a flow.
 const FLOW: Duration = Duration::from_millis(500);
 const BUSY_INTERVAL: Duration = Duration::from_millis(100);
+/// Whoever sent a frame may send another, or wait for an answer, for so long.
+const HURRIED: Duration = Duration::from_secs(3);
 /// While nothing works.
 const NEEDED_INTERVAL: Duration = Duration::from_millis(250);
+/// While nothing works and nobody sends.
+const PATIENT_INTERVAL: Duration = Duration::from_secs(1);
+/// Often enough for NATs that forget a mapping after half a minute.
 const STANDBY_INTERVAL: Duration = Duration::from_secs(25);
+/// The allocation on the relay has its own checks.
+const RELAYED_STANDBY_INTERVAL: Duration = Duration::from_secs(60);
 /// Unknown ways that are taken up.
 const LEARN_EVERY: Duration = Duration::from_millis(100);
 /// Answers that wait to be sent; more are not given.

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use crate::budget::Budget;
 use crate::ice::{Agent, AgentEvent, IsAgent, Pace, Peer};
 use crate::paths::{canonical, is_real_source};
 use crate::route::{Candidate, CandidateKind, CandidatePair, RelayId, Route, is_global};
@@ -56,6 +57,8 @@ pub struct Traversal {
     local_address: [Option<SocketAddr>; 2],
     /// Signs that a NAT maps each destination to a port of its own: this side's, the peer's.
     remaps: [bool; 2],
+    /// Checks that may go to the peer's addresses: it names them, and they may be others'.
+    checks_left: Budget,
     /// The last time that was told.
     advanced: Instant,
     signals: VecDeque<Signal>,
@@ -118,6 +121,7 @@ impl Traversal {
             permitted: BTreeMap::new(),
             local_address: [None; 2],
             remaps: [false; 2],
+            checks_left: Budget::new(MAX_CHECKS, EARN_CHECK, now),
             advanced: now,
             signals: VecDeque::new(),
             events: VecDeque::new(),
@@ -282,7 +286,7 @@ impl Traversal {
                 self.found.all_dead();
                 self.selected = None;
                 self.selected_route = None;
-                self.schedule.check_all(self.timing.checking, true, now);
+                self.schedule.all_died(now);
             }
             PathNews::Idle => self.schedule.unhurried(now),
         }
@@ -353,10 +357,10 @@ impl Traversal {
         }
         if self.schedule.is_active() && self.agent.poll_timeout().is_none_or(|due| due <= now) {
             let remote = self.remote_candidates();
-            let (schedule, found) = (&mut self.schedule, &self.found);
+            let (schedule, found, left) = (&mut self.schedule, &self.found, &mut self.checks_left);
             self.agent.handle_timeout(now, &mut |route| {
-                let local = local_kind(route);
-                schedule.allows(route, hops(local, remote_kind(&remote, route)), found)
+                let hops = hops(local_kind(route), remote_kind(&remote, route));
+                schedule.allows(route, hops, found) && left.spend(now)
             });
             self.take_agent_events(now);
         }
@@ -489,6 +493,10 @@ impl Traversal {
 /// Addresses of one peer that a relay is asked for, and how long until it may be one more.
 const MAX_PERMITTED: usize = 64;
 const EARN: Duration = Duration::from_secs(300);
+/// Checks with one peer: a first search takes some 150, and is followed by few. All that a peer can have this node
+/// send to an address that it names is then about 2 kbit/s in the long run.
+const MAX_CHECKS: u32 = 400;
+const EARN_CHECK: Duration = Duration::from_millis(500);
 /// How long a path by a withdrawn server-reflexive candidate is kept.
 const PATIENCE: Duration = Duration::from_secs(3);
 

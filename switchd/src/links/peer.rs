@@ -71,6 +71,8 @@ pub struct LinkStatus {
     pub reconnects: u64,
     /// Why the last handshake or session failed.
     pub last_error: Option<String>,
+    /// When a frame or a binding last asked for the link; `None` once it was let go.
+    pub wanted_at: Option<Instant>,
     /// The networks that the peer says it is in.
     pub vnis: Vec<Vni>,
 }
@@ -444,7 +446,11 @@ impl PeerLink {
             PathEvent::Selected { route, pair, .. } => Some(PathNews::Selected(route, pair.kind())),
             PathEvent::Dead { route, .. } => Some(PathNews::Dead(route)),
             PathEvent::AllDead | PathEvent::Lost => Some(PathNews::AllDead),
-            PathEvent::Learned { .. } | PathEvent::Alive => None,
+            // No other was found: checks may end.
+            PathEvent::Alive => {
+                self.route().map(|route| PathNews::Selected(route, self.order.pair(route).kind()))
+            }
+            PathEvent::Learned { .. } => None,
         };
         if let (Some(traversals), Some(news)) = (self.shared.traversals.get(), news) {
             traversals.path(self.config.id, news);
@@ -498,6 +504,7 @@ impl PeerLink {
     }
 
     fn want(&mut self, now: Instant) {
+        self.status().wanted_at = Some(now);
         if std::mem::replace(&mut self.wanted, true) {
             return;
         }
@@ -508,6 +515,7 @@ impl PeerLink {
     /// Lets go of the link until a frame or the peer wants it again.
     fn idle(&mut self, now: Instant) {
         self.wanted = false;
+        self.status().wanted_at = None;
         self.shared.worker.send(Command::SetOnDemand(self.config.id, true));
         self.sessions.set_may_dial(false, now);
         for live in self.live.values() {

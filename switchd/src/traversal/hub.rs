@@ -8,14 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use controller_api::node::RelayServers;
 use nat_traversal::{
-    Candidate, CandidateKind, NatReport, NetCheck, NetCheckConfig, PathNews, RelayId, Route, Signal, Slot,
-    StunRouter, Traversal, TraversalConfig, TraversalEvent, TraversalTiming,
+    Budget, Candidate, CandidateKind, NatReport, NetCheck, NetCheckConfig, PathNews, RelayId, Route, Signal,
+    Slot, StunRouter, Traversal, TraversalConfig, TraversalEvent, TraversalTiming,
 };
 use switch_core::ids::PeerId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::allowance::Allowance;
 use super::gather::Sources;
 use super::mapped::Mapped;
 use super::relays::Relays;
@@ -67,7 +66,8 @@ pub(super) struct Hub {
 struct Peer {
     traversal: Traversal,
     node_id: String,
-    stun: Allowance,
+    /// How much of its STUN is looked into: each message costs an HMAC or two and an answer.
+    stun: Budget,
     due: Option<Instant>,
     /// Its frames go by a relay: since when the reason that is shown is as it is.
     relayed: Option<Instant>,
@@ -258,7 +258,7 @@ impl Hub {
         traversal.set_local_candidates(&self.candidates, now);
         self.router.insert(&ufrag, slot(peer));
         self.by_node.insert(node_id.clone(), peer);
-        let stun = Allowance::new(now);
+        let stun = Budget::new(STUN_BURST, EARN_STUN, now);
         self.peers.insert(peer, Peer { traversal, node_id, stun, due: Some(now), relayed: None });
         self.due.insert((now, peer));
     }
@@ -568,6 +568,9 @@ fn random_text(len: usize) -> String {
 const UFRAG: usize = 8;
 /// 144 bits; at least 128 are asked for.
 const PASSWORD: usize = 24;
+/// A peer that checks as fast as it may sends a hundred requests a second, and answers a hundred.
+const STUN_BURST: u32 = 512;
+const EARN_STUN: Duration = Duration::from_millis(1);
 const STREAM_EVENTS: usize = 1024;
 /// Datagrams taken before timers.
 const BATCH: usize = 256;
