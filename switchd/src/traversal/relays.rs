@@ -425,3 +425,6 @@ const STREAMS_AFTER: Duration = Duration::from_millis(600);
 const UNRESOLVED: &str = "its name has no address yet: see the host's DNS";
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests;
