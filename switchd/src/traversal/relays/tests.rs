@@ -4,7 +4,6 @@ use std::net::UdpSocket;
 
 use turn_server_proto::api::{Transmit, TurnServerApi, TurnServerPollRet};
 use turn_server_proto::server::TurnServer;
-use turn_server_proto::types::prelude::DelayedTransmitBuild;
 use turn_server_proto::types::{Instant as TurnInstant, TransportType};
 
 use super::*;
