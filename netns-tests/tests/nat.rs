@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use netns_tests::nat::preset::*;
 use netns_tests::nat::{
-    BareLab, Cell, Coturn, Harm, NO_RELAY, NatLab, NatSpec, Preset, SERVER_1, SERVER_2, Trial, Users,
+    BareLab, Cell, Coturn, Harm, NO_RELAY, NatLab, NatSpec, Preset, SERVER_1, SERVER_2, Site, Trial, Users,
 };
 use netns_tests::traffic::tcp_both_ways;
 use netns_tests::{ctl, expect, measure, wait_for, wait_ok};
@@ -163,9 +163,8 @@ fn coturn_relays_over_tcp() -> Result<()> {
 #[test]
 fn frames_flow_where_only_tls_passes() -> Result<()> {
     let spec = NatSpec::new("only_tls", &[UDP_BLOCKED, UDP_BLOCKED]);
-    let lab = NatLab::build_with(spec, |ground, _, _| {
-        ground.sites().iter().try_for_each(|site| site.let_only_tls_pass())
-    })?;
+    let lab =
+        NatLab::build_with(spec, |ground, _, _| ground.sites().iter().try_for_each(Site::let_only_tls_pass))?;
     lab.run(|lab| {
         lab.connect()?;
         lab.wait_relayed(Duration::from_secs(1))?;
@@ -177,7 +176,7 @@ fn frames_flow_where_only_tls_passes() -> Result<()> {
             expect(by_tls, || format!("{node} is served by {serving:?} of {relays:?}"))?;
         }
         let (a, b) = (lab.instance("a1")?, lab.instance("b1")?);
-        tcp_both_ways(a.ns(), b.ns(), b.v4()?, 1 << 20, Duration::from_secs(5))
+        tcp_both_ways(a.ns(), b.ns(), b.v4()?, 1 << 20, Duration::from_secs(5)).map(drop)
     })
 }
 

@@ -164,12 +164,13 @@ impl Path {
 
     /// The length of a padded probe that is due. A way that the peer was not proved to be at is not sent long ones.
     pub(super) fn sized_due(&mut self, mode: Mode, now: Instant) -> Option<u16> {
-        if self.sizes_wait() { None } else { self.mtu.due_size(mode, now) }
+        if self.sizes_wait(mode) { None } else { self.mtu.due_size(mode, now) }
     }
 
-    fn sizes_wait(&self) -> bool {
+    fn sizes_wait(&self, mode: Mode) -> bool {
         match self.state {
-            PathState::Alive => false,
+            // A relay that the peer holds in reserve: this node has its own.
+            PathState::Alive => self.learned && self.relays() > 0 && mode == Mode::Standby,
             PathState::Untried => self.learned,
             PathState::Dead => true,
         }
@@ -178,7 +179,7 @@ impl Path {
     /// When there is something to do.
     pub(super) fn due(&self, mode: Mode) -> Option<Instant> {
         let death = self.dies_at();
-        let sized = self.mtu.due(mode).filter(|_| !self.sizes_wait());
+        let sized = self.mtu.due(mode).filter(|_| !self.sizes_wait(mode));
         let give_up = self.out.front().map(|out| out.sent + self.give_up());
         let expires = self.mtu.expires(self.wait());
         [Some(self.next), death, sized, give_up, expires].into_iter().flatten().min()
