@@ -125,6 +125,7 @@ impl Links {
             hello: ArcSwap::from_pointee(hello),
             config: ArcSwap::from_pointee(start.config),
             traversals: OnceLock::new(),
+            dials: connect::Dials::default(),
         });
         shared.worker.send(Command::SetPathConfig(path_config(&start.config)));
         shared.endpoint.set_server_config(Some(shared.server_config().map_err(LinksError::Tls)?));
@@ -301,6 +302,7 @@ struct Shared {
     hello: ArcSwap<LocalHello>,
     config: ArcSwap<LinkConfig>,
     traversals: OnceLock<Traversals>,
+    dials: connect::Dials,
 }
 
 impl Shared {

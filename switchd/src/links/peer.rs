@@ -320,7 +320,9 @@ impl PeerLink {
                 (self.cancel_dial, cancelled_by) = (Some(cancel), Some(cancelled));
             }
         }
-        let dial = Dial { peer: self.config.id, key: self.config.key, patience, cancelled: cancelled_by };
+        let again = self.failed_dials > 0;
+        let dial =
+            Dial { peer: self.config.id, key: self.config.key, patience, again, cancelled: cancelled_by };
         let shared = self.shared.clone();
         let connect = async move { dial.connect(&shared).await };
         self.make(connect, true, self.route());
