@@ -4,7 +4,7 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 FUZZ_SECONDS ?= 30
 
-.PHONY: help deps build packages demo demo-clean test bench-ratio bench-cluster nat-matrix nat-gaps nat-relays nat-mesh fuzz guards
+.PHONY: help deps build packages demo demo-clean test bench-ratio bench-micro bench-cluster nat-matrix nat-gaps nat-relays nat-mesh fuzz guards
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test: deps ## Run everything that CI runs: format, guards, lints, unit, property
 bench-ratio: deps build ## Measure one TCP flow and ping beside plaintext kernel VXLAN (as root, about a minute and a half).
 	@$(CARGO) build --release -q -p bench --bin bench-ratio
 	@$(TARGET)/release/bench-ratio
+
+bench-micro: ## Measure the core's parts: nanoseconds and allocations for each frame, super-frame and segment (two minutes; ARGS=decide: what has that in its name).
+	@$(CARGO) bench -q -p bench-micro -- $(ARGS)
 
 bench-cluster: build ## Measure one controller with 1,000 nodes and 100,000 bindings (at most four minutes; ARGS=--small: seconds).
 	@$(CARGO) build --release -q -p bench --bin cluster-sim

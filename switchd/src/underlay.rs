@@ -1,6 +1,10 @@
-//! The node's one UDP socket: IPv4 and IPv6, with GSO and GRO where the kernel has them; and the relays beside it.
+//! The node's one UDP address: IPv4 and IPv6, with GSO and GRO where the kernel has them; and the relays beside it.
+//!
+//! Two sockets share it. One sends, and receives all but the bulk lane's sealed datagrams, which the kernel puts into
+//! the other: whatever waits there holds up nothing else.
 
 mod relays;
+mod sys;
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -18,6 +22,8 @@ pub use relays::{Carrier, Relays};
 pub struct Underlay {
     socket: UdpSocket,
     state: UdpSocketState,
+    /// Gets the bulk lane, of the same address; without it all comes to the one socket.
+    bulk: Option<(UdpSocket, UdpSocketState)>,
     /// QUIC's own: quinn-udp gives segmentation up for good after some errors, and strangers can make QUIC's sends
     /// fail.
     quic: UdpSocketState,
@@ -52,10 +58,14 @@ impl Underlay {
         }
         grow_buffers(&socket);
         socket.bind(&listen.into()).map_err(|source| UnderlayError::Bind { listen, source })?;
+        let bulk = bulk_socket(&socket, listen, dual_stack).inspect_err(|e| {
+            tracing::warn!(error = %e, "no socket for the bulk lane: small frames wait behind large ones");
+        });
+        let bulk = bulk.ok();
         let socket = UdpSocket::from(socket);
         let state = UdpSocketState::new((&socket).into()).map_err(UnderlayError::Options)?;
         let quic = UdpSocketState::new((&socket).into()).map_err(UnderlayError::Options)?;
-        Ok(Underlay { socket, state, quic, dual_stack, relays: Relays::default() })
+        Ok(Underlay { socket, state, bulk, quic, dual_stack, relays: Relays::default() })
     }
 
     /// Sends one datagram, or with `segment` several of that size (the last may be shorter) in one system call.
@@ -121,14 +131,28 @@ impl Underlay {
         &self.relays
     }
 
-    /// Receives up to `bufs.len()` buffers of datagrams; see [`RecvMeta::stride`] for several in one buffer.
+    /// Receives up to `bufs.len()` buffers of datagrams, but for sealed ones of the bulk lane; see
+    /// [`RecvMeta::stride`] for several in one buffer.
     pub fn recv(&self, bufs: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> io::Result<usize> {
         self.state.recv((&self.socket).into(), bufs, meta)
     }
 
-    /// The socket itself.
+    /// The same for the bulk lane. Where it has no socket of its own, nothing comes here.
+    pub fn recv_bulk(&self, bufs: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> io::Result<usize> {
+        match &self.bulk {
+            Some((socket, state)) => state.recv(socket.into(), bufs, meta),
+            None => Ok(0),
+        }
+    }
+
+    /// The socket that sends.
     pub fn socket(&self) -> &UdpSocket {
         &self.socket
+    }
+
+    /// All sockets that receive.
+    pub fn sockets(&self) -> impl Iterator<Item = &UdpSocket> {
+        std::iter::once(&self.socket).chain(self.bulk.as_ref().map(|(socket, _)| socket))
     }
 
     /// Whether the kernel could not be told to leave datagrams in one piece.
@@ -187,6 +211,26 @@ pub(crate) fn random_transaction() -> [u8; 12] {
     let mut bytes = [0; 12];
     aws_lc_rs::rand::fill(&mut bytes).expect("the operating system has randomness");
     bytes
+}
+
+/// A second socket of the address that `first` has, to which the kernel gives sealed datagrams of the bulk lane.
+/// `first` was bound alone, so that a port that is in use is noticed.
+fn bulk_socket(
+    first: &Socket,
+    listen: SocketAddr,
+    dual_stack: bool,
+) -> io::Result<(UdpSocket, UdpSocketState)> {
+    first.set_reuse_port(true)?;
+    let second = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))?;
+    if listen.is_ipv6() {
+        second.set_only_v6(!dual_stack)?;
+    }
+    second.set_reuse_port(true)?;
+    grow_buffers(&second);
+    let second = UdpSocket::from(second);
+    let state = UdpSocketState::new((&second).into())?;
+    sys::bind_for_lane(&second, first)?;
+    Ok((second, state))
 }
 
 /// Asks for [`SOCKET_BUFFER`] bytes each way, beyond the sysctl limits where privileges allow.

@@ -8,10 +8,12 @@
 //! - [`wire`] and [`seal`]: the sealed datagram.
 //! - [`offload`]: splitting super-frames, coalescing segments, MSS clamp.
 //! - [`fragment`]: frames that do not fit the path.
+//! - [`lanes`]: which frames go ahead of others.
 
 pub mod fragment;
 pub mod frame;
 pub mod ids;
+pub mod lanes;
 pub mod offload;
 pub mod seal;
 pub mod switch;

@@ -2,7 +2,7 @@
 //! coalesced into super-frames on the way to the bridge, by the rules of the kernel's GSO and GRO
 //! (net/ipv4/tcp_offload.c, net/ipv4/udp_offload.c). Checksums that came partial stay partial.
 //!
-//! - [`Split`]: one super-frame into segments.
+//! - [`Split`], [`SplitPlan`]: one super-frame into segments.
 //! - [`Coalescer`]: a batch of frames into runs.
 //! - [`clamp_mss`]: plain segments that fit the path.
 //! - [`finish_checksum`]: for an endpoint without offloads.
@@ -15,7 +15,7 @@ mod split;
 pub use coalesce::{Batch, Coalescer, FrameSource, MAX_SEGMENTS, Piece, Run};
 pub use finish::{ChecksumError, finish_checksum};
 pub use mss::clamp_mss;
-pub use split::{Split, SplitError};
+pub use split::{Split, SplitError, SplitPlan};
 
 /// The longest stack of headers, Ethernet to layer 4, that splits or coalesces: two tags, IPv4 with all its
 /// options and TCP with all its options fit, or IPv6 with some extension headers.

@@ -8,7 +8,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LE
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::ids::ReceiverIndex;
-use crate::wire::{HEADER_LEN, Header, SEAL_OVERHEAD, TAG_LEN};
+use crate::wire::{HEADER_LEN, Header, Lane, SEAL_OVERHEAD, TAG_LEN};
 
 /// Bytes that a session takes from the TLS exporter: a key and an IV for each direction.
 pub const KEY_MATERIAL_LEN: usize = 2 * (KEY_LEN + NONCE_LEN);
@@ -77,7 +77,10 @@ impl std::fmt::Debug for KeyMaterial {
 #[derive(Debug)]
 pub struct Sealer {
     key: DirectionKey,
-    header: Header,
+    epoch: u8,
+    receiver: ReceiverIndex,
+    /// The next counter of each lane.
+    counters: [u64; 2],
     limit: u64,
 }
 
@@ -93,36 +96,55 @@ impl Sealer {
         limit: u64,
     ) -> Sealer {
         let key = DirectionKey::new(cipher, material, role);
-        Sealer { key, header: Header { epoch, receiver, counter: 0 }, limit: limit.min(COUNTER_LIMIT) }
+        Sealer { key, epoch, receiver, counters: [0; 2], limit: limit.min(COUNTER_LIMIT) }
     }
 
     /// Datagrams sealed so far.
     pub fn counter(&self) -> u64 {
-        self.header.counter
+        self.counters.iter().sum()
     }
 
     /// Seals in place: `buf` is [`HEADER_LEN`] bytes to be filled, the message, [`TAG_LEN`] bytes to be filled.
     ///
     /// # Panics
     /// If `buf` is shorter than [`SEAL_OVERHEAD`].
-    pub fn seal(&mut self, buf: &mut [u8]) -> Result<(), CounterExhausted> {
-        if self.header.counter >= self.limit {
-            return Err(CounterExhausted);
-        }
+    pub fn seal(&mut self, lane: Lane, buf: &mut [u8]) -> Result<(), CounterExhausted> {
         assert!(buf.len() >= SEAL_OVERHEAD, "the caller leaves room for header and tag");
-        let header = self.header.encode();
-        let nonce = self.key.nonce(self.header.counter);
-        self.header.counter += 1;
+        let (header, nonce) = self.next(lane)?;
         let (head, rest) = buf.split_at_mut(HEADER_LEN);
         head.copy_from_slice(&header);
         let (message, tag_out) = rest.split_at_mut(rest.len() - TAG_LEN);
-        let tag = self
-            .key
-            .aead
-            .seal_in_place_separate_tag(nonce, Aad::from(header), message)
-            .expect("AES-GCM and ChaCha20 seal any message of a datagram's size");
+        let tag = self.key.aead.seal_in_place_separate_tag(nonce, Aad::from(header), message).expect(SEALS);
         tag_out.copy_from_slice(tag.as_ref());
         Ok(())
+    }
+
+    /// Seals a message that stands elsewhere; `out` is all of the datagram.
+    ///
+    /// # Panics
+    /// If `out` is not [`SEAL_OVERHEAD`] longer than `message`.
+    pub fn seal_from(&mut self, lane: Lane, message: &[u8], out: &mut [u8]) -> Result<(), CounterExhausted> {
+        assert!(out.len() == message.len() + SEAL_OVERHEAD, "the caller leaves room for header and tag");
+        let (header, nonce) = self.next(lane)?;
+        let (head, rest) = out.split_at_mut(HEADER_LEN);
+        head.copy_from_slice(&header);
+        let (sealed, tag) = rest.split_at_mut(message.len());
+        self.key
+            .aead
+            .seal_out_of_place_scatter(nonce, Aad::from(header), message, sealed, &[], tag)
+            .expect(SEALS);
+        Ok(())
+    }
+
+    /// The next datagram's header and nonce.
+    fn next(&mut self, lane: Lane) -> Result<([u8; HEADER_LEN], Nonce), CounterExhausted> {
+        if self.counter() >= self.limit {
+            return Err(CounterExhausted);
+        }
+        let counter = &mut self.counters[lane as usize];
+        let header = Header { epoch: self.epoch, receiver: self.receiver, lane, counter: *counter };
+        *counter += 1;
+        Ok((header.encode(), self.key.nonce(header.sequence())))
     }
 }
 
@@ -130,7 +152,8 @@ impl Sealer {
 #[derive(Debug)]
 pub struct Opener {
     key: DirectionKey,
-    window: ReplayWindow,
+    /// One for each lane: however far one overtakes the other, neither loses anything by it.
+    windows: [ReplayWindow; 2],
 }
 
 impl Opener {
@@ -140,26 +163,27 @@ impl Opener {
             Role::Initiator => Role::Responder,
             Role::Responder => Role::Initiator,
         };
-        Opener { key: DirectionKey::new(cipher, material, sealed_by), window: ReplayWindow::default() }
+        Opener { key: DirectionKey::new(cipher, material, sealed_by), windows: Default::default() }
     }
 
     /// Opens in place; `header` is what [`Header::parse`] read from `datagram`. Returns the message, and whether
-    /// it is the newest of the session so far: only those say where the peer is now.
+    /// it is the newest of the session's lane so far: only those say where the peer is now.
     pub fn open<'a>(
         &mut self,
         header: &Header,
         datagram: &'a mut [u8],
     ) -> Result<(&'a mut [u8], Newest), OpenError> {
-        if !self.window.may_accept(header.counter) {
+        let window = &mut self.windows[header.lane as usize];
+        if !window.may_accept(header.counter) {
             return Err(OpenError::Replayed);
         }
         let Some((head, sealed)) = datagram.split_first_chunk_mut::<HEADER_LEN>() else {
             return Err(OpenError::BadTag);
         };
-        let nonce = self.key.nonce(header.counter);
+        let nonce = self.key.nonce(header.sequence());
         let message =
             self.key.aead.open_in_place(nonce, Aad::from(*head), sealed).map_err(|_| OpenError::BadTag)?;
-        let newest = Newest(self.window.accept(header.counter));
+        let newest = Newest(window.accept(header.counter));
         Ok((message, newest))
     }
 }
@@ -200,10 +224,10 @@ impl DirectionKey {
         DirectionKey { aead: LessSafeKey::new(key), iv }
     }
 
-    /// The IV with the counter XORed into its last eight bytes, as in RFC 8446, 5.3.
-    fn nonce(&self, counter: u64) -> Nonce {
+    /// The IV with lane and counter XORed into its last eight bytes, as in RFC 8446, 5.3.
+    fn nonce(&self, sequence: u64) -> Nonce {
         let mut nonce = self.iv;
-        for (n, c) in nonce[NONCE_LEN - 8..].iter_mut().zip(counter.to_be_bytes()) {
+        for (n, c) in nonce[NONCE_LEN - 8..].iter_mut().zip(sequence.to_be_bytes()) {
             *n ^= c;
         }
         Nonce::assume_unique_for_key(nonce)
@@ -217,6 +241,7 @@ impl std::fmt::Debug for DirectionKey {
 }
 
 const KEY_LEN: usize = 32;
+const SEALS: &str = "AES-GCM and ChaCha20 seal any message of a datagram's size";
 
 #[cfg(test)]
 mod tests;

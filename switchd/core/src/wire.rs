@@ -27,15 +27,36 @@ pub struct Header {
     pub epoch: u8,
     /// Which of the receiver's sessions this belongs to.
     pub receiver: ReceiverIndex,
-    /// Never repeats within a session and direction; also the nonce.
+    /// Which of the session's two sequences the counter is of.
+    pub lane: Lane,
+    /// Never repeats within a session, direction and lane; with the lane it is the nonce. Below 2^63.
     pub counter: u64,
 }
 
+/// How a datagram is queued where others wait. Datagrams of one lane stay in order; of two lanes, one may overtake the
+/// other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Lane {
+    /// In turn.
+    #[default]
+    Bulk,
+    /// Ahead of bulk: frames of flows that send little, and probes.
+    Prompt,
+}
+
 impl Header {
+    /// Lane and counter as one number: the eight bytes of the header, and of the nonce.
+    pub fn sequence(&self) -> u64 {
+        match self.lane {
+            Lane::Bulk => self.counter & !PROMPT,
+            Lane::Prompt => self.counter | PROMPT,
+        }
+    }
+
     /// The first [`HEADER_LEN`] bytes of the datagram.
     pub fn encode(&self) -> [u8; HEADER_LEN] {
         let [r0, r1, r2, r3] = self.receiver.0.to_be_bytes();
-        let [c0, c1, c2, c3, c4, c5, c6, c7] = self.counter.to_be_bytes();
+        let [c0, c1, c2, c3, c4, c5, c6, c7] = self.sequence().to_be_bytes();
         let first = SEALED | VERSION << 4 | self.epoch & 0x0f;
         [first, 0, 0, 0, r0, r1, r2, r3, c0, c1, c2, c3, c4, c5, c6, c7]
     }
@@ -59,10 +80,12 @@ impl Header {
         if [reserved, f0, f1] != [0; 3] {
             return Err(WireError::Reserved);
         }
+        let sequence = u64::from_be_bytes([c0, c1, c2, c3, c4, c5, c6, c7]);
         Ok(Header {
             epoch: first & 0x0f,
             receiver: ReceiverIndex(u32::from_be_bytes([r0, r1, r2, r3])),
-            counter: u64::from_be_bytes([c0, c1, c2, c3, c4, c5, c6, c7]),
+            lane: if sequence & PROMPT != 0 { Lane::Prompt } else { Lane::Bulk },
+            counter: sequence & !PROMPT,
         })
     }
 }
@@ -232,6 +255,8 @@ pub enum WireError {
 }
 
 const SEALED: u8 = 0x80;
+/// Of the counter's field: the lane.
+const PROMPT: u64 = 1 << 63;
 const KIND_FRAME: u8 = 0;
 const KIND_TCP_SEGMENT: u8 = 1;
 const KIND_UDP_SEGMENT: u8 = 2;
@@ -248,7 +273,7 @@ mod tests {
 
     #[test]
     fn header_refuses_what_it_does_not_know() {
-        let good = Header { epoch: 3, receiver: ReceiverIndex(7), counter: 9 }.encode();
+        let good = Header { epoch: 3, receiver: ReceiverIndex(7), lane: Lane::Bulk, counter: 9 }.encode();
         let mut datagram = [0; SEAL_OVERHEAD];
         datagram[..HEADER_LEN].copy_from_slice(&good);
         let with = |at: usize, value: u8| {
@@ -291,8 +316,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn header_round_trips(epoch in 0u8..16, receiver: u32, counter: u64) {
-            let header = Header { epoch, receiver: ReceiverIndex(receiver), counter };
+        fn header_round_trips(epoch in 0u8..16, receiver: u32, prompt: bool, counter in 0u64..1 << 63) {
+            let lane = if prompt { Lane::Prompt } else { Lane::Bulk };
+            let header = Header { epoch, receiver: ReceiverIndex(receiver), lane, counter };
             let mut datagram = header.encode().to_vec();
             datagram.extend([0; TAG_LEN]);
             prop_assert_eq!(Header::parse(&datagram), Ok(header));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use switch_core::ids::{PeerId, Vni};
+use switch_core::lanes::Lanes;
 use switch_core::switch::DropReason;
 use switch_core::time::Time;
 use tokio::sync::mpsc;
@@ -21,6 +22,7 @@ use super::transmitter::Transmitter;
 pub(super) struct Core {
     pub(super) start: Instant,
     pub(super) peers: Peers,
+    pub(super) lanes: Lanes,
     pub(super) transmitter: Transmitter,
     pub(super) captures: Captures,
     pub(super) drop_log: DropLog,

@@ -76,10 +76,11 @@ const WANTED_EVERY: Duration = Duration::from_millis(100);
 mod tests {
     use super::*;
     use switch_core::ids::Vni;
+    use switch_core::wire::Lane;
 
     #[test]
     fn held_frames_are_bounded_in_number_size_and_time() {
-        let outbound = Outbound { vni: Vni::new(1).unwrap(), mss_clamp: true };
+        let outbound = Outbound { vni: Vni::new(1).unwrap(), mss_clamp: true, lane: Lane::Bulk, spare: true };
         let now = Instant::now();
         let push = |held: &mut Held, len, now| held.push(outbound, &VnetHdr::default(), &vec![7; len], now);
         let mut held = Held::default();

@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::IpAddr;
+use std::ops::Range;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -30,6 +31,8 @@ use crate::view::Direction;
 pub(super) struct Inbound {
     bufs: Vec<u8>,
     meta: [RecvMeta; RECEIVES],
+    /// What became of the sealed datagrams of one buffer.
+    outcomes: Vec<(Range<usize>, Result<Outcome, DropReason>)>,
     /// Frames of the batch, in order.
     opened: Vec<Opened>,
     /// Frames, by network and index in `opened`, for endpoints that take no super-frames.
@@ -74,8 +77,9 @@ enum Place {
 }
 
 /// What is done with one sealed datagram.
+#[derive(Clone, Copy)]
 enum Outcome {
-    Frame { vni: Vni, header: FrameHeader, peer: PeerId },
+    Frame { header: FrameHeader, peer: PeerId },
     Fragment { vni: Vni, peer: PeerId },
     Probe { peer: PeerId, probe: Probe },
 }
@@ -86,6 +90,7 @@ impl Inbound {
             singles: Vec::with_capacity(BATCH_FRAMES),
             bufs: vec![0; RECEIVES * RECEIVE_MAX],
             meta: [RecvMeta::default(); RECEIVES],
+            outcomes: Vec::with_capacity(BURST),
             opened: Vec::with_capacity(BATCH_FRAMES),
             whole: Vec::new(),
             whole_used: 0,
@@ -134,8 +139,9 @@ impl Inbound {
         self.deliver(core, networks, now);
     }
 
-    /// Receives one batch and carries it to the bridges. `Ok(false)`: the socket is empty. `unknown` is called
-    /// once when a receiver index is not known, for a session that is being added just now.
+    /// Receives one batch of each lane and carries it to the bridges, the prompt one first. `Ok(false)`: the sockets
+    /// are empty. `unknown` is called once when a receiver index is not known, for a session that is being added just
+    /// now.
     pub(super) fn receive(
         &mut self,
         underlay: &Underlay,
@@ -143,17 +149,46 @@ impl Inbound {
         networks: &mut Networks,
         mut unknown: impl FnMut(&mut Core, &mut Networks),
     ) -> io::Result<bool> {
-        let mut chunks = self.bufs.chunks_exact_mut(RECEIVE_MAX);
+        // The bulk socket is read first, so that whatever came before is in what is read of the other one after it.
+        let bulk = self.fill(PROMPT_RECEIVES..RECEIVES, |bufs, meta| underlay.recv_bulk(bufs, meta))?;
+        let prompt = self.fill(0..PROMPT_RECEIVES, |bufs, meta| underlay.recv(bufs, meta));
+        if let Ok(received) = prompt {
+            self.carry(underlay, core, networks, &mut unknown, 0..received);
+        }
+        self.carry(underlay, core, networks, &mut unknown, PROMPT_RECEIVES..PROMPT_RECEIVES + bulk);
+        Ok(prompt? == PROMPT_RECEIVES || bulk == RECEIVES - PROMPT_RECEIVES)
+    }
+
+    /// Has these buffers filled; how many were.
+    fn fill(
+        &mut self,
+        which: Range<usize>,
+        recv: impl FnOnce(&mut [IoSliceMut<'_>], &mut [RecvMeta]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let mut chunks = self.bufs[which.start * RECEIVE_MAX..].chunks_exact_mut(RECEIVE_MAX);
         let mut iovs: [IoSliceMut<'_>; RECEIVES] =
             std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
-        let received = match underlay.recv(&mut iovs, &mut self.meta) {
-            Ok(n) => n,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(e) => return Err(e),
-        };
+        match recv(&mut iovs[..which.len()], &mut self.meta[which]) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            result => result,
+        }
+    }
+
+    /// Carries what was received into these buffers.
+    fn carry(
+        &mut self,
+        underlay: &Underlay,
+        core: &mut Core,
+        networks: &mut Networks,
+        unknown: &mut impl FnMut(&mut Core, &mut Networks),
+        received: Range<usize>,
+    ) {
+        if received.is_empty() {
+            return;
+        }
         let (now, heard) = (core.now(), Instant::now());
         let table = underlay.relays().load();
-        for i in 0..received {
+        for i in received {
             let meta = self.meta[i];
             let source = canonical(meta.addr);
             let arrival = Arrival {
@@ -163,27 +198,22 @@ impl Inbound {
                 now,
                 heard,
             };
+            let all = i * RECEIVE_MAX..i * RECEIVE_MAX + meta.len;
             if arrival.local.is_some_and(|local| networks.is_inside(local)) {
-                self.drop_datagram(
-                    core,
-                    DropReason::BadDatagram,
-                    i * RECEIVE_MAX,
-                    i * RECEIVE_MAX + meta.len,
-                );
+                self.drop_datagram(core, DropReason::BadDatagram, all.start, all.end);
                 continue;
             }
             let stride = meta.stride.max(1);
             self.batches.observe(meta.len.div_ceil(stride) as u64);
-            let base = i * RECEIVE_MAX;
-            let mut at = 0;
-            while at < meta.len {
-                let end = (at + stride).min(meta.len);
-                self.datagram(core, networks, &mut unknown, arrival, base + at, base + end);
-                at = end;
+            if arrival.relay.is_none() && is_real_source(source) {
+                self.burst(core, networks, unknown, arrival, all, stride);
+            } else {
+                for at in all.clone().step_by(stride) {
+                    self.datagram(core, networks, unknown, arrival, at, (at + stride).min(all.end));
+                }
             }
         }
         self.deliver(core, networks, now);
-        Ok(received == RECEIVES)
     }
 
     fn datagram(
@@ -207,7 +237,9 @@ impl Inbound {
         }
         let real = is_real_source(arrival.route.remote());
         match if real { classify(&self.bufs[start..end], false) } else { Protocol::Unknown } {
-            Protocol::Sealed => self.sealed(core, networks, unknown, arrival, start, end),
+            Protocol::Sealed => {
+                self.burst(core, networks, unknown, arrival, start..end, (end - start).max(1));
+            }
             Protocol::Quic => self.quic(core, arrival, start, end),
             Protocol::Stun => self.stun(core, arrival, start, end),
             Protocol::ChannelData | Protocol::Unknown => {
@@ -258,37 +290,124 @@ impl Inbound {
         }
     }
 
-    fn sealed(
+    /// Datagrams of one source in one buffer: the sealed ones are opened first, then their frames handed on.
+    fn burst(
         &mut self,
         core: &mut Core,
         networks: &mut Networks,
         unknown: &mut impl FnMut(&mut Core, &mut Networks),
         arrival: Arrival<'_>,
-        start: usize,
-        end: usize,
+        all: Range<usize>,
+        stride: usize,
     ) {
-        let (route, heard) = (arrival.route, arrival.heard);
-        let outcome = open(core, networks, unknown, route, &mut self.bufs[start..end], heard);
-        let message_at = start + HEADER_LEN;
-        let message_end = end.saturating_sub(TAG_LEN);
-        match outcome {
-            Ok(Outcome::Frame { vni, header, peer }) => {
-                let at = message_at + FRAME_HEADER_LEN;
-                let opened = Opened {
-                    place: Place::Received,
-                    start: at,
-                    len: message_end - at,
-                    peer,
-                    csum: header.csum,
-                };
-                self.accept(core, networks, vni, opened, header.origin);
+        let mut at = all.start;
+        while at < all.end {
+            let end = (at + stride).min(all.end);
+            match classify(&self.bufs[at..end], false) {
+                Protocol::Sealed => {
+                    at = self.open(core, networks, unknown, arrival, at..all.end, stride);
+                    continue;
+                }
+                Protocol::Quic => self.quic(core, arrival, at, end),
+                Protocol::Stun => self.stun(core, arrival, at, end),
+                Protocol::ChannelData | Protocol::Unknown => {
+                    self.drop_datagram(core, DropReason::BadDatagram, at, end);
+                }
             }
-            Ok(Outcome::Fragment { vni, peer }) => {
-                self.fragment(core, networks, vni, peer, message_at, message_end, arrival.now);
-            }
-            Ok(Outcome::Probe { peer, probe }) => core.handle_probe(peer, route, probe, end - start, heard),
-            Err(reason) => self.drop_datagram(core, reason, start, end),
+            at = end;
         }
+        let outcomes = std::mem::take(&mut self.outcomes);
+        let mut admitted = None;
+        for (datagram, outcome) in &outcomes {
+            let message = datagram.start + HEADER_LEN..datagram.end.saturating_sub(TAG_LEN);
+            match *outcome {
+                Ok(Outcome::Frame { header, peer }) => {
+                    let start = message.start + FRAME_HEADER_LEN;
+                    let (place, len) = (Place::Received, message.end - start);
+                    let opened = Opened { place, start, len, peer, csum: header.csum };
+                    self.accept(core, networks, &mut admitted, header.vni, opened, header.origin);
+                }
+                Ok(Outcome::Fragment { vni, peer }) => {
+                    self.fragment(core, networks, vni, peer, message.start, message.end, arrival.now);
+                }
+                Ok(Outcome::Probe { peer, probe }) => {
+                    core.handle_probe(peer, arrival.route, probe, datagram.len(), arrival.heard);
+                }
+                Err(reason) => self.drop_datagram(core, reason, datagram.start, datagram.end),
+            }
+        }
+        self.outcomes = outcomes;
+        self.outcomes.clear();
+    }
+
+    /// Opens sealed datagrams in place, as long as they are of one session, and reads their messages. Returns where
+    /// the next datagram is.
+    fn open(
+        &mut self,
+        core: &mut Core,
+        networks: &mut Networks,
+        unknown: &mut impl FnMut(&mut Core, &mut Networks),
+        arrival: Arrival<'_>,
+        all: Range<usize>,
+        stride: usize,
+    ) -> usize {
+        let Arrival { route, heard, .. } = arrival;
+        let first = all.start..(all.start + stride).min(all.end);
+        let Ok(mut header) = Header::parse(&self.bufs[first.clone()]) else {
+            self.outcomes.push((first.clone(), Err(DropReason::BadDatagram)));
+            return first.end;
+        };
+        if core.peers.session(header.receiver).is_none() {
+            unknown(core, networks);
+        }
+        let Some((session, of)) = core.peers.session(header.receiver) else {
+            self.outcomes.push((first.clone(), Err(DropReason::UnknownReceiver)));
+            return first.end;
+        };
+        let (peer, receiver) = (session.peer, header.receiver);
+        let (mut known, mut learned, mut frames) = (false, false, false);
+        let mut datagram = first;
+        let next = loop {
+            let len = datagram.len() as u64;
+            let outcome = match session.opener.open(&header, &mut self.bufs[datagram.clone()]) {
+                Ok((message, newest)) => {
+                    of.counters.datagrams_from_peer += 1;
+                    of.counters.bytes_from_peer += len;
+                    if !known {
+                        of.counters.last_heard = Some(heard);
+                        learned |= of.paths.handle_datagram(route, newest == Newest(true), heard);
+                        known = of.paths.has_route(route);
+                    }
+                    Message::parse(message).map_err(|_| DropReason::BadInnerHeader).map(|message| {
+                        match message {
+                            Message::Frame(header, _) => Outcome::Frame { header, peer },
+                            Message::Fragment(vni, ..) => Outcome::Fragment { vni, peer },
+                            Message::Probe(probe) => Outcome::Probe { peer, probe },
+                        }
+                    })
+                }
+                Err(OpenError::Replayed) => {
+                    of.counters.replays_dropped += 1;
+                    Err(DropReason::Replayed)
+                }
+                Err(OpenError::BadTag) => Err(DropReason::BadTag),
+            };
+            frames |= matches!(outcome, Ok(Outcome::Frame { .. } | Outcome::Fragment { .. }));
+            let end = datagram.end;
+            self.outcomes.push((datagram, outcome));
+            datagram = end..(end + stride).min(all.end);
+            match Header::parse(&self.bufs[datagram.clone()]) {
+                Ok(following) if following.receiver == receiver => header = following,
+                _ => break end,
+            }
+        };
+        if frames && !std::mem::replace(&mut of.flows, true) {
+            core.paths.flows.push(peer);
+        }
+        if learned {
+            core.stir(peer);
+        }
+        next
     }
 
     #[expect(clippy::too_many_arguments, reason = "one fragment's context, borrowed apart from the buffers")]
@@ -332,7 +451,7 @@ impl Inbound {
                     csum: header.csum,
                 };
                 self.whole_used += 1;
-                self.accept(core, networks, vni, opened, header.origin);
+                self.accept(core, networks, &mut None, vni, opened, header.origin);
             }
             _ => {
                 core.datagram_drops.count(DropReason::BadInnerHeader, 1);
@@ -341,18 +460,28 @@ impl Inbound {
         }
     }
 
-    /// Hands an opened frame to its network's coalescer.
-    fn accept(&mut self, core: &mut Core, networks: &mut Networks, vni: Vni, opened: Opened, origin: Origin) {
+    /// Hands an opened frame to its network's coalescer. `admitted`: a peer that was found to take part in a network.
+    fn accept(
+        &mut self,
+        core: &mut Core,
+        networks: &mut Networks,
+        admitted: &mut Option<(PeerId, Vni)>,
+        vni: Vni,
+        opened: Opened,
+        origin: Origin,
+    ) {
         let frame = slice(&self.bufs, &self.whole, opened);
         let Some((network, coalescer)) = networks.with_coalescer(vni) else {
             core.datagram_drops.count(DropReason::UnknownNetwork, 1);
             return core.log_drop(None, DropReason::UnknownNetwork, frame);
         };
-        if !core.is_member(opened.peer, vni) {
+        let asked = Some((opened.peer, vni));
+        if *admitted != asked && !core.is_member(opened.peer, vni) {
             network.remote.drops.count(DropReason::NotAMember, 1);
             let seen = Seen { network: &network.name, direction: Direction::Remote, peer: Some(opened.peer) };
             return core.log_drop(Some(seen), DropReason::NotAMember, frame);
         }
+        *admitted = asked;
         let offloads = network.offloads();
         if offloads.tso4 || offloads.tso6 {
             let uso = origin == Origin::UdpSegment && offloads.uso;
@@ -407,49 +536,6 @@ impl Inbound {
     }
 }
 
-/// Opens one sealed datagram in place and reads its message.
-fn open(
-    core: &mut Core,
-    networks: &mut Networks,
-    unknown: &mut impl FnMut(&mut Core, &mut Networks),
-    route: Route,
-    datagram: &mut [u8],
-    heard: Instant,
-) -> Result<Outcome, DropReason> {
-    let header = Header::parse(datagram).map_err(|_| DropReason::BadDatagram)?;
-    if core.peers.session(header.receiver).is_none() {
-        unknown(core, networks);
-    }
-    let (session, of) = core.peers.session(header.receiver).ok_or(DropReason::UnknownReceiver)?;
-    let len = datagram.len() as u64;
-    let (message, newest) = session.opener.open(&header, datagram).map_err(|e| match e {
-        OpenError::Replayed => {
-            of.counters.replays_dropped += 1;
-            DropReason::Replayed
-        }
-        OpenError::BadTag => DropReason::BadTag,
-    })?;
-    of.counters.datagrams_from_peer += 1;
-    of.counters.bytes_from_peer += len;
-    of.counters.last_heard = Some(heard);
-    let learned = of.paths.handle_datagram(route, newest == Newest(true), heard);
-    let peer = session.peer;
-    let parsed = Message::parse(message);
-    if matches!(parsed, Ok(Message::Frame(..) | Message::Fragment(..)))
-        && !std::mem::replace(&mut of.flows, true)
-    {
-        core.paths.flows.push(peer);
-    }
-    if learned {
-        core.stir(peer);
-    }
-    match parsed.map_err(|_| DropReason::BadInnerHeader)? {
-        Message::Frame(header, _) => Ok(Outcome::Frame { vni: header.vni, header, peer }),
-        Message::Fragment(vni, ..) => Ok(Outcome::Fragment { vni, peer }),
-        Message::Probe(probe) => Ok(Outcome::Probe { peer, probe }),
-    }
-}
-
 /// What came from a relay's address.
 enum Unwrapped {
     /// A datagram from beyond the relay.
@@ -491,9 +577,13 @@ fn slice_mut<'a>(bufs: &'a mut [u8], whole: &'a mut [Vec<u8>], frame: Opened) ->
     }
 }
 
-/// Buffers of one receive call, each of which the kernel may fill with many datagrams (UDP GRO).
-const RECEIVES: usize = 32;
+/// Buffers, each of which the kernel may fill with many datagrams (UDP GRO): those of one receive call on the prompt
+/// lane's socket, and behind them those of one on the bulk lane's, few, as they hold up the next look at the other.
+const RECEIVES: usize = PROMPT_RECEIVES + 4;
+const PROMPT_RECEIVES: usize = 32;
 const RECEIVE_MAX: usize = 65_536;
+/// Datagrams that the kernel puts into one buffer (`UDP_GRO_CNT_MAX`).
+const BURST: usize = 64;
 /// Buffers for reassembled frames that are kept from batch to batch.
 const WHOLE_KEPT: usize = 64;
 /// STUN messages of strangers in one turn of the worker's loop.

@@ -1,5 +1,6 @@
 //! One network on this node: its switch and its endpoint's TAP.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use switch_core::offload::{Split, finish_checksum};
 use switch_core::switch::{Destination, DropReason, Event, Switch, Verdict};
 use switch_core::time::Time;
 use switch_core::vnet::{Gso, PartialCsum, VNET_HDR_LEN, VnetHdr};
+use switch_core::wire::Lane;
 use tokio::sync::mpsc;
 
 use super::NetworkConfig;
@@ -35,7 +37,18 @@ pub(super) struct Network {
     pub(super) remote: SideCounters,
     pub(super) stations: ChangedStations,
     pub(super) unused_bindings: UnusedBindings,
+    /// Local frames of bulk flows that wait, as the TAP gave them.
+    pub(super) waiting: VecDeque<(Vec<u8>, usize)>,
     scratch: Vec<u8>,
+}
+
+/// What is known of the frame in hand.
+#[derive(Clone, Copy)]
+struct Carried<'a> {
+    seen: Seen<'a>,
+    vnet: &'a VnetHdr,
+    /// Should it go to a peer.
+    lane: Lane,
 }
 
 /// What came from one side.
@@ -81,6 +94,7 @@ impl Network {
             remote: SideCounters::new(),
             stations: ChangedStations::default(),
             unused_bindings: UnusedBindings::default(),
+            waiting: VecDeque::new(),
             scratch: Vec::new(),
         }
     }
@@ -91,7 +105,7 @@ impl Network {
     }
 
     /// A local frame, behind its virtio-net header, that the TAP gave.
-    pub(super) fn local_frame(&mut self, core: &mut Core, read: &mut [u8], now: Time) {
+    pub(super) fn local_frame(&mut self, core: &mut Core, read: &mut [u8], lane: Lane, now: Time) {
         let Some((header, frame)) = read.split_at_mut_checked(VNET_HDR_LEN) else { return };
         let name = self.name.clone();
         let seen = Seen { network: &name, direction: Direction::Local, peer: None };
@@ -102,7 +116,7 @@ impl Network {
         self.local.count(frame.len(), &vnet);
         core.capture(seen, &[frame]);
         let verdict = self.switch.handle_local(frame, &vnet, now);
-        self.act(core, seen, verdict, &vnet, frame, &[]);
+        self.act(core, Carried { seen, vnet: &vnet, lane }, verdict, frame, &[]);
         self.drain(core);
     }
 
@@ -143,7 +157,7 @@ impl Network {
             core.capture(seen, &parts);
         }
         let verdict = self.switch.handle_remote(head, vnet, from, now);
-        self.act(core, seen, verdict, vnet, head, payload);
+        self.act(core, Carried { seen, vnet, lane: Lane::Bulk }, verdict, head, payload);
         self.drain(core);
     }
 
@@ -157,7 +171,8 @@ impl Network {
             };
             let name = self.name.clone();
             let seen = Seen { network: &name, direction: Direction::Local, peer: None };
-            self.act(core, seen, verdict, &made.vnet, &mut made.frame, &[]);
+            let lane = core.lanes.lane(&made.frame, core.now());
+            self.act(core, Carried { seen, vnet: &made.vnet, lane }, verdict, &mut made.frame, &[]);
         }
         while let Some(event) = self.switch.poll_event() {
             match event {
@@ -190,19 +205,19 @@ impl Network {
     fn act(
         &mut self,
         core: &mut Core,
-        seen: Seen<'_>,
+        carried: Carried<'_>,
         verdict: Verdict,
-        vnet: &VnetHdr,
         head: &mut [u8],
         payload: &[&[u8]],
     ) {
+        let seen = carried.seen;
         match verdict {
-            Verdict::Bridge => self.deliver(core, vnet, head, payload),
-            Verdict::Peer(peer) => self.send(core, seen, peer, vnet, head),
+            Verdict::Bridge => self.deliver(core, carried.vnet, head, payload),
+            Verdict::Peer(peer) => self.send(core, carried, peer, head, true),
             Verdict::Flood => {
                 for i in 0..self.switch.flood_peers().len() {
                     let peer = self.switch.flood_peers()[i];
-                    self.send(core, seen, peer, vnet, head);
+                    self.send(core, carried, peer, head, false);
                 }
             }
             Verdict::Answered | Verdict::Held => {}
@@ -216,8 +231,10 @@ impl Network {
         }
     }
 
-    fn send(&mut self, core: &mut Core, seen: Seen<'_>, to: PeerId, vnet: &VnetHdr, frame: &mut [u8]) {
-        let outbound = Outbound { vni: self.vni, mss_clamp: self.mss_clamp };
+    /// `spare`: nobody else gets the frame.
+    fn send(&mut self, core: &mut Core, carried: Carried<'_>, to: PeerId, frame: &mut [u8], spare: bool) {
+        let Carried { seen, vnet, lane } = carried;
+        let outbound = Outbound { vni: self.vni, mss_clamp: self.mss_clamp, lane, spare };
         if let Err(reason) = core.send_frame(outbound, to, vnet, frame) {
             self.local.drops.count(reason, 1);
             core.log_drop(Some(Seen { peer: Some(to), ..seen }), reason, frame);

@@ -3,12 +3,13 @@
 use nat_traversal::{FULL, Route};
 use switch_core::frame::{ETH_LEN, ethertype};
 use switch_core::ids::{PeerId, Vni};
-use switch_core::offload::{Split, clamp_mss};
+use switch_core::offload::{SplitPlan, clamp_mss};
 use switch_core::seal::Sealer;
 use switch_core::switch::DropReason;
 use switch_core::vnet::{Gso, PartialCsum, VnetHdr};
 use switch_core::wire::{
-    FRAGMENT_HEADER_LEN, FRAME_HEADER_LEN, FrameHeader, HEADER_LEN, Origin, SEAL_OVERHEAD, encode_fragment,
+    FRAGMENT_HEADER_LEN, FRAME_HEADER_LEN, FrameHeader, HEADER_LEN, Lane, Origin, SEAL_OVERHEAD, TAG_LEN,
+    encode_fragment,
 };
 
 use super::command::Report;
@@ -21,6 +22,9 @@ use super::transmitter::Transmitter;
 pub(super) struct Outbound {
     pub(super) vni: Vni,
     pub(super) mss_clamp: bool,
+    pub(super) lane: Lane,
+    /// Nobody needs the frame once it is sealed: it may be overwritten.
+    pub(super) spare: bool,
 }
 
 impl Core {
@@ -74,8 +78,8 @@ impl Core {
             Gso::None => line.frame(Origin::Whole, vnet.csum, frame)?,
             gso => {
                 let origin = if gso == Gso::UdpL4 { Origin::UdpSegment } else { Origin::TcpSegment };
-                let split = Split::new(frame, vnet, max_frame).map_err(|_| DropReason::BadGso)?;
-                line.segments(origin, &split)?;
+                let plan = SplitPlan::new(frame, vnet, max_frame).map_err(|_| DropReason::BadGso)?;
+                line.super_frame(origin, &plan, frame, max_frame)?;
             }
         }
         if !session.rekey_reported
@@ -114,22 +118,76 @@ impl Line<'_> {
         })
     }
 
-    fn segments(&mut self, origin: Origin, split: &Split<'_>) -> Result<(), DropReason> {
-        let header = FrameHeader { vni: self.outbound.vni, origin, csum: Some(split.csum()) }.encode();
-        for i in 0..split.count() {
-            let len = split.segment_len(i);
-            if len > self.peer.max_frame() {
+    fn super_frame(
+        &mut self,
+        origin: Origin,
+        plan: &SplitPlan,
+        frame: &mut [u8],
+        max_frame: usize,
+    ) -> Result<(), DropReason> {
+        let header = FrameHeader { vni: self.outbound.vni, origin, csum: Some(plan.csum()) }.encode();
+        if !plan.oversized() {
+            return self.segments(&header, plan, frame);
+        }
+        for i in 0..plan.count() {
+            let len = plan.segment_len(i);
+            if len > max_frame {
                 self.scratch.resize(FRAME_HEADER_LEN + len, 0);
-                self.scratch[..FRAME_HEADER_LEN].copy_from_slice(&header);
-                split.write_segment(i, &mut self.scratch[FRAME_HEADER_LEN..]);
+                write_message(&header, plan, i, frame, self.scratch);
                 self.fragments()?;
-                continue;
+            } else {
+                self.seal(FRAME_HEADER_LEN + len, |message| write_message(&header, plan, i, frame, message))?;
             }
-            self.seal(FRAME_HEADER_LEN + len, |message| {
-                let (head, body) = message.split_at_mut(FRAME_HEADER_LEN);
-                head.copy_from_slice(&header);
-                split.write_segment(i, body);
-            })?;
+        }
+        Ok(())
+    }
+
+    /// Segments that fit one datagram each. Where the frame may be overwritten, each is made in the frame's own bytes
+    /// and sealed from there into the send buffer: its payload is moved once, by the cipher.
+    fn segments(
+        &mut self,
+        header: &[u8; FRAME_HEADER_LEN],
+        plan: &SplitPlan,
+        frame: &mut [u8],
+    ) -> Result<(), DropReason> {
+        let Line { transmitter, peer, sealer, route, outbound, .. } = self;
+        let count = plan.count();
+        let mut i = 0;
+        while i < count {
+            let total = SEAL_OVERHEAD + FRAME_HEADER_LEN + plan.segment_len(i);
+            // The last segment may be shorter.
+            let alike = if total == SEAL_OVERHEAD + FRAME_HEADER_LEN + plan.segment_len(count - 1) {
+                count - i
+            } else {
+                (count - 1).saturating_sub(i).max(1)
+            };
+            let run = transmitter.reserve_run(*route, outbound.lane, total, alike);
+            let (reserved, first) = (run.len() / total, i);
+            for slot in run.chunks_exact_mut(total) {
+                let in_place =
+                    if outbound.spare { plan.write_in_place(i, FRAME_HEADER_LEN, frame) } else { None };
+                let sealed = match in_place {
+                    Some(at) => {
+                        let message = &mut frame[at];
+                        message[..FRAME_HEADER_LEN].copy_from_slice(header);
+                        sealer.seal_from(outbound.lane, message, slot)
+                    }
+                    None => {
+                        write_message(header, plan, i, frame, &mut slot[HEADER_LEN..total - TAG_LEN]);
+                        sealer.seal(outbound.lane, slot)
+                    }
+                };
+                if sealed.is_err() {
+                    break;
+                }
+                i += 1;
+            }
+            let sealed = i - first;
+            peer.count_sealed(sealed, sealed * total);
+            if sealed < reserved {
+                (sealed..reserved).for_each(|_| transmitter.cancel(total));
+                return Err(DropReason::CounterExhausted);
+            }
         }
         Ok(())
     }
@@ -156,15 +214,30 @@ impl Line<'_> {
     /// One datagram whose message is `len` bytes that `fill` writes.
     fn seal(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) -> Result<(), DropReason> {
         let total = SEAL_OVERHEAD + len;
-        let slot = self.transmitter.reserve(self.route, total);
+        let slot = self.transmitter.reserve(self.route, self.outbound.lane, total);
         fill(&mut slot[HEADER_LEN..HEADER_LEN + len]);
-        if self.sealer.seal(slot).is_err() {
+        if self.sealer.seal(self.outbound.lane, slot).is_err() {
             self.transmitter.cancel(total);
             return Err(DropReason::CounterExhausted);
         }
-        self.peer.count_sealed(total);
+        self.peer.count_sealed(1, total);
         Ok(())
     }
+}
+
+/// Writes the message of segment `i`, copying its payload.
+fn write_message(
+    header: &[u8; FRAME_HEADER_LEN],
+    plan: &SplitPlan,
+    i: usize,
+    frame: &[u8],
+    message: &mut [u8],
+) {
+    let (head, body) = message.split_at_mut(FRAME_HEADER_LEN);
+    head.copy_from_slice(header);
+    let payload = &frame[plan.payload_range(i)];
+    let header_len = plan.write_header(i, body);
+    body[header_len..header_len + payload.len()].copy_from_slice(payload);
 }
 
 /// Bytes in front of the IP header: the MSS that fits depends on it.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nat_traversal::{PathProbe, Route};
 use switch_core::ids::PeerId;
 use switch_core::switch::DropReason;
-use switch_core::wire::{HEADER_LEN, MAX_HEARD_MS, PROBE_LEN, Probe, SEAL_OVERHEAD, TAG_LEN};
+use switch_core::wire::{HEADER_LEN, Lane, MAX_HEARD_MS, PROBE_LEN, Probe, SEAL_OVERHEAD, TAG_LEN};
 
 use super::command::Report;
 use super::core::Core;
@@ -157,11 +157,11 @@ impl Core {
             // So that what the kernel says of it is said of nothing else.
             transmitter.flush();
         }
-        let slot = transmitter.reserve(probe.route, len);
+        let slot = transmitter.reserve(probe.route, Lane::Prompt, len);
         slot[HEADER_LEN..HEADER_LEN + PROBE_LEN].copy_from_slice(&message.encode());
         slot[HEADER_LEN + PROBE_LEN..len - TAG_LEN].fill(0);
-        match sealer.seal(slot) {
-            Ok(()) => peer.count_sealed(len),
+        match sealer.seal(Lane::Prompt, slot) {
+            Ok(()) => peer.count_sealed(1, len),
             Err(_) => transmitter.cancel(len),
         }
         if padded {

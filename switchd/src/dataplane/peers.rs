@@ -51,8 +51,8 @@ impl Peer {
         usize::from(self.paths.datagram_max())
     }
 
-    pub(super) fn count_sealed(&mut self, bytes: usize) {
-        self.counters.datagrams_to_peer += 1;
+    pub(super) fn count_sealed(&mut self, datagrams: usize, bytes: usize) {
+        self.counters.datagrams_to_peer += datagrams as u64;
         self.counters.bytes_to_peer += bytes as u64;
     }
 

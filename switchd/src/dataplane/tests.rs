@@ -14,7 +14,7 @@ use switch_core::ids::{Mac, PeerId, ReceiverIndex, Vni};
 use switch_core::seal::{Cipher, KEY_MATERIAL_LEN, KeyMaterial, Opener, Role, Sealer};
 use switch_core::switch::{DropReason, Limits, Policy, SwitchConfig};
 use switch_core::vnet::VnetHdr;
-use switch_core::wire::Message;
+use switch_core::wire::{Lane, Message};
 use tokio::sync::mpsc;
 
 use super::capture::Captures;
@@ -393,6 +393,7 @@ fn core() -> (Core, mpsc::UnboundedReceiver<Report>, UdpSocket) {
         datagram_drops: DropCounts::default(),
         reports,
         rekey_datagrams: u64::MAX,
+        lanes: switch_core::lanes::Lanes::new([5, 6, 7, 8]),
         paths: PathWork::default(),
         unheld: Vec::new(),
         scratch: Vec::new(),
@@ -406,7 +407,7 @@ fn core() -> (Core, mpsc::UnboundedReceiver<Report>, UdpSocket) {
 }
 
 fn send(core: &mut Core, vni: u32, mark: u8) -> Result<(), DropReason> {
-    let outbound = Outbound { vni: Vni::new(vni).unwrap(), mss_clamp: true };
+    let outbound = Outbound { vni: Vni::new(vni).unwrap(), mss_clamp: true, lane: Lane::Bulk, spare: true };
     core.send_frame(outbound, PEER, &VnetHdr::default(), &mut [mark; 60])
 }
 

@@ -1,10 +1,12 @@
 //! Gathers sealed datagrams for one route and sends them in one system call (UDP GSO).
 //!
-//! Datagrams append to the newest batch only, so they leave in the order in which they came. What goes by a relay has
+//! Datagrams append to the newest batch only, so they leave in the order in which they came. A batch is of one lane: the
+//! receiver's kernel sorts it as one. What goes by a relay has
 //! the relay's header in front of each datagram, inside the segment.
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use nat_traversal::frame::{self, CHANNEL_HEADER, IndicationHead};
 use nat_traversal::{RelayId, Route};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
+use switch_core::wire::Lane;
 use tokio::sync::mpsc;
 
 use super::snapshot::Buckets;
@@ -27,6 +30,7 @@ pub(super) struct Transmitter {
     stride: usize,
     count: usize,
     route: Option<Route>,
+    lane: Lane,
     target: Target,
     wrap: Wrap,
     /// The last datagram was shorter: nothing may follow it.
@@ -65,6 +69,7 @@ impl Transmitter {
             stride: 0,
             count: 0,
             route: None,
+            lane: Lane::Bulk,
             target: Target::Nowhere,
             wrap: Wrap::None,
             closed: false,
@@ -75,16 +80,37 @@ impl Transmitter {
     }
 
     /// Room for the next datagram, `len` bytes to be filled before anything else is asked of this.
-    pub(super) fn reserve(&mut self, route: Route, len: usize) -> &mut [u8] {
-        let known = self.route == Some(route);
+    pub(super) fn reserve(&mut self, route: Route, lane: Lane, len: usize) -> &mut [u8] {
+        let at = self.place(route, lane, len);
+        &mut self.buf[at]
+    }
+
+    /// Room for up to `count` datagrams of `len` bytes each, side by side: for one at least, and for as many as can
+    /// leave together.
+    pub(super) fn reserve_run(&mut self, route: Route, lane: Lane, len: usize, count: usize) -> &mut [u8] {
+        let mut at = self.place(route, lane, len);
+        if matches!(self.wrap, Wrap::None) && !self.closed {
+            let more = (self.underlay.max_segments().saturating_sub(self.count))
+                .min((MAX_BATCH - self.len) / len.max(1))
+                .min(count.saturating_sub(1));
+            self.count += more;
+            self.len += more * len;
+            at.end = self.len;
+        }
+        &mut self.buf[at]
+    }
+
+    fn place(&mut self, route: Route, lane: Lane, len: usize) -> Range<usize> {
+        let known = self.route == Some(route) && self.lane == lane;
         if !known {
             self.flush();
+            self.lane = lane;
             self.set_target(route);
         }
         let front = match self.wrap {
             Wrap::None => 0,
             Wrap::Channel(_) => CHANNEL_HEADER,
-            Wrap::Indication(peer) => return self.reserve_indication(route, peer, len),
+            Wrap::Indication(peer) => return self.place_indication(route, peer, len),
         };
         let whole = front + len;
         let joins = known
@@ -104,11 +130,11 @@ impl Transmitter {
         if let Wrap::Channel(channel) = self.wrap {
             self.buf[start..start + front].copy_from_slice(&frame::channel_header(channel, len as u16));
         }
-        &mut self.buf[start + front..start + whole]
+        start + front..start + whole
     }
 
     /// Until a channel is bound, each datagram is a message of its own.
-    fn reserve_indication(&mut self, route: Route, peer: SocketAddr, len: usize) -> &mut [u8] {
+    fn place_indication(&mut self, route: Route, peer: SocketAddr, len: usize) -> Range<usize> {
         self.flush();
         let head = frame::send_indication(peer, len, random_transaction());
         let head = head.as_ref().map_or(&[][..], IndicationHead::as_slice);
@@ -117,7 +143,7 @@ impl Transmitter {
         self.buf[..front].copy_from_slice(head);
         self.buf[front + len..whole].fill(0);
         (self.route, self.stride, self.len, self.count) = (Some(route), whole, whole, 1);
-        &mut self.buf[front..front + len]
+        front..front + len
     }
 
     fn set_target(&mut self, route: Route) {
@@ -225,7 +251,7 @@ mod tests {
     }
 
     fn put(transmitter: &mut Transmitter, to: SocketAddr, len: usize, mark: u8) {
-        transmitter.reserve(Route::Direct(to), len).fill(mark);
+        transmitter.reserve(Route::Direct(to), Lane::Bulk, len).fill(mark);
     }
 
     fn take(peer: &UdpSocket, datagrams: usize) -> Vec<(usize, u8)> {
@@ -265,6 +291,38 @@ mod tests {
     }
 
     #[test]
+    fn a_run_has_room_for_what_leaves_together_and_no_more() {
+        let (mut transmitter, peer, address) = pair();
+        let (most, route) = (transmitter.underlay.max_segments(), Route::Direct(address));
+        put(&mut transmitter, address, 100, 1);
+        let run = transmitter.reserve_run(route, Lane::Bulk, 100, 500);
+        run.fill(2);
+        assert_eq!(run.len() / 100, most - 1);
+        let full = transmitter.reserve_run(route, Lane::Bulk, 1000, 500);
+        full.fill(3);
+        assert_eq!(full.len() / 1000, most.min(MAX_BATCH / 1000));
+        let (second, shorter) = (full.len() / 1000, transmitter.reserve_run(route, Lane::Bulk, 99, 7));
+        shorter.fill(4);
+        assert_eq!(shorter.len(), 99 * if second < most { 1 } else { 7 });
+        let last = shorter.len() / 99;
+        transmitter.flush();
+        let expected =
+            [vec![(100, 1)], vec![(100, 2); most - 1], vec![(1000, 3); second], vec![(99, 4); last]];
+        assert_eq!(take(&peer, most + second + last), expected.concat());
+    }
+
+    #[test]
+    fn a_batch_is_of_one_lane() {
+        let (mut transmitter, peer, address) = pair();
+        for (mark, lane) in [(1, Lane::Bulk), (2, Lane::Bulk), (3, Lane::Prompt), (4, Lane::Bulk)] {
+            transmitter.reserve(Route::Direct(address), lane, 100).fill(mark);
+        }
+        transmitter.flush();
+        assert_eq!(take(&peer, 4), [(100, 1), (100, 2), (100, 3), (100, 4)]);
+        assert_eq!(transmitter.batches.view().count(), 3);
+    }
+
+    #[test]
     fn a_cancelled_datagram_is_not_sent() {
         let (mut transmitter, peer, address) = pair();
         put(&mut transmitter, address, 100, 1);
@@ -299,7 +357,7 @@ mod tests {
 
     fn messages(transmitter: &mut Transmitter, route: Route, lens: &[usize]) {
         for (mark, len) in (1u8..).zip(lens) {
-            transmitter.reserve(route, *len).fill(mark);
+            transmitter.reserve(route, Lane::Bulk, *len).fill(mark);
         }
         transmitter.flush();
     }

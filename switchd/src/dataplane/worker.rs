@@ -10,8 +10,11 @@ use crossbeam_channel::Receiver;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use switch_core::ids::Vni;
+use switch_core::lanes::Lanes;
 use switch_core::switch::DropReason;
 use switch_core::time::Time;
+use switch_core::vnet::VNET_HDR_LEN;
+use switch_core::wire::Lane;
 use tokio::sync::mpsc;
 
 use super::capture::Captures;
@@ -20,6 +23,7 @@ use super::command::{Bite, Command, Received, Refused, Report};
 use super::core::Core;
 use super::drops::DropLog;
 use super::inbound::Inbound;
+use super::network::Network;
 use super::networks::Networks;
 use super::paths::PathWork;
 use super::peers::Peers;
@@ -54,7 +58,11 @@ pub(super) struct Worker {
     networks: Networks,
     inbound: Inbound,
     stations: mpsc::Sender<StationReport>,
-    local_buf: Vec<u8>,
+    /// Buffers for local frames that are not in use.
+    free: Vec<Vec<u8>>,
+    /// TAPs of networks where local frames wait, and those that have their turn.
+    backlog: Vec<u64>,
+    due: Vec<u64>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     published: Instant,
     /// Something was counted since.
@@ -71,11 +79,14 @@ impl Worker {
     ) -> nix::Result<Worker> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&ends.received.wake, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_WAKE))?;
-        epoll.add(underlay.socket().as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_UNDERLAY))?;
+        for socket in underlay.sockets() {
+            epoll.add(socket.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_UNDERLAY))?;
+        }
         let start = Instant::now();
         let core = Core {
             start,
             peers: Peers::new(hash_seed),
+            lanes: Lanes::new(hash_seed),
             transmitter: Transmitter::new(underlay.clone()),
             captures: Captures::default(),
             drop_log: DropLog::default(),
@@ -99,7 +110,9 @@ impl Worker {
             inbound: Inbound::new(ends.quic, ends.stun),
             networks: Networks::default(),
             stations: ends.stations,
-            local_buf: vec![0; READ_MAX],
+            free: Vec::new(),
+            backlog: Vec::new(),
+            due: Vec::new(),
             snapshot: ends.snapshot,
             published: start,
             unpublished: true,
@@ -115,7 +128,7 @@ impl Worker {
             let busy = worked.elapsed() < BUSY_POLL;
             let timeout = if busy { EpollTimeout::ZERO } else { self.timeout() };
             let ready = match self.epoll.wait(&mut events, timeout) {
-                Ok(0) if busy && !self.has_messages() => {
+                Ok(0) if busy && !self.has_work() => {
                     std::thread::yield_now();
                     continue;
                 }
@@ -132,9 +145,7 @@ impl Worker {
             if tokens.contains(&TOKEN_UNDERLAY) || !self.streams.is_empty() {
                 self.receive();
             }
-            for token in tokens.iter().filter(|token| **token >= TOKEN_TAPS) {
-                self.read_tap(*token);
-            }
+            self.read_taps(tokens);
             self.core.transmitter.flush();
             self.core.mind_too_long();
             if self.stopping {
@@ -172,24 +183,42 @@ impl Worker {
         }
     }
 
+    fn read_taps(&mut self, ready: &[u64]) {
+        std::mem::swap(&mut self.backlog, &mut self.due);
+        for token in ready.iter().filter(|token| **token >= TOKEN_TAPS) {
+            if !self.due.contains(token) {
+                self.due.push(*token);
+            }
+        }
+        for i in 0..self.due.len() {
+            self.read_tap(self.due[i]);
+        }
+        self.due.clear();
+        self.free.truncate(WAITING_MAX);
+    }
+
+    /// Takes a turn at a TAP: all that waits there is read, frames of the prompt lane are carried at once, and of the
+    /// others a part of those that wait; then what has come meanwhile is read.
     fn read_tap(&mut self, token: u64) {
-        let Worker { networks, core, local_buf, .. } = self;
+        let Worker { networks, core, free, backlog, .. } = self;
         let Some(network) = tap_of(token).and_then(|vni| networks.get_mut(vni)) else { return };
-        for _ in 0..LOCAL_BUDGET {
-            let Some(tap) = &network.tap else { return };
-            let len = match tap.read(local_buf) {
-                Ok(len) => len,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                Err(e) => {
-                    tracing::debug!(network = %network.name, error = %e, "reading the TAP");
-                    if is_gone(&e) {
-                        network.tap = None; // the endpoint's keeper opens another
-                    }
-                    return;
-                }
-            };
-            let now = core.now();
-            network.local_frame(core, &mut local_buf[..len], now);
+        let (mut reads, mut carried) = (LOCAL_BUDGET, 0);
+        loop {
+            let empty = drain_tap(network, core, free, &mut reads);
+            let until = carried + LOCAL_SLICE;
+            while carried < until
+                && let Some((mut buf, len)) = network.waiting.pop_front()
+            {
+                network.local_frame(core, &mut buf[..len], Lane::Bulk, core.now());
+                free.push(buf);
+                carried += len;
+            }
+            if carried >= LOCAL_TURN || (network.waiting.is_empty() && (empty || reads == 0)) {
+                break;
+            }
+        }
+        if !network.waiting.is_empty() {
+            backlog.push(token);
         }
     }
 
@@ -221,12 +250,15 @@ impl Worker {
         carry_out(command, &mut self.core, &mut self.networks, &self.epoll, &self.node);
     }
 
-    fn has_messages(&self) -> bool {
-        !(self.commands.is_empty() && self.bites.is_empty() && self.streams.is_empty())
+    fn has_work(&self) -> bool {
+        !(self.commands.is_empty()
+            && self.bites.is_empty()
+            && self.streams.is_empty()
+            && self.backlog.is_empty())
     }
 
     fn timeout(&self) -> EpollTimeout {
-        if self.has_messages() {
+        if self.has_work() {
             return EpollTimeout::ZERO;
         }
         let now = self.core.now();
@@ -287,6 +319,37 @@ impl Worker {
     }
 }
 
+/// Reads what waits in the TAP, as far as there is room; whether nothing more waits there.
+fn drain_tap(network: &mut Network, core: &mut Core, free: &mut Vec<Vec<u8>>, reads: &mut usize) -> bool {
+    while *reads > 0 && network.waiting.len() < WAITING_MAX {
+        let Some(tap) = &network.tap else { return true };
+        let mut buf = free.pop().unwrap_or_else(|| vec![0; READ_MAX]);
+        let len = match tap.read(&mut buf) {
+            Ok(len) => len,
+            Err(e) => {
+                free.push(buf);
+                if e.kind() != io::ErrorKind::WouldBlock {
+                    tracing::debug!(network = %network.name, error = %e, "reading the TAP");
+                    if is_gone(&e) {
+                        network.tap = None; // the endpoint's keeper opens another
+                    }
+                }
+                return true;
+            }
+        };
+        *reads -= 1;
+        let now = core.now();
+        match core.lanes.lane(buf.get(VNET_HDR_LEN..len).unwrap_or_default(), now) {
+            Lane::Prompt => {
+                network.local_frame(core, &mut buf[..len], Lane::Prompt, now);
+                free.push(buf);
+            }
+            Lane::Bulk => network.waiting.push_back((buf, len)),
+        }
+    }
+    false
+}
+
 /// The epoll token of a network's TAP.
 pub(super) fn tap_token(vni: Vni) -> u64 {
     TOKEN_TAPS + u64::from(vni.get())
@@ -305,9 +368,15 @@ const TOKEN_UNDERLAY: u64 = 1;
 const TOKEN_TAPS: u64 = 2;
 /// Commands before frames get their turn.
 const COMMAND_BUDGET: usize = 256;
-/// Receive calls, and frames of one TAP, before the other side gets its turn.
-const RECEIVE_BUDGET: usize = 4;
-const LOCAL_BUDGET: usize = 64;
+/// Receive calls before the other side gets its turn.
+const RECEIVE_BUDGET: usize = 2;
+/// Frames that are read from one TAP before the other side gets its turn.
+const LOCAL_BUDGET: usize = 128;
+/// Bytes of bulk flows that are carried before the other side gets its turn, and before the TAP is looked at again.
+const LOCAL_TURN: usize = 256 << 10;
+const LOCAL_SLICE: usize = 32 << 10;
+/// Local frames of a network that may wait for their turn outside of the TAP: 4 MiB.
+const WAITING_MAX: usize = 64;
 /// How old the published counters may be.
 const PUBLISH: Duration = Duration::from_millis(250);
 const IDLE: Duration = Duration::from_secs(10);

@@ -7,7 +7,7 @@ use switch_core::ids::{PeerId, ReceiverIndex};
 use switch_core::seal::{Cipher, KEY_MATERIAL_LEN, KeyMaterial, Opener, Role, Sealer};
 use switch_core::time::Time;
 use switch_core::wire::{
-    FRAGMENT_HEADER_LEN, HEADER_LEN, Header, Message, PROBE_LEN, TAG_LEN, encode_fragment,
+    FRAGMENT_HEADER_LEN, HEADER_LEN, Header, Lane, Message, PROBE_LEN, TAG_LEN, encode_fragment,
 };
 
 use crate::input::Input;
@@ -56,7 +56,7 @@ fn sealed(data: &[u8]) {
     datagram.extend(data);
     datagram.resize(datagram.len() + TAG_LEN, 0);
     let mut sealer = Sealer::new(Cipher::Aes256Gcm, &key(), Role::Initiator, ReceiverIndex(9), 1, 10);
-    sealer.seal(&mut datagram).expect("the first of ten");
+    sealer.seal(Lane::Bulk, &mut datagram).expect("the first of ten");
     let header = Header::parse(&datagram).expect("our own");
     let mut opener = Opener::new(Cipher::Aes256Gcm, &key(), Role::Responder);
     let mut forged = datagram.clone();

@@ -1,20 +1,22 @@
 //! One super-frame into segments, as `tcp_gso_segment` and `__udp_gso_segment` do it.
 
+use std::ops::{Deref, Range};
+
 use crate::frame::ip::{Ip, IpVersion};
 use crate::frame::transport::{TCP_CHECKSUM, Tcp, UDP_CHECKSUM, Udp, tcp_flags};
 use crate::frame::{Eth, FrameError, checksum::Sum};
 use crate::offload::MAX_HEADER;
 use crate::vnet::{Gso, PartialCsum, VnetHdr};
 
-/// A super-frame, ready to be written segment by segment.
+/// How a super-frame is cut into segments; it does not borrow the frame, which may be overwritten meanwhile.
 ///
-/// All segments but the last carry the same number of payload bytes ([`Split::stride`]). Each has a partial
-/// checksum at [`Split::csum`] whose field holds the pseudo-header's sum with the segment's own length.
-pub struct Split<'a> {
+/// All segments but the last carry the same number of payload bytes ([`SplitPlan::stride`]). Each has a partial
+/// checksum at [`SplitPlan::csum`] whose field holds the pseudo-header's sum with the segment's own length.
+pub struct SplitPlan {
     /// The super-frame's headers; the fields that vary by segment are zero.
     template: [u8; MAX_HEADER],
     header_len: usize,
-    payload: &'a [u8],
+    payload_len: usize,
     stride: usize,
     max_frame: usize,
     l3: usize,
@@ -34,14 +36,14 @@ enum Transport {
     Udp,
 }
 
-impl<'a> Split<'a> {
+impl SplitPlan {
     /// Prepares to split `frame` (from its Ethernet header) into segments whose whole Ethernet frame is at most
     /// `max_frame` bytes.
     ///
     /// A TCP segment carries at most `vnet.gso_size` bytes, the sender's MSS, and fewer where `max_frame` asks for
-    /// it. UDP datagrams are `gso_size` bytes whatever `max_frame`: see [`Split::oversized`].
+    /// it. UDP datagrams are `gso_size` bytes whatever `max_frame`: see [`SplitPlan::oversized`].
     /// To segment for a device without offloads, pass `usize::MAX`. `vnet.hdr_len` is not looked at.
-    pub fn new(frame: &'a [u8], vnet: &VnetHdr, max_frame: usize) -> Result<Split<'a>, SplitError> {
+    pub fn new(frame: &[u8], vnet: &VnetHdr, max_frame: usize) -> Result<SplitPlan, SplitError> {
         let eth = Eth::parse(frame)?;
         let ip = Ip::parse(frame, &eth)?;
         match (vnet.gso, ip.version) {
@@ -93,10 +95,10 @@ impl<'a> Split<'a> {
             header[10..12].fill(0);
             ip_sum = Sum::default().bytes(header).fold();
         }
-        Ok(Split {
+        Ok(SplitPlan {
             template,
             header_len,
-            payload: &frame[payload],
+            payload_len: payload.len(),
             stride,
             max_frame,
             l3: ip.l3,
@@ -111,7 +113,7 @@ impl<'a> Split<'a> {
 
     /// How many segments: at least one.
     pub fn count(&self) -> usize {
-        self.payload.len().div_ceil(self.stride)
+        self.payload_len.div_ceil(self.stride)
     }
 
     /// Payload bytes in each segment but the last.
@@ -126,7 +128,7 @@ impl<'a> Split<'a> {
 
     /// Segments are longer than `max_frame`: the caller must fragment them. Only UDP's can be.
     pub fn oversized(&self) -> bool {
-        self.header_len + self.stride.min(self.payload.len()) > self.max_frame
+        self.header_len + self.stride.min(self.payload_len) > self.max_frame
     }
 
     /// Where each segment's partial checksum is.
@@ -138,26 +140,26 @@ impl<'a> Split<'a> {
         PartialCsum { start: self.l4 as u16, offset: offset as u16 }
     }
 
-    /// The payload of segment `i`; empty from [`Split::count`] on.
-    pub fn payload(&self, i: usize) -> &'a [u8] {
-        let start = self.stride.saturating_mul(i).min(self.payload.len());
-        let end = start.saturating_add(self.stride).min(self.payload.len());
-        &self.payload[start..end]
+    /// Where the payload of segment `i` is in the super-frame; empty from [`SplitPlan::count`] on.
+    pub fn payload_range(&self, i: usize) -> Range<usize> {
+        let start = self.stride.saturating_mul(i).min(self.payload_len);
+        let end = start.saturating_add(self.stride).min(self.payload_len);
+        self.header_len + start..self.header_len + end
     }
 
     /// The length of segment `i`, headers and payload.
     pub fn segment_len(&self, i: usize) -> usize {
-        self.header_len + self.payload(i).len()
+        self.header_len + self.payload_range(i).len()
     }
 
-    /// Writes the headers of segment `i` to the front of `out` and returns their length, [`Split::header_len`].
-    /// For a caller that scatters: the payload is [`Split::payload`].
+    /// Writes the headers of segment `i` to the front of `out` and returns their length,
+    /// [`SplitPlan::header_len`]. The payload is at [`SplitPlan::payload_range`].
     ///
     /// # Panics
     ///
     /// If `out` is shorter than the headers.
     pub fn write_header(&self, i: usize, out: &mut [u8]) -> usize {
-        let payload_len = self.payload(i).len();
+        let payload_len = self.payload_range(i).len();
         let header = &mut out[..self.header_len];
         header.copy_from_slice(&self.template[..self.header_len]);
 
@@ -196,7 +198,42 @@ impl<'a> Split<'a> {
         self.header_len
     }
 
-    /// Writes segment `i` to the front of `out` and returns its length, [`Split::segment_len`].
+    /// Makes segment `i` whole inside the super-frame itself: its headers, with `front` bytes before them for the
+    /// caller to fill, overwrite the end of the payload of segment `i - 1`, which is lost. Returns where the segment
+    /// now is, the front included; `None` if there is no room for that: always for the first one.
+    ///
+    /// # Panics
+    ///
+    /// If `frame` is not as long as the one that the plan was made for.
+    pub fn write_in_place(&self, i: usize, front: usize, frame: &mut [u8]) -> Option<Range<usize>> {
+        let payload = self.payload_range(i);
+        let start = payload.start.checked_sub(self.header_len + front)?;
+        if i == 0 || self.stride < front {
+            return None;
+        }
+        self.write_header(i, &mut frame[start + front..payload.start]);
+        Some(start..payload.end)
+    }
+}
+
+/// A super-frame with its plan, ready to be written segment by segment.
+pub struct Split<'a> {
+    plan: SplitPlan,
+    frame: &'a [u8],
+}
+
+impl<'a> Split<'a> {
+    /// See [`SplitPlan::new`].
+    pub fn new(frame: &'a [u8], vnet: &VnetHdr, max_frame: usize) -> Result<Split<'a>, SplitError> {
+        SplitPlan::new(frame, vnet, max_frame).map(|plan| Split { plan, frame })
+    }
+
+    /// The payload of segment `i`; empty from [`SplitPlan::count`] on.
+    pub fn payload(&self, i: usize) -> &'a [u8] {
+        &self.frame[self.plan.payload_range(i)]
+    }
+
+    /// Writes segment `i` to the front of `out` and returns its length, [`SplitPlan::segment_len`].
     ///
     /// # Panics
     ///
@@ -206,6 +243,14 @@ impl<'a> Split<'a> {
         let header_len = self.write_header(i, out);
         out[header_len..header_len + payload.len()].copy_from_slice(payload);
         header_len + payload.len()
+    }
+}
+
+impl Deref for Split<'_> {
+    type Target = SplitPlan;
+
+    fn deref(&self) -> &SplitPlan {
+        &self.plan
     }
 }
 

@@ -13,7 +13,7 @@ fn seal(sealer: &mut Sealer, message: &[u8]) -> Vec<u8> {
     let mut buf = vec![0; HEADER_LEN];
     buf.extend(message);
     buf.extend([0; TAG_LEN]);
-    sealer.seal(&mut buf).unwrap();
+    sealer.seal(Lane::Bulk, &mut buf).unwrap();
     buf
 }
 
@@ -33,6 +33,25 @@ fn opens_what_was_sealed_once_and_in_any_order() {
         assert_eq!(open(&mut opener, &first), Ok((b"first".to_vec(), false)));
         assert_eq!(open(&mut opener, &first), Err(OpenError::Replayed));
         assert_eq!(open(&mut opener, &second), Err(OpenError::Replayed));
+    }
+}
+
+#[test]
+fn a_message_is_sealed_in_place_and_from_elsewhere_alike() {
+    for cipher in [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305] {
+        for len in [0, 1, 15, 16, 17, 1400, 9000] {
+            let message: Vec<u8> = (0..len).map(|i| i as u8).collect();
+            let (mut one, _) = pair(cipher, 2);
+            let (mut other, mut opener) = pair(cipher, 2);
+            let in_place = [seal(&mut one, &message), seal(&mut one, &message)];
+            let mut from = vec![0; len + SEAL_OVERHEAD];
+            for sealed in in_place {
+                other.seal_from(Lane::Bulk, &message, &mut from).unwrap();
+                assert_eq!(from, sealed);
+                assert_eq!(open(&mut opener, &from).map(|(m, _)| m), Ok(message.clone()));
+            }
+            assert_eq!(other.seal_from(Lane::Bulk, &message, &mut from), Err(CounterExhausted));
+        }
     }
 }
 
@@ -63,7 +82,7 @@ fn the_counter_limit_is_kept() {
     let (mut sealer, _) = pair(Cipher::Aes256Gcm, 2);
     seal(&mut sealer, b"1");
     seal(&mut sealer, b"2");
-    assert_eq!(sealer.seal(&mut [0; 64]), Err(CounterExhausted));
+    assert_eq!(sealer.seal(Lane::Bulk, &mut [0; 64]), Err(CounterExhausted));
     assert_eq!(sealer.counter(), 2);
 }
 
@@ -83,4 +102,31 @@ fn vectors_of_the_documentation() {
             );
         }
     }
+}
+
+#[test]
+fn lanes_count_apart_and_share_the_limit() {
+    let (mut sealer, mut opener) = pair(Cipher::Aes256Gcm, 20_002);
+    let in_lane = |sealer: &mut Sealer, lane| {
+        let mut buf = [0; SEAL_OVERHEAD + 1];
+        sealer.seal(lane, &mut buf).unwrap();
+        buf
+    };
+    let early = in_lane(&mut sealer, Lane::Bulk);
+    let prompt: Vec<_> = (0..20_000).map(|_| in_lane(&mut sealer, Lane::Prompt)).collect();
+    let late = in_lane(&mut sealer, Lane::Bulk);
+    assert_eq!(Header::parse(&late).map(|h| (h.lane, h.counter)), Ok((Lane::Bulk, 1)));
+    assert_eq!(sealer.seal(Lane::Prompt, &mut [0; 64]), Err(CounterExhausted));
+    // Far more of the one lane overtake the other than a window holds.
+    assert!(prompt.iter().all(|datagram| open(&mut opener, datagram).is_ok_and(|(_, newest)| newest)));
+    assert_eq!(open(&mut opener, &early), Ok((vec![0], true)));
+    assert_eq!(open(&mut opener, &late), Ok((vec![0], true)));
+    assert_eq!(open(&mut opener, &early), Err(OpenError::Replayed));
+    // A datagram of one lane is none of the other.
+    let mut moved = late;
+    moved[8] ^= 0x80;
+    moved[15] = 0xff;
+    assert_eq!(open(&mut opener, &moved), Err(OpenError::Replayed));
+    moved[12] = 0xff;
+    assert_eq!(open(&mut opener, &moved), Err(OpenError::BadTag));
 }

@@ -143,7 +143,8 @@ impl Switch {
         if self.mode == Mode::Preserve {
             return Err(DropReason::NotForEndpoint);
         }
-        let ip = match L3::parse(frame, eth) {
+        let parsed = L3::parse(frame, eth);
+        let ip = match &parsed {
             Ok(Some(ip)) => ip,
             Ok(None) => return Err(DropReason::NotForEndpoint),
             Err(_) => return Err(DropReason::BadIp),
@@ -151,25 +152,25 @@ impl Switch {
         if !super::admit::bindable(&ip.dst) {
             return Err(DropReason::NotForEndpoint);
         }
-        let target = self.next_hop(key(eth.tags, eth.src), ip, now);
+        let target = self.next_hop(key(eth.tags, eth.src), ip.dst, now);
         let age = self.limits.ip_age;
         let found = self.tables.owner(eth.tags, target, now);
         match found.map(|(e, s, a)| (s.key, a.at, e.router, e.fades(age, now))) {
             Some((owner, Place::Peer(peer), _, fades)) => {
                 let verdict = self.to_peer(peer)?;
                 if fades {
-                    self.refresh(eth, ip, target, owner.mac, peer, now);
+                    self.refresh(eth, *ip, target, owner.mac, peer, now);
                 }
                 set_dst(frame, owner.mac);
                 Ok(verdict)
             }
             Some((owner, Place::Local, router, _)) => {
                 let sender = key(eth.tags, eth.src);
-                let sender_ip = self.own_ip(sender, ip, now).unwrap_or(ip.src);
+                let sender_ip = self.own_ip(sender, *ip, now).unwrap_or(ip.src);
                 self.correct(eth, owner, target, router, sender_ip, now);
                 Ok(self.hairpin(frame, owner.mac))
             }
-            None => self.hold(frame, eth, vnet, ip, target, now),
+            None => self.hold(frame, eth, vnet, *ip, target, now),
         }
     }
 

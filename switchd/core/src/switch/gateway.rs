@@ -10,7 +10,7 @@ use super::Switch;
 use super::binding::{BindingKey, Place};
 use super::config::Mode;
 use super::tables::{Station, StationIndex};
-use crate::frame::{Eth, Tags, dhcp, l3::L3};
+use crate::frame::{Eth, Tags, dhcp};
 use crate::ids::Mac;
 use crate::time::Time;
 
@@ -33,6 +33,10 @@ struct Gateway {
 impl Gateways {
     pub(super) fn new(given: Vec<IpAddr>) -> Gateways {
         Gateways { list: Vec::new(), given }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.given.is_empty() && self.list.is_empty()
     }
 
     pub(super) fn knows(&self, tags: Tags, ip: IpAddr) -> bool {
@@ -93,13 +97,16 @@ impl Switch {
 
     /// Whom the switch must find for a local packet to the endpoint: its destination, or the router in front
     /// of it.
-    pub(super) fn next_hop(&self, sender: BindingKey, ip: L3, now: Time) -> IpAddr {
-        let fitting = || self.gateways.fitting(sender.tags, ip.dst);
+    pub(super) fn next_hop(&self, sender: BindingKey, dst: IpAddr, now: Time) -> IpAddr {
+        if self.gateways.is_empty() {
+            return dst;
+        }
+        let fitting = || self.gateways.fitting(sender.tags, dst);
         if fitting().next().is_none()
-            || self.tables.owner(sender.tags, ip.dst, now).is_some()
-            || self.shares_prefix(sender, ip.dst)
+            || self.tables.owner(sender.tags, dst, now).is_some()
+            || self.shares_prefix(sender, dst)
         {
-            return ip.dst;
+            return dst;
         }
         let reachable = fitting().find(|g| {
             let owner = self.tables.owner(sender.tags, *g, now);
@@ -108,7 +115,7 @@ impl Switch {
                 Place::Local => true,
             })
         });
-        reachable.or(fitting().next()).unwrap_or(ip.dst)
+        reachable.or(fitting().next()).unwrap_or(dst)
     }
 
     /// Whether an IPv6 destination is on-link for the sender, going by the usual /64.

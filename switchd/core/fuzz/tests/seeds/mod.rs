@@ -6,7 +6,7 @@ use switch_core::fragment::{FragmentInfo, Fragmenter};
 use switch_core::ids::{ReceiverIndex, Vni};
 use switch_core::seal::{Cipher, KEY_MATERIAL_LEN, KeyMaterial, Role, Sealer};
 use switch_core::vnet::{Gso, PartialCsum, VnetHdr};
-use switch_core::wire::{FrameHeader, Origin, Probe, encode_fragment};
+use switch_core::wire::{FrameHeader, Lane, Origin, Probe, encode_fragment};
 
 /// The seeds of one target.
 pub(crate) fn seeds(target: &str) -> Vec<Vec<u8>> {
@@ -57,7 +57,7 @@ fn overlay() -> Vec<Vec<u8>> {
         let key = KeyMaterial::new([7; KEY_MATERIAL_LEN]);
         let mut sealer = Sealer::new(cipher, &key, Role::Responder, ReceiverIndex(9), 3, 10);
         let mut datagram = [&[0; 16][..], &all[0], &[0; 16]].concat();
-        sealer.seal(&mut datagram).unwrap();
+        sealer.seal(Lane::Bulk, &mut datagram).unwrap();
         all.push(datagram);
     }
     all

@@ -133,6 +133,23 @@ proptest! {
     }
 
     #[test]
+    fn a_segment_made_in_place_is_the_one_that_is_copied(spec in Spec::any(), max in 200usize..3000, front in 0usize..20) {
+        let (mut frame, vnet) = spec.build();
+        let copied = segments(&frame, &vnet, max);
+        let plan = SplitPlan::new(&frame, &vnet, max).unwrap();
+        prop_assert_eq!(plan.write_in_place(0, front, &mut frame), None);
+        for (i, segment) in copied.iter().enumerate().skip(1) {
+            match plan.write_in_place(i, front, &mut frame) {
+                Some(at) => {
+                    frame[at.clone()][..front].fill(0xee);
+                    prop_assert_eq!(&frame[at][front..], &segment[..], "segment {}", i);
+                }
+                None => prop_assert!(plan.stride() < front),
+            }
+        }
+    }
+
+    #[test]
     fn damaged_super_frames_never_panic(
         spec in Spec::any(), max in 0usize..3000, cut in any::<prop::sample::Index>(), keep: bool,
         damage in prop::collection::vec((0usize..160, any::<u8>()), 0..6), start: u16, offset in 0u16..20, lie: bool,
