@@ -7,7 +7,9 @@
 //! | `stun`, `relay`, `netcheck` | what servers tell this node: its mapped addresses, its allocations, its NAT |
 //! | `ice`, `signal`, `traversal` | finding ways to one peer |
 //! | `path_set` | which of them carries frames |
+//! | `budget` | a rate with a burst |
 
+mod budget;
 mod demux;
 mod ice;
 mod netcheck;
@@ -19,6 +21,7 @@ mod signal;
 mod stun;
 mod traversal;
 
+pub use budget::Budget;
 pub use demux::{Protocol, classify};
 pub use netcheck::{FamilyReport, Filtering, Mapping, NatReport, NetCheck, NetCheckConfig, ServerReport};
 pub use path_set::{

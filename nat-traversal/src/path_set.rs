@@ -17,137 +17,16 @@
 mod mtu;
 mod path;
 mod policy;
+mod schedule;
+mod types;
+
 use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hasher};
 use std::time::{Duration, Instant};
 
 use crate::route::{CandidateKind, CandidatePair, Route};
-use path::{Mode, Path};
-
-/// A path of one peer. Numbers from [`PathId::OWN`] on are the path set's own.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
-pub struct PathId(pub u32);
-
-impl PathId {
-    /// The first number that the path set gives itself, to ways that it learned from authentic datagrams.
-    pub const OWN: u32 = 1 << 31;
-}
-
-/// A way to the peer that may work.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Offer {
-    /// Its number, below [`PathId::OWN`].
-    pub id: PathId,
-    /// The way.
-    pub route: Route,
-    /// What it is between.
-    pub pair: CandidatePair,
-    /// A handshake has just been made by it, both ways and with packets of [`FULL`] bytes.
-    pub proven: bool,
-}
-
-/// What became of the paths.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PathEvent {
-    /// Frames take this path from now on.
-    Selected {
-        /// Its number.
-        id: PathId,
-        /// The way.
-        route: Route,
-        /// What it is between.
-        pair: CandidatePair,
-    },
-    /// A way that was known only as the source of datagrams has answered: the peer is there, and may send by it,
-    /// whether or not frames take it from here.
-    Learned {
-        /// The way.
-        route: Route,
-    },
-    /// This path does not answer any more.
-    Dead {
-        /// Its number.
-        id: PathId,
-        /// The way.
-        route: Route,
-    },
-    /// The last path has died; frames are still sent by it.
-    AllDead,
-    /// After [`AllDead`](PathEvent::AllDead): a path answers.
-    Alive,
-    /// No path has answered for `dead_after`: the peer is gone. Reported once for each time.
-    Lost,
-}
-
-/// Timing and limits of a path set.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PathConfig {
-    /// Between probes of a path in use while no frames flow.
-    pub keepalive: Duration,
-    /// Without an answer by any path for this long, the peer is [`Lost`](PathEvent::Lost).
-    pub dead_after: Duration,
-    /// The largest IP packet to try, bytes.
-    pub underlay_mtu: u16,
-}
-
-/// A probe to be sealed and sent; or one that was opened.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PathProbe {
-    /// The way to send it, or by which it came.
-    pub route: Route,
-    /// A request; else the answer to one.
-    pub answer_wanted: bool,
-    /// Of the request.
-    pub sequence: u32,
-    /// How long ago the sender had heard the receiver on this path; `None`: never.
-    pub heard: Option<Duration>,
-    /// Bytes of UDP payload of the whole sealed request: its own length to a request, which is to be padded to it (0:
-    /// as short as it gets); what arrived to an answer.
-    pub len: u16,
-}
-
-/// A path as it stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PathView {
-    /// Its number.
-    pub id: PathId,
-    /// The way.
-    pub route: Route,
-    /// What it is between.
-    pub pair: CandidatePair,
-    /// Whether it answers.
-    pub state: PathState,
-    /// It carries frames.
-    pub selected: bool,
-    /// Smoothed round trip.
-    pub rtt: Option<Duration>,
-    /// Probes without an answer, in millionths.
-    pub loss_ppm: u32,
-    /// The largest UDP payload that it is known to carry, bytes; 0: not even [`FULL`] is known yet.
-    pub mtu: u16,
-}
-
-/// Whether a path answers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PathState {
-    /// Not asked often enough yet.
-    Untried,
-    /// It answers.
-    Alive,
-    /// It does not any more, or never did.
-    Dead,
-}
-
-impl PathState {
-    /// The name for people and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            PathState::Untried => "untried",
-            PathState::Alive => "alive",
-            PathState::Dead => "dead",
-        }
-    }
-}
+use path::Path;
+use schedule::{BUSY, BUSY_INTERVAL, FLOW, HURRIED};
+pub use types::{Offer, PathConfig, PathEvent, PathId, PathProbe, PathState, PathView};
 
 /// What every path that carries frames must pass: bytes of UDP payload (RFC 9000, 14).
 pub const FULL: u16 = 1200;
@@ -168,6 +47,8 @@ pub struct PathSet {
     /// When frames were last seen.
     framed: Option<Instant>,
     busy_until: Option<Instant>,
+    /// Frames that were lost would be missed until then.
+    hurried_until: Option<Instant>,
     all_dead: bool,
     /// When an answer last came by any path, or the set became usable.
     answered: Option<Instant>,
@@ -195,6 +76,7 @@ impl PathSet {
             used: false,
             framed: None,
             busy_until: None,
+            hurried_until: None,
             all_dead: false,
             answered: None,
             heard: None,
@@ -276,8 +158,8 @@ impl PathSet {
     }
 
     /// Frames went to the peer or came from it. Both ends ask often then: where one direction is crowded, what the
-    /// other end says of it is the surer sign of life. A single frame, such as a neighbour's question, is worth one
-    /// request of whoever sent it (`sent`), and no more. `long`: in datagrams of more than [`FULL`] bytes, so that it
+    /// other end says of it is the surer sign of life. A single frame is worth one request of whoever sent it (`sent`:
+    /// to the peer alone, not to all), and no more. `long`: in datagrams of more than [`FULL`] bytes, so that it
     /// matters whether those still pass.
     pub fn handle_frames(&mut self, sent: bool, long: bool, now: Instant) {
         let before = self.framed.replace(now);
@@ -286,7 +168,8 @@ impl PathSet {
         } else if !sent {
             return;
         }
-        let interval = self.interval(Mode::Busy);
+        self.set_hurried(Some(now + HURRIED));
+        let interval = BUSY_INTERVAL.min(self.config.keepalive);
         if let Some(path) = self.selected.map(|at| &mut self.paths[at]) {
             if long {
                 path.mtu.used();
@@ -375,6 +258,7 @@ impl PathSet {
             return;
         }
         self.busy_until = self.busy_until.filter(|until| now < *until);
+        self.set_hurried(self.hurried_until.filter(|until| now < *until));
         for at in 0..self.paths.len() {
             if self.paths[at].expire(now) {
                 self.died(at);
@@ -493,101 +377,8 @@ impl PathSet {
         let dead_after = self.config.dead_after;
         (!self.lost).then(|| (heard.max(answered) + dead_after).min(answered + 2 * dead_after))
     }
-
-    /// The peer says, in a request, that it heard this node on the path so long ago.
-    fn echo(&mut self, at: usize, ago: Duration, now: Instant) {
-        let interval = self.interval(self.mode(at));
-        let path = &mut self.paths[at];
-        if path.unheard_by_peer(ago, now) {
-            path.die(now);
-            self.died(at);
-        } else if path.state == PathState::Alive {
-            path.echo(ago, interval, now);
-            self.answered = self.answered.max(now.checked_sub(ago));
-        }
-    }
-
-    fn died(&mut self, at: usize) {
-        let path = &self.paths[at];
-        if !path.learned || path.confirmed().is_some() {
-            self.events.push_back(PathEvent::Dead { id: path.id, route: path.route });
-        }
-    }
-
-    /// After an answer: when the path is asked next.
-    fn schedule(&mut self, at: usize, now: Instant) {
-        let mode = self.mode(at);
-        let mut interval = self.interval(mode);
-        if matches!(mode, Mode::Idle | Mode::Standby) {
-            // Two ends that ask at the same time would do so for ever.
-            interval -= interval * (draw(self.seed, &mut self.drawn) % 64) / 512;
-        }
-        self.paths[at].schedule(interval, now);
-    }
-
-    fn probe(&mut self, now: Instant) {
-        if !self.usable {
-            return;
-        }
-        for at in 0..self.paths.len() {
-            let mode = self.mode(at);
-            let interval = self.interval(mode);
-            for sized in [false, true] {
-                let path = &mut self.paths[at];
-                let len = if sized { path.sized_due(mode, now) } else { path.small_due(now).then_some(0) };
-                let Some(len) = len else { continue };
-                let sequence = draw(self.seed, &mut self.drawn);
-                let path = &mut self.paths[at];
-                let probe = PathProbe {
-                    route: path.route,
-                    answer_wanted: true,
-                    sequence,
-                    heard: path.heard_ago(now),
-                    len,
-                };
-                path.sent(sequence, len, mode, interval, now);
-                self.probes.push_back(probe);
-            }
-        }
-    }
-
-    fn mode(&self, at: usize) -> Mode {
-        match self.selected {
-            _ if self.all_dead => Mode::Needed,
-            None => Mode::Needed,
-            Some(selected) if selected != at => Mode::Standby,
-            Some(_) if self.busy_until.is_some() => Mode::Busy,
-            Some(_) => Mode::Idle,
-        }
-    }
-
-    fn interval(&self, mode: Mode) -> Duration {
-        match mode {
-            Mode::Busy => BUSY_INTERVAL.min(self.config.keepalive),
-            Mode::Idle => self.config.keepalive,
-            Mode::Needed => NEEDED_INTERVAL.min(self.config.keepalive),
-            Mode::Standby => STANDBY_INTERVAL,
-        }
-    }
 }
 
-/// The next number of a keyed sequence.
-fn draw(seed: [u64; 2], drawn: &mut u64) -> u32 {
-    let mut hasher = DefaultHasher::new();
-    seed.iter().for_each(|half| hasher.write_u64(*half));
-    hasher.write_u64(*drawn);
-    *drawn += 1;
-    hasher.finish() as u32
-}
-
-/// Frames flow until this long after the last one.
-const BUSY: Duration = Duration::from_millis(200);
-/// Frames that follow each other within this time are a flow.
-const FLOW: Duration = Duration::from_millis(500);
-const BUSY_INTERVAL: Duration = Duration::from_millis(100);
-/// While nothing works.
-const NEEDED_INTERVAL: Duration = Duration::from_millis(250);
-const STANDBY_INTERVAL: Duration = Duration::from_secs(25);
 /// Unknown ways that are taken up.
 const LEARN_EVERY: Duration = Duration::from_millis(100);
 /// Answers that wait to be sent; more are not given.

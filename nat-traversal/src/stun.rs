@@ -25,7 +25,8 @@ pub struct StunClient {
     mapped: Option<SocketAddr>,
     other: Option<SocketAddr>,
     rtt: Option<Duration>,
-    silent: bool,
+    /// Since when it has not answered.
+    silent: Option<Instant>,
     events: VecDeque<StunEvent>,
 }
 
@@ -35,8 +36,8 @@ pub enum StunEvent {
     /// The server sees this node at this address: the first time, when it changed, and at the first answer after
     /// silence.
     Mapped(SocketAddr),
-    /// The server has not answered a request and its repetitions, for about 20 s. Said once, until it answers
-    /// again; it is asked further on.
+    /// The server has not answered a request and its repetitions, for about 20 s. Said once, and again after some
+    /// minutes, when the address that it saw counts no more; it is asked further on.
     Silent,
 }
 
@@ -56,7 +57,7 @@ impl StunClient {
             mapped: None,
             other: None,
             rtt: None,
-            silent: false,
+            silent: None,
             events: VecDeque::new(),
         }
     }
@@ -66,14 +67,14 @@ impl StunClient {
         self.server
     }
 
-    /// The address that the server saw last, also when it has been silent since.
+    /// The address that the server saw last, also when it has been silent since, for some minutes.
     pub fn mapped(&self) -> Option<SocketAddr> {
         self.mapped
     }
 
     /// Whether the server has answered, and has not been found silent since.
     pub fn answers(&self) -> bool {
-        self.mapped.is_some() && !self.silent
+        self.mapped.is_some() && self.silent.is_none()
     }
 
     /// The last round trip that was measured.
@@ -100,11 +101,11 @@ impl StunClient {
         self.other = answer.other;
         let rest = self.refresh - self.refresh / 5 * u32::from(exchange.id[0]) / 255;
         self.state = State::Resting(now + rest);
-        if self.mapped != Some(mapped) || self.silent {
+        if self.mapped != Some(mapped) || self.silent.is_some() {
             self.events.push_back(StunEvent::Mapped(mapped));
         }
         self.mapped = Some(mapped);
-        self.silent = false;
+        self.silent = None;
         true
     }
 
@@ -122,8 +123,10 @@ impl StunClient {
             && exchange.given_up(now)
         {
             self.state = State::Resting(now);
-            if !self.silent {
-                self.silent = true;
+            let since = *self.silent.get_or_insert(now);
+            let forgets = self.mapped.is_some() && now >= since + FORGOTTEN;
+            if since == now || forgets {
+                self.mapped = self.mapped.filter(|_| !forgets);
                 self.events.push_back(StunEvent::Silent);
             }
         }
@@ -155,6 +158,8 @@ impl StunClient {
     }
 }
 
+/// What a silent server saw holds for so long: a mapping outlives the server, as long as it is used.
+const FORGOTTEN: Duration = Duration::from_secs(300);
 /// A quarter of a second, doubled: 0, 0.25, 0.75, 1.75, 3.75, 7.75 and 15.75 s.
 const SCHEDULE: Schedule = Schedule {
     first: Duration::from_millis(250),

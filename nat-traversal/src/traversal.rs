@@ -15,10 +15,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use crate::budget::Budget;
 use crate::ice::{Agent, AgentEvent, IsAgent, Pace, Peer};
 use crate::paths::{canonical, is_real_source};
 use crate::route::{Candidate, CandidateKind, CandidatePair, RelayId, Route, is_global};
-use crate::signal::{Signal, SignalError};
+use crate::signal::{Signal, SignalCandidate, SignalError};
 
 mod candidates;
 mod found;
@@ -56,6 +57,10 @@ pub struct Traversal {
     local_address: [Option<SocketAddr>; 2],
     /// Signs that a NAT maps each destination to a port of its own: this side's, the peer's.
     remaps: [bool; 2],
+    /// Checks that may go to the peer's addresses: it names them, and they may be others'.
+    checks_left: Budget,
+    /// How often relays that come or go are a reason to check, though frames go by a direct path.
+    relay_news: Budget,
     /// The last time that was told.
     advanced: Instant,
     signals: VecDeque<Signal>,
@@ -118,6 +123,8 @@ impl Traversal {
             permitted: BTreeMap::new(),
             local_address: [None; 2],
             remaps: [false; 2],
+            relay_news: Budget::new(MAX_RELAY_NEWS, RELAY_NEWS, now),
+            checks_left: Budget::new(MAX_CHECKS, EARN_CHECK, now),
             advanced: now,
             signals: VecDeque::new(),
             events: VecDeque::new(),
@@ -183,7 +190,7 @@ impl Traversal {
         self.remaps[0] &= !moved;
         // A relay that is new is a path to fall back to.
         let relay = new.iter().any(|candidate| candidate.kind == CandidateKind::Relayed);
-        if self.awake && (moved || relay || !self.is_settled()) {
+        if self.awake && (moved || relay && self.may_check_relays(now) || !self.is_settled()) {
             self.schedule.check_more(moved && !lost.is_empty(), now);
         }
         self.advance(now);
@@ -199,7 +206,9 @@ impl Traversal {
         }
         if news.instance || news.candidates {
             let Some(peer) = self.peer() else { return Ok(()) };
-            let withdrawn = before.iter().any(|old| !signal.candidates.contains(old));
+            let gone = || before.iter().filter(|old| !signal.candidates.contains(old));
+            let withdrawn = gone().count() > 0;
+            let moved = gone().any(|old| old.kind != CandidateKind::Relayed);
             let new = signal.candidates.iter().filter(|new| !before.contains(new));
             let relay = new.filter(|new| new.kind == CandidateKind::Relayed).count() > 0;
             let first = !self.agent.knows_peer();
@@ -210,13 +219,23 @@ impl Traversal {
                 false => self.found.withdraw(names, now + PATIENCE),
             };
             let lost_some = !gone.is_empty();
+            let direct = |route: &Route| {
+                let named = |old: &SignalCandidate| old.address == route.remote();
+                before.iter().any(|old| named(old) && old.kind != CandidateKind::Relayed)
+                    && matches!(route, Route::Direct(_))
+            };
+            let lost_direct = gone.iter().any(direct);
             self.gone(gone);
             self.remaps[1] &= !withdrawn;
             if news.instance {
                 self.selected = None;
                 self.remaps[1] = false;
                 self.schedule.begin(self.timing.checking, !first, now);
-            } else if lost_some || relay || !self.is_settled() || withdrawn && !self.is_settled_nearby() {
+            } else if lost_direct
+                || !self.is_settled()
+                || moved && !self.is_settled_nearby()
+                || (lost_some || relay) && self.may_check_relays(now)
+            {
                 self.schedule.check_more(withdrawn, now);
             }
         }
@@ -282,7 +301,7 @@ impl Traversal {
                 self.found.all_dead();
                 self.selected = None;
                 self.selected_route = None;
-                self.schedule.check_all(self.timing.checking, true, now);
+                self.schedule.all_died(now);
             }
             PathNews::Idle => self.schedule.unhurried(now),
         }
@@ -353,10 +372,10 @@ impl Traversal {
         }
         if self.schedule.is_active() && self.agent.poll_timeout().is_none_or(|due| due <= now) {
             let remote = self.remote_candidates();
-            let (schedule, found) = (&mut self.schedule, &self.found);
+            let (schedule, found, left) = (&mut self.schedule, &self.found, &mut self.checks_left);
             self.agent.handle_timeout(now, &mut |route| {
-                let local = local_kind(route);
-                schedule.allows(route, hops(local, remote_kind(&remote, route)), found)
+                let hops = hops(local_kind(route), remote_kind(&remote, route));
+                schedule.allows(route, hops, found) && left.spend(now)
             });
             self.take_agent_events(now);
         }
@@ -476,6 +495,12 @@ impl Traversal {
         self.selected.is_some_and(|kind| kind != CandidateKind::Relayed)
     }
 
+    /// Whether relays that came or went are a reason to check. A relay that flaps, since it is overloaded, would have
+    /// every pair of nodes check all the time, and be kept so.
+    fn may_check_relays(&mut self, now: Instant) -> bool {
+        !self.is_settled() || self.relay_news.spend(now)
+    }
+
     /// So it is, and it crosses no NAT of which mapped addresses would tell.
     fn is_settled_nearby(&self) -> bool {
         self.is_settled() && self.found.best().is_some_and(|route| !is_global(route.remote().ip()))
@@ -489,6 +514,12 @@ impl Traversal {
 /// Addresses of one peer that a relay is asked for, and how long until it may be one more.
 const MAX_PERMITTED: usize = 64;
 const EARN: Duration = Duration::from_secs(300);
+/// Checks with one peer: a first search takes some 150, and is followed by few. All that a peer can have this node
+/// send to an address that it names is then about half a kbit/s in the long run.
+const MAX_CHECKS: u32 = 400;
+const EARN_CHECK: Duration = Duration::from_secs(2);
+const MAX_RELAY_NEWS: u32 = 4;
+const RELAY_NEWS: Duration = Duration::from_secs(60);
 /// How long a path by a withdrawn server-reflexive candidate is kept.
 const PATIENCE: Duration = Duration::from_secs(3);
 

@@ -15,7 +15,7 @@ pub use cell::{Cell, Outcome, Wanted};
 pub use coturn::{Coturn, NO_RELAY, Users, nat_table};
 pub use gaps::{Harm, Noticed, Trial};
 pub use lab::{BareLab, CONNECTS_WITHIN, Ground, NatLab, NatSpec, RELAYED, SiteSpec, is_direct};
-pub use mesh::{Mesh, Quiet};
+pub use mesh::{Counted, Mesh, Quiet};
 pub use net::{CONTROLLER, Cut, Forwarded, Internet, SERVER_1, SERVER_2, Site, v4, v6};
 pub use preset::{Preset, Quirks};
 pub use view::{Admin, Stage, Watcher};

@@ -1,14 +1,15 @@
 //! Nodes behind routers: some cells of the matrix that `make nat-matrix` runs whole, and what may not break a flow.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use netns_tests::nat::preset::*;
 use netns_tests::nat::{
-    BareLab, Cell, Coturn, Harm, NO_RELAY, NatLab, NatSpec, Preset, SERVER_1, SERVER_2, Trial, Users,
+    BareLab, Cell, Coturn, Harm, NO_RELAY, NatLab, NatSpec, Preset, SERVER_1, SERVER_2, Site, Trial, Users,
 };
 use netns_tests::traffic::tcp_both_ways;
-use netns_tests::{ctl, expect, measure, wait_for};
+use netns_tests::{ctl, expect, measure, wait_for, wait_ok};
 
 /// The lab is the whole cost of a cell: a few representative ones.
 fn connects(cell: &Cell) -> Result<()> {
@@ -155,6 +156,80 @@ fn coturn_relays_over_tcp() -> Result<()> {
         spec.controller_toml = NO_RELAY.to_owned();
         spec.switchd_toml = format!("[nat]\nrelays = [{}]\n\n", coturn.entry("tcp"));
         Ok(())
+    })
+}
+
+/// Networks that let nothing but TLS pass: each node reaches its own address on the relay by that alone.
+#[test]
+fn frames_flow_where_only_tls_passes() -> Result<()> {
+    let spec = NatSpec::new("only_tls", &[UDP_BLOCKED, UDP_BLOCKED]);
+    let lab =
+        NatLab::build_with(spec, |ground, _, _| ground.sites().iter().try_for_each(Site::let_only_tls_pass))?;
+    lab.run(|lab| {
+        lab.connect()?;
+        lab.wait_relayed(Duration::from_secs(1))?;
+        for node in ["node-a", "node-b"] {
+            let netcheck = lab.node(node)?.ctl(&["netcheck"])?;
+            let relays = ctl::rows(&netcheck, "relays");
+            let serving: Vec<_> = relays.iter().filter(|relay| relay["state"] == "serving").collect();
+            let by_tls = !serving.is_empty() && serving.iter().all(|relay| relay["transport"] == "tls");
+            expect(by_tls, || format!("{node} is served by {serving:?} of {relays:?}"))?;
+        }
+        let (a, b) = (lab.instance("a1")?, lab.instance("b1")?);
+        tcp_both_ways(a.ns(), b.ns(), b.v4()?, 1 << 20, Duration::from_secs(5)).map(drop)
+    })
+}
+
+/// The nodes' own network, where no node reaches another directly, and where holes are punched.
+#[test]
+fn the_network_of_the_nodes_themselves_goes_by_a_relay_and_through_nat() -> Result<()> {
+    for (name, presets, direct) in
+        [("mgmt_relayed", [SYMMETRIC; 2], false), ("mgmt_nat", [PORT_RESTRICTED; 2], true)]
+    {
+        let mut spec = NatSpec::new(name, &presets);
+        spec.controller_toml = "[mgmt]\nenabled = true\n\n".into();
+        NatLab::build(&spec)?.run(|lab| {
+            let own = |node: &str| -> Result<Vec<IpAddr>> {
+                let shown = lab.cluster().skippy(&["node", "show", node])?;
+                let ips = shown["host_addresses"].as_array().context("a node has addresses of its own")?;
+                ips.iter().map(|ip| Ok(ip.as_str().context("an address is text")?.parse()?)).collect()
+            };
+            let (a, b) = (lab.node("node-a")?, lab.node("node-b")?);
+            for (from, to) in [(a, own("node-b")?), (b, own("node-a")?)] {
+                ensure!(to.len() == 2, "an address of each family: {to:?}");
+                for ip in to {
+                    wait_ok("a node to reach the other", Duration::from_secs(10), || {
+                        measure::ping_ok(from.ns(), ip)
+                    })?;
+                }
+            }
+            match direct {
+                true => lab.wait_direct(Duration::from_secs(10))?,
+                false => lab.wait_relayed(Duration::from_secs(1))?,
+            }
+            // What an agent does to another, and a migration.
+            for ip in own("node-b")? {
+                tcp_both_ways(a.ns(), b.ns(), ip, 1 << 20, Duration::from_secs(5))?;
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// A relay keeps what is not given back for minutes.
+#[test]
+fn a_node_that_stops_gives_its_allocation_back() -> Result<()> {
+    NatLab::build(&NatSpec::new("give_back", &[PORT_RESTRICTED; 2]))?.run(|lab| {
+        lab.settle()?;
+        let allocations = || lab.cluster().metric("controller_relay_allocations");
+        let before = allocations()?;
+        lab.node("node-a")?.terminate()?;
+        wait_ok("the allocation to end", Duration::from_secs(5), || {
+            let left = allocations()?;
+            ensure!(left < before, "{left} of {before} allocations are left");
+            Ok(())
+        })
     })
 }
 

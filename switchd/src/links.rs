@@ -134,6 +134,7 @@ impl Links {
             hello: ArcSwap::from_pointee(hello),
             config: ArcSwap::from_pointee(start.config),
             traversals: OnceLock::new(),
+            dials: connect::Dials::default(),
         });
         shared.worker.send(Command::SetPathConfig(path_config(&start.config)));
         shared.endpoint.set_server_config(Some(shared.server_config().map_err(LinksError::Tls)?));
@@ -258,7 +259,8 @@ impl Links {
         }
     }
 
-    /// Lets go of links that carried no frame for as long as is configured, for ever.
+    /// Lets go of links that carried no frame for as long as is configured, and of those that do not come up and are
+    /// not asked for any more, for ever.
     pub async fn mind_idle(self: Arc<Links>, idle_after: Duration, snapshot: Arc<ArcSwap<Snapshot>>) {
         let mut look = tokio::time::interval(idle_after / 4);
         loop {
@@ -266,8 +268,11 @@ impl Links {
             let (snapshot, now) = (snapshot.load(), Instant::now());
             for (id, (task, _)) in self.lock_peers().iter() {
                 let status = task.status.lock().unwrap_or_else(PoisonError::into_inner);
-                let used = snapshot.peers.get(id).and_then(|peer| peer.counters.last_frame).max(status.since);
-                if status.up && used.is_some_and(|used| now.duration_since(used) >= idle_after) {
+                let framed = snapshot.peers.get(id).and_then(|peer| peer.counters.last_frame);
+                let used = framed.max(status.since).max(status.wanted_at);
+                if (status.up || status.wanted_at.is_some())
+                    && used.is_some_and(|used| now.duration_since(used) >= idle_after)
+                {
                     send(task, Message::Idle);
                 }
             }
@@ -306,6 +311,7 @@ struct Shared {
     hello: ArcSwap<LocalHello>,
     config: ArcSwap<LinkConfig>,
     traversals: OnceLock<Traversals>,
+    dials: connect::Dials,
 }
 
 impl Shared {

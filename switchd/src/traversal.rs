@@ -4,13 +4,11 @@
 //! | Module | What |
 //! |---|---|
 //! | `hub` | the task: datagrams, signals and timers to and from the pure parts |
-//! | `allowance` | how much of a peer's STUN is looked into; pure |
 //! | `gather` | this node's candidates; pure |
 //! | `servers` | which STUN servers and relays are asked |
 //! | `mapped` | what the STUN servers see |
 //! | `relays`, `stream` | allocations on relays; relays that are reached by TCP or TLS |
 
-mod allowance;
 mod gather;
 mod hub;
 mod mapped;

@@ -50,11 +50,15 @@ pub(super) struct Path {
     /// Answers in a row.
     streak: u32,
     srtt: Option<Duration>,
+    /// When the round trip was last measured.
+    measured: Option<Instant>,
     loss_ppm: u32,
     deaths: u32,
     died: Option<Instant>,
     revived: Option<Instant>,
     retry: Duration,
+    /// Nobody waits for frames: a late answer may only be that of a busy host.
+    patient: bool,
 }
 
 /// A request that waits for its answer.
@@ -89,12 +93,19 @@ impl Path {
             next: now,
             streak: 0,
             srtt: None,
+            measured: None,
             loss_ppm: 0,
             deaths: 0,
             died: None,
             revived: None,
             retry: FIRST_RETRY,
+            patient: false,
         }
+    }
+
+    /// Whether frames may be lost while it is in doubt.
+    pub(super) fn set_patient(&mut self, patient: bool) {
+        self.patient = patient;
     }
 
     /// A new session: what was known of the path is no longer.
@@ -153,12 +164,13 @@ impl Path {
 
     /// The length of a padded probe that is due. A way that the peer was not proved to be at is not sent long ones.
     pub(super) fn sized_due(&mut self, mode: Mode, now: Instant) -> Option<u16> {
-        if self.sizes_wait() { None } else { self.mtu.due_size(mode, now) }
+        if self.sizes_wait(mode) { None } else { self.mtu.due_size(mode, now) }
     }
 
-    fn sizes_wait(&self) -> bool {
+    fn sizes_wait(&self, mode: Mode) -> bool {
         match self.state {
-            PathState::Alive => false,
+            // A relay that the peer holds in reserve: this node has its own.
+            PathState::Alive => self.learned && self.relays() > 0 && mode == Mode::Standby,
             PathState::Untried => self.learned,
             PathState::Dead => true,
         }
@@ -167,7 +179,7 @@ impl Path {
     /// When there is something to do.
     pub(super) fn due(&self, mode: Mode) -> Option<Instant> {
         let death = self.dies_at();
-        let sized = self.mtu.due(mode).filter(|_| !self.sizes_wait());
+        let sized = self.mtu.due(mode).filter(|_| !self.sizes_wait(mode));
         let give_up = self.out.front().map(|out| out.sent + self.give_up());
         let expires = self.mtu.expires(self.wait());
         [Some(self.next), death, sized, give_up, expires].into_iter().flatten().min()
@@ -193,6 +205,9 @@ impl Path {
         let wait = match self.state {
             PathState::Untried if self.missing <= if self.learned { TRY_LEARNED } else { TRY } => BURST,
             PathState::Alive if mode == Mode::Busy => interval,
+            PathState::Alive if self.patient => {
+                (self.wait() * (1 << self.missing.clamp(1, 4) >> 1)).min(PATIENT_LIMIT / 3).min(interval)
+            }
             PathState::Alive => self.wait().min(interval),
             PathState::Untried | PathState::Dead => {
                 let retry = self.retry;
@@ -225,9 +240,7 @@ impl Path {
         let Some(out) = self.out.iter().position(asked).and_then(|at| self.out.remove(at)) else {
             return false;
         };
-        let rtt = now.saturating_duration_since(out.sent);
-        // RFC 6298, 2.
-        self.srtt = Some(self.srtt.map_or(rtt, |srtt| (srtt * 7 + rtt) / 8));
+        self.measure(now.saturating_duration_since(out.sent), now);
         self.count(true);
         self.streak = self.streak.saturating_add(1);
         self.confirm(now, out.sent);
@@ -255,7 +268,7 @@ impl Path {
             BURST
         } else if self.holds(now) {
             let young = self.revived.is_some_and(|at| now < at + FIRST_HOLD);
-            if young { RECOVERING } else { RECOVERING * 10 }
+            if young && !self.patient { RECOVERING } else { RECOVERING * 10 }
         } else {
             interval
         };
@@ -263,14 +276,14 @@ impl Path {
     }
 
     /// The peer's request says that it heard this node on the path so long `ago`. If that is as recent as can be,
-    /// it serves this node as an answer.
-    pub(super) fn echo(&mut self, ago: Duration, interval: Duration, now: Instant) {
+    /// it serves this node as an answer, and if `saves` it saves this node's own request.
+    pub(super) fn echo(&mut self, ago: Duration, interval: Duration, saves: bool, now: Instant) {
         let Some(heard) = now.checked_sub(ago) else { return };
         let before = heard.checked_sub(self.srtt.unwrap_or_default()).unwrap_or(heard);
         self.confirm(heard, before);
         let fresh = ago <= interval + interval / 4 + self.wait();
         let measured = self.last_sent.is_some_and(|at| now < at + (interval * 10).max(MEASURE));
-        if fresh && measured && self.missing == 0 && self.streak >= STEADY && !self.holds(now) {
+        if saves && fresh && measured && self.missing == 0 && self.streak >= STEADY && !self.holds(now) {
             self.next = self.next.max(now + interval + interval / 4);
         }
     }
@@ -280,7 +293,7 @@ impl Path {
         if self.state != PathState::Alive || ago < self.limit() {
             return false;
         }
-        let margin = self.srtt.unwrap_or(UNKNOWN_RTT) + SLACK;
+        let margin = if self.patient { self.limit() } else { self.srtt.unwrap_or(UNKNOWN_RTT) + SLACK };
         let unheard = |at: &&Instant| {
             let age = now.saturating_duration_since(**at);
             age < ago && age >= margin
@@ -328,6 +341,11 @@ impl Path {
         self.revived.is_some_and(|at| now < at + hold)
     }
 
+    /// It has not been known for long.
+    pub(super) fn is_young(&self, now: Instant) -> bool {
+        now < self.added + YOUNG
+    }
+
     /// It answered several times in a row.
     pub(super) fn is_steady(&self, now: Instant) -> bool {
         self.streak >= STEADY && !self.holds(now)
@@ -335,7 +353,16 @@ impl Path {
 
     /// It has not answered as soon as it should have.
     pub(super) fn is_doubtful(&self, now: Instant) -> bool {
-        self.state != PathState::Alive || self.missing_since.is_some_and(|since| now >= since + self.wait())
+        self.is_missed_for(self.wait(), now)
+    }
+
+    /// It has been doubtful for so long that the others are to be asked.
+    pub(super) fn is_suspect(&self, now: Instant) -> bool {
+        self.is_missed_for(if self.patient { self.limit() / 2 } else { self.wait() }, now)
+    }
+
+    fn is_missed_for(&self, time: Duration, now: Instant) -> bool {
+        self.state != PathState::Alive || self.missing_since.is_some_and(|since| now >= since + time)
     }
 
     pub(super) fn missing_since(&self) -> Option<Instant> {
@@ -389,6 +416,17 @@ impl Path {
         }
     }
 
+    /// RFC 6298, 2. What was measured long ago says little: the two ends would judge a path that is seldom asked by
+    /// how busy each of them once was.
+    fn measure(&mut self, rtt: Duration, now: Instant) {
+        let stale = self.measured.replace(now).is_none_or(|last| now >= last + STALE);
+        self.srtt = Some(match self.srtt {
+            Some(srtt) if stale => rtt.min((srtt + rtt) / 2),
+            Some(srtt) => (srtt * 7 + rtt) / 8,
+            None => rtt,
+        });
+    }
+
     fn confirm(&mut self, at: Instant, acked: Instant) {
         self.confirmed = self.confirmed.max(Some(at));
         self.acked = self.acked.max(Some(acked));
@@ -406,7 +444,8 @@ impl Path {
 
     /// Without any answer for this long, and several missing, it is dead.
     fn limit(&self) -> Duration {
-        self.srtt.map_or(UNKNOWN_LIMIT, |srtt| (srtt * 3 + SLACK).max(LIMIT))
+        let least = if self.patient { PATIENT_LIMIT } else { LIMIT };
+        self.srtt.map_or(UNKNOWN_LIMIT.max(least), |srtt| (srtt * 3 + SLACK).max(least))
     }
 
     /// An answer should have come by then.
@@ -429,6 +468,8 @@ const MAX_SAID: usize = 8;
 /// Requests without an answer that make a path dead, once the time is up too.
 const MISSING: u32 = 3;
 const LIMIT: Duration = Duration::from_millis(330);
+/// While no frames flow.
+const PATIENT_LIMIT: Duration = Duration::from_millis(1500);
 const UNKNOWN_LIMIT: Duration = Duration::from_secs(1);
 const WAIT: Duration = Duration::from_millis(100);
 const GIVE_UP: Duration = Duration::from_secs(1);
@@ -451,5 +492,9 @@ const RECOVERING: Duration = Duration::from_millis(100);
 const FORGIVEN: Duration = Duration::from_secs(60);
 /// The round trip is measured at least this often while frames flow.
 const MEASURE: Duration = Duration::from_secs(1);
+/// So long a path that may be the better one is measured often.
+const YOUNG: Duration = Duration::from_secs(60);
+/// A round trip of before this time counts less than a new one.
+const STALE: Duration = Duration::from_secs(2);
 /// A learned way that does not answer is kept this long.
 const LEARNED_KEPT: Duration = Duration::from_secs(3);

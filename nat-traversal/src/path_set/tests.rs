@@ -271,6 +271,67 @@ fn ends_that_began_by_different_families_agree_on_the_roomier_one() {
     assert!(world.selections(0) <= 2 && world.selections(1) == 1);
 }
 
+/// As on hosts that are busy while their links come up.
+#[test]
+fn a_roomier_path_that_was_slow_at_first_is_taken_soon_by_both() {
+    let mut world = World::new(&[1, 40]);
+    let v6 = |end: u16| SocketAddr::new([0x2001, 0xdb8, 0, 0, 0, 0, 0, end].into(), 4840);
+    world.wires[0].seen = [v6(1), v6(2)];
+    world.talks = [false; 2];
+    for (end, made_by) in [(0, 0), (1, 1)] {
+        world.ends[end].set_usable(true, world.now);
+        world.offer(end, made_by, direct(), true);
+        world.offer(end, 1 - made_by, direct(), false);
+    }
+    world.run(ms(1000));
+    assert_eq!([world.selected(0), world.selected(1)], [Some(0), Some(0)]);
+    world.wires[1].delay = ms(1);
+    world.until("both", ms(12_000), |w| [w.selected(0), w.selected(1)] == [Some(1), Some(1)]);
+    world.run(ms(300_000));
+    assert!(world.selections(0) <= 3 && world.selections(1) <= 3, "{:?}", world.events);
+}
+
+#[test]
+fn both_ends_take_the_same_of_two_relays() {
+    let mut world = World::new(&[20, 20]).up();
+    world.talks = [false; 2];
+    let address = |n: u8| SocketAddr::new([203, 0, 113, n].into(), 50_000);
+    for end in 0..2 {
+        world.ends[end].withdraw(PathId(0), world.now);
+        for (wire, owner) in [(0, end), (1, 1 - end)] {
+            let pair = CandidatePair {
+                local: CandidateKind::Relayed,
+                local_address: Some(address(if wire == 0 { 9 } else { 5 })),
+                remote: CandidateKind::Host,
+            };
+            // Of the other end it is the relay that it sends to.
+            let theirs = CandidatePair { local: CandidateKind::Host, local_address: None, ..relayed() };
+            world.wires[wire].seen = [address(if wire == 0 { 9 } else { 5 }); 2];
+            world.offer(end, wire, if owner == 0 { pair } else { theirs }, wire == end);
+        }
+    }
+    world.run(ms(5000));
+    assert_eq!([world.selected(0), world.selected(1)], [Some(1), Some(1)], "{:?}", world.events);
+}
+
+#[test]
+fn late_answers_kill_no_path_that_nobody_sends_by() {
+    let mut world = World::new(&[5, 25]).up();
+    world.offer_both(1, relayed());
+    world.talks = [false; 2];
+    world.run(ms(20_000));
+    for _ in 0..5 {
+        world.wires.iter_mut().for_each(|wire| wire.delay += ms(400));
+        world.run(ms(1500));
+        world.wires.iter_mut().for_each(|wire| wire.delay -= ms(400));
+        world.run(ms(10_000));
+    }
+    for end in 0..2 {
+        let moved = |(_, event): &&(Duration, PathEvent)| !matches!(event, PathEvent::Selected { .. });
+        assert_eq!(world.events[end].iter().find(moved), None);
+    }
+}
+
 #[test]
 fn a_lossy_path_gives_way_to_a_sure_one_of_its_kind() {
     let mut world = World::new(&[20, 22]).up();

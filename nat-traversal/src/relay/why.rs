@@ -39,6 +39,20 @@ impl LostReason {
         self == LostReason::Credentials
     }
 
+    /// Whether the relay answered, and will say the same to the next client for some time.
+    pub fn is_refusal(self) -> bool {
+        matches!(
+            self,
+            LostReason::Occupied
+                | LostReason::Credentials
+                | LostReason::Forbidden
+                | LostReason::Unsupported
+                | LostReason::Quota
+                | LostReason::Full
+                | LostReason::Refused(_)
+        )
+    }
+
     /// How long to wait before the next client, at least: an earlier one would be refused for the same reason.
     pub fn retry_after(self) -> Duration {
         match self {

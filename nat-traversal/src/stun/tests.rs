@@ -185,6 +185,24 @@ fn a_hurried_request_goes_out_again_but_not_forever() {
 }
 
 #[test]
+fn what_a_dead_server_saw_holds_for_some_minutes_only() {
+    let start = Instant::now();
+    let mut client = client(start);
+    let request = sent(&mut client, start);
+    client.handle(server(), &reply(&request, 0x0020, addr("203.0.113.5:1")), start);
+    assert_eq!(client.poll_event(), Some(StunEvent::Mapped(addr("203.0.113.5:1"))));
+    let mut said = Vec::new();
+    for second in 0..1000 {
+        let now = start + Duration::from_secs(second);
+        client.poll_transmit(now);
+        said.extend(std::iter::from_fn(|| client.poll_event()).map(|event| (second, event)));
+        assert_eq!(client.mapped().is_some(), said.len() < 2, "{second}");
+    }
+    let [(first, StunEvent::Silent), (second, StunEvent::Silent)] = said[..] else { panic!("{said:?}") };
+    assert!((25..45).contains(&first) && (300..340).contains(&(second - first)), "{said:?}");
+}
+
+#[test]
 fn the_round_trip_of_a_repeated_request_is_unknown() {
     let start = Instant::now();
     let mut client = client(start);

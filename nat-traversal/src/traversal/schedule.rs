@@ -139,9 +139,12 @@ impl Schedule {
         }
     }
 
-    /// A path died of which frames may have gone. Those that die again and again are not followed each time.
+    /// A path died of which frames may have gone. Those that die again and again are followed ever later, so that
+    /// hosts that answer late, since they are busy, are not kept so by checks.
     pub(super) fn path_died(&mut self, now: Instant) {
         self.deaths = match self.last_death.replace(now) {
+            // One event kills many paths.
+            Some(last) if now.duration_since(last) < RESTART_GAP => self.deaths,
             Some(last) if now.duration_since(last) < FORGIVEN => self.deaths + 1,
             _ => 0,
         };
@@ -150,6 +153,16 @@ impl Schedule {
         if self.chased.is_none_or(|last| now.duration_since(last) >= gap) {
             self.chased = Some(now);
             self.check_all(self.checking, true, now);
+        }
+    }
+
+    /// No path answers. Followed as one path's death is, but followed: later, if it happens again and again.
+    pub(super) fn all_died(&mut self, now: Instant) {
+        self.path_died(now);
+        if self.chased != Some(now) {
+            let gap = RESTART_GAP * 2u32.pow(self.deaths.min(LONGEST_CHASE));
+            let at = self.chased.map_or(now, |last| (last + gap).max(now));
+            self.next = Some(self.next.map_or(at, |next| next.min(at)));
         }
     }
 
@@ -222,7 +235,7 @@ impl Schedule {
         now: Instant,
     ) -> Option<Restart> {
         if let Some(since) = self.direct_since
-            && now >= since + self.stable
+            && now >= since + self.settles_within()
             && self.active.as_ref().is_some_and(|active| now >= active.since + SHORT)
         {
             self.rest(now);
@@ -261,9 +274,14 @@ impl Schedule {
         let settled = self
             .direct_since
             .zip(active)
-            .map(|(since, active)| (since + self.stable).max(active.since + SHORT));
+            .map(|(since, active)| (since + self.settles_within()).max(active.since + SHORT));
         let pending = self.pending.as_ref().map(|pending| pending.at);
         [until, settled, pending, self.next].into_iter().flatten().min()
+    }
+
+    /// After a death all pairs were known and are checked at once.
+    fn settles_within(&self) -> Duration {
+        if self.chased.is_some() { self.stable.min(SHORT) } else { self.stable }
     }
 
     fn activate(&mut self, scope: Scope, length: Duration, now: Instant) {
@@ -308,6 +326,8 @@ impl Schedule {
 }
 
 const RESTART_GAP: Duration = Duration::from_secs(1);
+/// Doublings of the time between two searches while no path answers.
+const LONGEST_CHASE: u32 = 4;
 /// After so long without a death the next is followed at once.
 const FORGIVEN: Duration = Duration::from_secs(60);
 /// How long to check after candidates changed.

@@ -54,6 +54,8 @@ pub struct Outcome {
     /// From the same moment until both nodes had a direct path.
     #[serde(rename = "direct_ms", with = "millis")]
     pub direct: Option<Duration>,
+    /// Relays that a frame passes, as the relay counts datagrams; `None` for a direct path.
+    pub relay_hops: Option<u32>,
     /// What went wrong, if anything.
     pub failure: Option<String>,
 }
@@ -172,14 +174,45 @@ impl Cell {
             paths: [path(0), path(1)],
             first_frame: first_answer.map(|at| at.saturating_duration_since(told)),
             direct: since.filter(|_| all_direct()).map(|at| at.saturating_duration_since(told)),
+            relay_hops: None,
             failure: None,
         };
         outcome.failure = outcome.judge().or(still.err().map(|error| format!("later: {error:#}")));
+        if outcome.failure.is_none() && outcome.direct.is_none() {
+            let (hops, wanted) = (relay_hops(lab)?, self.relay_hops());
+            outcome.relay_hops = Some(hops);
+            if hops > wanted {
+                outcome.failure = Some(format!("{hops} relays are passed, where {wanted} will do"));
+            }
+        }
         Ok(outcome)
     }
 }
 
+/// How many relays a frame passes between the two instances: what the controller's relay forwards of a row of pings.
+fn relay_hops(lab: &NatLab) -> Result<u32> {
+    let relayed = || -> Result<f64> {
+        let each = ["to-peers", "to-nodes"].map(|direction| {
+            lab.cluster().metric(&format!("controller_relay_datagrams_total{{direction=\"{direction}\"}}"))
+        });
+        each.into_iter().sum()
+    };
+    let (from, to) = (lab.instance("a1")?, lab.instance("b1")?.v4()?);
+    let before = relayed()?;
+    let ping = measure::ping(from.ns(), to, PINGS, Duration::from_millis(5))?;
+    ensure!(ping.received * 10 >= PINGS * 9, "{} of {PINGS} pings were answered", ping.received);
+    let each = (relayed()? - before) / f64::from(ping.sent + ping.received);
+    ensure!(each > 0.9, "the relay forwarded {each:.2} datagrams for each packet");
+    // Probes are in it too.
+    Ok(if each < 1.6 { 1 } else { 2 })
+}
+
 impl Cell {
+    fn relay_hops(&self) -> u32 {
+        let [first, .., last] = &self.sites[..] else { return 1 };
+        first.preset.relay_hops(&last.preset)
+    }
+
     /// That pings are answered later too, and go where the nodes say: straight, or by a server.
     fn still_talks(&self, lab: &NatLab, stages: &[Option<Stage>]) -> Result<()> {
         let (from, to) = (lab.instance("a1")?, lab.instance("b1")?.v4()?);
@@ -298,4 +331,6 @@ mod millis {
 const DIRECT_WITHIN: Duration = Duration::from_secs(8);
 /// Where they cannot, a path that is direct nevertheless would be seen within this time.
 const WATCHED_FOR: Duration = Duration::from_secs(2);
+/// To find out how many relays each passes.
+const PINGS: u32 = 200;
 const STILL_WITHIN: Duration = Duration::from_secs(5);

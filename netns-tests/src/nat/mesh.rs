@@ -25,7 +25,16 @@ pub struct Mesh {
 pub struct Quiet {
     /// For how long.
     pub time: Duration,
-    /// UDP packets between nodes, all links, both ways.
+    /// UDP between nodes, all links, both ways.
+    pub straight: Counted,
+    /// UDP between nodes and the controller's relay, which is their STUN server too.
+    pub by_relay: Counted,
+}
+
+/// Packets that were counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted {
+    /// How many.
     pub packets: u64,
     /// Their bytes, IP headers included.
     pub bytes: u64,
@@ -42,12 +51,13 @@ impl Mesh {
         for (i, node) in (0u8..).zip(lab.nodes().iter().filter(|node| node.name() != CONTROLLER)) {
             ground.internet().connect_by_gateway(node.ns(), "eth0", FIRST_HOST + i)?;
         }
-        // What the controller and its nodes say to each other is not a link's.
+        // What the controller and its nodes say to each other by TCP is not a link's.
         let (v4, v6) = (v4(CONTROLLER_HOST), v6(CONTROLLER_HOST));
         ground.internet().ns().nft(&format!(
-            "table inet links {{\n counter between {{ }}\n chain f {{ type filter hook forward priority 0; policy accept;\n  \
-             ip saddr {v4} accept\n  ip daddr {v4} accept\n  ip6 saddr {v6} accept\n  ip6 daddr {v6} accept\n  \
-             meta l4proto udp counter name between\n }}\n}}\n"
+            "table inet links {{\n counter straight {{ }}\n counter by_relay {{ }}\n chain f {{ type filter hook forward \
+             priority 0; policy accept;\n  meta l4proto != udp accept\n  ip saddr {v4} counter name by_relay accept\n  \
+             ip daddr {v4} counter name by_relay accept\n  ip6 saddr {v6} counter name by_relay accept\n  \
+             ip6 daddr {v6} counter name by_relay accept\n  counter name straight\n }}\n}}\n"
         ))?;
         let setup = Setup {
             addresses: vec![v4.into(), v6.into()],
@@ -100,10 +110,14 @@ impl Mesh {
 
     /// Counts what passes in `time` from now.
     pub fn listen(&self, time: Duration) -> Result<Quiet> {
-        let (began, before) = (Instant::now(), self.counter()?);
+        let (began, before) = (Instant::now(), [self.counter("straight")?, self.counter("by_relay")?]);
         std::thread::sleep(time);
-        let after = self.counter()?;
-        Ok(Quiet { time: began.elapsed(), packets: after.0 - before.0, bytes: after.1 - before.1 })
+        let after = [self.counter("straight")?, self.counter("by_relay")?];
+        let passed = |i: usize| Counted {
+            packets: after[i].packets - before[i].packets,
+            bytes: after[i].bytes - before[i].bytes,
+        };
+        Ok(Quiet { time: began.elapsed(), straight: passed(0), by_relay: passed(1) })
     }
 
     /// CPU time that all switches have used so far.
@@ -122,14 +136,15 @@ impl Mesh {
         self.cluster.members().map(|member| member.node(&self.cluster)?.switchd_pid()).collect()
     }
 
-    /// Packets and bytes.
-    fn counter(&self) -> Result<(u64, u64)> {
-        let said =
-            self.ground.internet().ns().exec(&["nft", "list", "counter", "inet", "links", "between"])?;
+    fn counter(&self, name: &str) -> Result<Counted> {
+        let said = self.ground.internet().ns().exec(&["nft", "list", "counter", "inet", "links", name])?;
         let number = |after: &str| -> Option<u64> {
             said.split_once(after)?.1.split_whitespace().next()?.parse().ok()
         };
-        number("packets ").zip(number("bytes ")).with_context(|| format!("no counts in {said}"))
+        let counted = number("packets ").zip(number("bytes "));
+        counted
+            .map(|(packets, bytes)| Counted { packets, bytes })
+            .with_context(|| format!("no counts in {said}"))
     }
 }
 

@@ -321,6 +321,15 @@ impl Site {
         ))
     }
 
+    /// Drops what goes to a relay by TCP and is not TLS: what has the type of a TURN request, where a TLS record would
+    /// begin with its own.
+    pub fn let_only_tls_pass(&self) -> Result<()> {
+        self.router.nft(
+            "table inet tls {\n chain f { type filter hook forward priority -10; policy accept;\n  \
+             iifname \"lan\" tcp dport 3478 @ih,0,8 0x00 drop\n }\n}\n",
+        )
+    }
+
     /// Ends what [`Site::cut`] did.
     pub fn heal(&self) -> Result<()> {
         self.router.nft("delete table inet cut\n")

@@ -188,6 +188,13 @@ impl Preset {
         };
         !blocked(one, two) && !blocked(two, one)
     }
+
+    /// Relays that a path between two such nodes passes: one, if either sends UDP to the other's address on a relay,
+    /// which is of IPv4.
+    pub fn relay_hops(&self, other: &Preset) -> u32 {
+        let sends = |preset: &Preset| preset.families.v4() && preset.home.is_none_or(|nat| nat.udp);
+        if sends(self) || sends(other) { 1 } else { 2 }
+    }
 }
 
 impl Nat {
@@ -307,6 +314,15 @@ mod tests {
         ] {
             assert!(!one.reaches_directly(&two) && !two.reaches_directly(&one), "{} {}", one.name, two.name);
         }
+    }
+
+    #[test]
+    fn one_relay_is_enough_where_one_side_reaches_it() {
+        assert_eq!(SYMMETRIC.relay_hops(&SYMMETRIC), 1);
+        assert_eq!(IPV6_ONLY.relay_hops(&PORT_RESTRICTED), 1);
+        assert_eq!(UDP_BLOCKED.relay_hops(&OPEN), 1);
+        assert_eq!(UDP_BLOCKED.relay_hops(&UDP_BLOCKED), 2);
+        assert_eq!(UDP_BLOCKED.relay_hops(&IPV6_ONLY), 2);
     }
 
     #[test]

@@ -18,8 +18,8 @@ pub fn matrix(outcomes: &[Outcome]) -> String {
         map
     });
     let mut text = String::from(
-        "Each cell: kind of path in the end, ms to the first frame, ms to a direct path of both nodes. The row's node \
-         is the first of the two.\n\n",
+        "Each cell: kind of path in the end, with the relays that a frame passes as the relay counts datagrams; ms to \
+         the first frame, ms to a direct path of both nodes. The row's node is the first of the two.\n\n",
     );
     let names = preset::ALL.map(|preset| preset.name);
     line(&mut text, &format!("| | {} |", names.join(" | ")));
@@ -134,7 +134,11 @@ fn short(runs: &[&Outcome]) -> String {
     let kind = |path: &str| match path {
         "server-reflexive" => "srflx".to_owned(),
         "peer-reflexive" => "prflx".to_owned(),
-        RELAYED => "relay".to_owned(),
+        RELAYED => match worst.relay_hops {
+            Some(1) => "relay 1 hop".to_owned(),
+            Some(hops) => format!("relay {hops} hops"),
+            None => "relay".to_owned(),
+        },
         "" => "down".to_owned(),
         other => other.to_owned(),
     };
@@ -164,6 +168,7 @@ mod tests {
             paths: ["server-reflexive".into(), "peer-reflexive".into()],
             first_frame: Some(Duration::from_millis(first)),
             direct: Some(Duration::from_millis(first + 5)),
+            relay_hops: None,
             failure: (first > 1000).then(|| "late".into()),
         }
     }
@@ -172,6 +177,8 @@ mod tests {
     fn the_worst_run_of_a_cell_is_shown_and_failures_are_named() {
         let text = matrix(&[outcome("open / masq", 100), outcome("open / masq", 120), outcome("odd", 2000)]);
         assert!(text.contains("| srflx, prflx 120 125 |"), "{text}");
+        let relayed = Outcome { paths: [RELAYED.into(), "".into()], relay_hops: Some(2), ..outcome("a", 1) };
+        assert!(short(&[&relayed]).starts_with("relay 2 hops, down 1 "));
         assert!(text.contains("- odd: late") && text.contains("3 of 3"), "{text}");
         assert!(text.contains("through NAT | 3 | 120 | 2000 | 2000 | 500 |"), "{text}");
         assert!(late(&[outcome("a", 700), outcome("b", 800), outcome("c", 100)]).len() == 1);

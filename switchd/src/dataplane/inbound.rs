@@ -18,7 +18,7 @@ use switch_core::seal::{Newest, OpenError};
 use switch_core::switch::DropReason;
 use switch_core::time::Time;
 use switch_core::vnet::PartialCsum;
-use switch_core::wire::{FRAME_HEADER_LEN, FrameHeader, HEADER_LEN, Header, Message, Origin, Probe, TAG_LEN};
+use switch_core::wire::{FRAME_HEADER_LEN, FrameHeader, HEADER_LEN, Header, Message, Probe, TAG_LEN};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::core::Core;
@@ -344,7 +344,7 @@ impl Inbound {
                     let start = message.start + FRAME_HEADER_LEN;
                     let (place, len) = (Place::Received, message.end - start);
                     let opened = Opened { place, start, len, peer, csum: header.csum };
-                    self.accept(core, networks, &mut admitted, header.vni, opened, header.origin);
+                    self.accept(core, networks, &mut admitted, header.vni, opened);
                 }
                 Ok(Outcome::Fragment { vni, peer }) => {
                     self.fragment(core, networks, vni, peer, message.start, message.end, arrival.now);
@@ -470,7 +470,7 @@ impl Inbound {
                     csum: header.csum,
                 };
                 self.whole_used += 1;
-                self.accept(core, networks, &mut None, vni, opened, header.origin);
+                self.accept(core, networks, &mut None, vni, opened);
             }
             _ => {
                 core.datagram_drops.count(DropReason::BadInnerHeader, 1);
@@ -487,7 +487,6 @@ impl Inbound {
         admitted: &mut Option<(PeerId, Vni)>,
         vni: Vni,
         opened: Opened,
-        origin: Origin,
     ) {
         let frame = slice(&self.bufs, &self.whole, opened);
         let Some((network, coalescer)) = networks.with_coalescer(vni) else {
@@ -503,9 +502,9 @@ impl Inbound {
         *admitted = asked;
         let offloads = network.offloads();
         if offloads.tso4 || offloads.tso6 {
-            let uso = origin == Origin::UdpSegment && offloads.uso;
+            // Datagrams of one size and flow may join whoever cut them: the receiver's stack parts them again.
             let run = FrameSource { vni, peer: opened.peer };
-            coalescer.push(run, self.opened.len() as u32, frame, opened.csum, uso);
+            coalescer.push(run, self.opened.len() as u32, frame, opened.csum, offloads.uso);
         } else {
             self.singles.push((vni, self.opened.len()));
         }

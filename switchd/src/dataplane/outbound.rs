@@ -67,7 +67,8 @@ impl Core {
         if !std::mem::replace(&mut peer.flows, true) {
             paths.flows.push(to);
         }
-        peer.sent = true;
+        // What is flooded goes by every link, and is answered by few.
+        peer.sent |= frame.first().is_some_and(|first| first & 1 == 0);
         peer.long |= frame.len() > usize::from(FULL) - SEAL_OVERHEAD - FRAME_HEADER_LEN;
         if outbound.carriage == Carriage::Quic {
             return carriage.send(session.quic.as_ref(), peer, outbound, vnet, frame, scratch);

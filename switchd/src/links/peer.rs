@@ -1,10 +1,12 @@
 //! One peer's link: the task that carries out what its [`Sessions`] decide.
 
+mod offers;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use nat_traversal::{Offer, PathEvent, PathId, PathNews, Route, Slot};
+use nat_traversal::{PathEvent, PathId, Route, Slot};
 use quinn::{Connection, ConnectionError};
 use switch_core::ids::{PeerId, Vni};
 use tokio::sync::{mpsc, oneshot};
@@ -14,9 +16,7 @@ use super::connect::{Dial, DialError};
 use super::control::Control;
 use super::dial::DialOrder;
 use super::identity;
-use super::session::{
-    CLOSE_DONE, CLOSE_IDLE, CLOSE_REFUSED, CLOSE_SILENT, Established, Live, SessionEvent, Setup,
-};
+use super::session::{CLOSE_DONE, CLOSE_IDLE, CLOSE_REFUSED, Established, Live, SessionEvent, Setup};
 use super::sessions::{Action, SessionId, Sessions, Timing};
 use super::{PeerConfig, Shared};
 use crate::dataplane::Command;
@@ -72,6 +72,8 @@ pub struct LinkStatus {
     pub reconnects: u64,
     /// Why the last handshake or session failed.
     pub last_error: Option<String>,
+    /// When a frame or a binding last asked for the link; `None` once it was let go.
+    pub wanted_at: Option<Instant>,
     /// The networks that the peer says it is in.
     pub vnis: Vec<Vni>,
 }
@@ -319,7 +321,9 @@ impl PeerLink {
                 (self.cancel_dial, cancelled_by) = (Some(cancel), Some(cancelled));
             }
         }
-        let dial = Dial { peer: self.config.id, key: self.config.key, patience, cancelled: cancelled_by };
+        let again = self.failed_dials > 0;
+        let dial =
+            Dial { peer: self.config.id, key: self.config.key, patience, again, cancelled: cancelled_by };
         let shared = self.shared.clone();
         let connect = async move { dial.connect(&shared).await };
         self.make(connect, true, self.route());
@@ -442,65 +446,8 @@ impl PeerLink {
         });
     }
 
-    fn handle_path(&mut self, event: PathEvent) {
-        let news = match event {
-            PathEvent::Selected { route, pair, .. } => Some(PathNews::Selected(route, pair.kind())),
-            PathEvent::Dead { route, .. } => Some(PathNews::Dead(route)),
-            PathEvent::AllDead | PathEvent::Lost => Some(PathNews::AllDead),
-            PathEvent::Learned { .. } | PathEvent::Alive => None,
-        };
-        if let (Some(traversals), Some(news)) = (self.shared.traversals.get(), news) {
-            traversals.path(self.config.id, news);
-        }
-        match event {
-            PathEvent::Selected { route, pair, .. } => {
-                tracing::info!(parent: &self.span, address = %route, path = pair.kind().name(), "path");
-                self.meet(route);
-                self.shared.paths_mut().select(slot(self.config.id), route);
-                self.status().route = Some(route);
-            }
-            // QUIC takes nothing of the peer's by a way that is not known to be its.
-            PathEvent::Learned { route } => self.shared.paths_mut().know(slot(self.config.id), route),
-            PathEvent::Dead { route, .. } => {
-                tracing::debug!(parent: &self.span, address = %route, "a path does not answer");
-            }
-            // A peer that was restarted knows nothing of the session: QUIC is told so by its first packet.
-            PathEvent::AllDead => self.announce_networks(),
-            PathEvent::Alive => {}
-            PathEvent::Lost => {
-                let silent = self.shared.config.load().dead_after;
-                self.status().last_error = Some(format!("no answer for {} s", silent.as_secs_f64()));
-                for live in self.live.values() {
-                    live.connection.close(CLOSE_SILENT.into(), b"no path answers");
-                }
-            }
-        }
-    }
-
-    /// What checks say. While the link is down it is made by what they found at once, not by guesses.
-    fn handle_news(&mut self, news: News, now: Instant) {
-        match news {
-            News::Found(route, pair) => {
-                tracing::debug!(parent: &self.span, address = %route, path = pair.kind().name(), "a way is found");
-                self.order.found(route, pair);
-                self.offer(route, false);
-                if self.sessions.active().is_some() {
-                    return;
-                }
-                // Its end is a failed dial, and the next one takes what was found.
-                let cancelled = self.cancel_dial.take().is_some_and(|cancel| cancel.send(()).is_ok());
-                if !cancelled && !self.sessions.dialling() {
-                    self.sessions.set_may_dial(self.may_dial(), now);
-                }
-            }
-            News::Gone(route) => {
-                self.order.gone(route);
-                self.withdraw(route);
-            }
-        }
-    }
-
     fn want(&mut self, now: Instant) {
+        self.status().wanted_at = Some(now);
         if std::mem::replace(&mut self.wanted, true) {
             return;
         }
@@ -511,6 +458,7 @@ impl PeerLink {
     /// Lets go of the link until a frame or the peer wants it again.
     fn idle(&mut self, now: Instant) {
         self.wanted = false;
+        self.status().wanted_at = None;
         self.shared.worker.send(Command::SetOnDemand(self.config.id, true));
         self.sessions.set_may_dial(false, now);
         for live in self.live.values() {
@@ -524,20 +472,6 @@ impl PeerLink {
         }
     }
 
-    fn look_for_ways(&self) {
-        if let Some(traversals) = self.shared.traversals.get() {
-            traversals.wake(self.config.id);
-        }
-    }
-
-    /// The oldest way that is not in use and not `new`; relayed ones are kept, to fall back on.
-    fn spare_route(&self, new: Route) -> Option<Route> {
-        let in_use = self.route();
-        let spare = |route: &Route| Some(*route) != in_use && *route != new;
-        let routes = || self.offers.iter().map(|(_, route)| *route).filter(spare);
-        routes().find(|route| matches!(route, Route::Direct(_))).or_else(|| routes().next())
-    }
-
     fn announce_networks(&self) {
         let vnis = self.shared.hello.load().vnis.clone();
         for live in self.live.values() {
@@ -545,56 +479,9 @@ impl PeerLink {
         }
     }
 
-    /// Tells the worker of a way to the peer.
-    fn offer(&mut self, route: Route, proven: bool) {
-        let known = self.offers.iter().find(|(_, other)| *other == route).map(|(id, _)| *id);
-        let id = known.unwrap_or_else(|| {
-            let id = PathId(self.next_path);
-            self.next_path = (self.next_path + 1) % PathId::OWN;
-            self.offers.push((id, route));
-            id
-        });
-        if self.offers.len() > MAX_PATHS
-            && let Some(oldest) = self.spare_route(route)
-        {
-            self.withdraw(oldest);
-        }
-        let pair = self.order.pair(route);
-        self.shared.paths_mut().know(slot(self.config.id), route);
-        self.shared.worker.send(Command::OfferPath(self.config.id, Offer { id, route, pair, proven }));
-    }
-
-    fn withdraw(&mut self, route: Route) {
-        let Some(at) = self.offers.iter().position(|(_, other)| *other == route) else { return };
-        let (id, _) = self.offers.remove(at);
-        if self.route() != Some(route) {
-            self.shared.paths_mut().forget_route(slot(self.config.id), route);
-        }
-        self.shared.worker.send(Command::WithdrawPath(self.config.id, id));
-    }
-
-    fn meet(&mut self, route: Route) {
-        self.order.met(route);
-    }
-
     fn set_membership(&self, vnis: Vec<Vni>) {
         self.status().vnis.clone_from(&vnis);
         self.shared.worker.send(Command::SetMembership(self.config.id, vnis));
-    }
-
-    /// The way of the next dial, while there is no session.
-    fn select_route(&mut self, route: Route) {
-        self.note_route(route);
-        self.sessions.set_may_dial(self.may_dial(), Instant::now());
-    }
-
-    fn note_route(&self, route: Route) {
-        self.shared.paths_mut().select_only(slot(self.config.id), route);
-        self.status().route = Some(route);
-    }
-
-    fn route(&self) -> Option<Route> {
-        self.shared.paths().route(slot(self.config.id))
     }
 
     fn may_dial(&self) -> bool {
@@ -620,7 +507,5 @@ const KEY_CHANGE: Duration = Duration::from_secs(60);
 const LAST_WORD: Duration = Duration::from_millis(200);
 /// Sessions of a former key end at last this long after the first one of the new key.
 const FORMER_KEY_LINGER: Duration = Duration::from_secs(5);
-/// Ways that the worker is told of; it keeps some for those that it learns itself.
-const MAX_PATHS: usize = 6;
 /// How long a replaced session still opens what is on its way.
 const LINGER: Duration = Duration::from_secs(3);

@@ -1,33 +1,34 @@
 //! The task: datagrams, signals and timers in, each to the part whose it is; then everything that became due out.
 
+mod inlets;
+mod netcheck;
+
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use controller_api::node::RelayServers;
 use nat_traversal::{
-    Candidate, CandidateKind, NatReport, NetCheck, NetCheckConfig, PathNews, RelayId, Route, Signal, Slot,
-    StunRouter, Traversal, TraversalConfig, TraversalEvent, TraversalTiming,
+    Budget, Candidate, CandidateKind, NatReport, NetCheck, PathNews, Route, Signal, Slot, StunRouter,
+    Traversal, TraversalConfig, TraversalEvent, TraversalTiming,
 };
 use switch_core::ids::PeerId;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::allowance::Allowance;
 use super::gather::Sources;
 use super::mapped::Mapped;
 use super::relays::Relays;
-use super::servers::{self, RelayServer, Servers};
-use super::stream::StreamEvent;
+use super::servers::Servers;
 use super::{Ask, News, Start, WhyRelayed};
 use crate::config::Nat;
-use crate::dataplane::Handle;
-use crate::netlink::{LinkEvent, Netlink, Watch};
+use crate::netlink::{LinkEvent, Netlink};
 use crate::portmap::PortMapper;
 use crate::session::{self, addresses};
 use crate::underlay::{StunDatagram, Underlay};
+pub(super) use inlets::Inlets;
+use inlets::{Resolved, changed, received_signal, resolve, resolved};
 
 pub(super) struct Hub {
     underlay: Arc<Underlay>,
@@ -67,25 +68,11 @@ pub(super) struct Hub {
 struct Peer {
     traversal: Traversal,
     node_id: String,
-    stun: Allowance,
+    /// How much of its STUN is looked into: each message costs an HMAC or two and an answer.
+    stun: Budget,
     due: Option<Instant>,
     /// Its frames go by a relay: since when the reason that is shown is as it is.
     relayed: Option<Instant>,
-}
-
-type Resolved = (Vec<SocketAddr>, Vec<(RelayServer, Vec<SocketAddr>)>);
-
-/// The task's inlets.
-pub(super) struct Inlets {
-    asks: mpsc::UnboundedReceiver<Ask>,
-    received: mpsc::Receiver<StunDatagram>,
-    from_nodes: Option<mpsc::Receiver<session::Signal>>,
-    servers: Option<watch::Receiver<RelayServers>>,
-    streams: mpsc::Receiver<(RelayId, StreamEvent)>,
-    /// Where the router maps the UDP port to.
-    port: Option<watch::Receiver<Option<SocketAddr>>>,
-    worker: Handle,
-    host: Watch,
 }
 
 impl Hub {
@@ -258,7 +245,7 @@ impl Hub {
         traversal.set_local_candidates(&self.candidates, now);
         self.router.insert(&ufrag, slot(peer));
         self.by_node.insert(node_id.clone(), peer);
-        let stun = Allowance::new(now);
+        let stun = Budget::new(STUN_BURST, EARN_STUN, now);
         self.peers.insert(peer, Peer { traversal, node_id, stun, due: Some(now), relayed: None });
         self.due.insert((now, peer));
     }
@@ -350,21 +337,6 @@ impl Hub {
         self.relays.check(now);
     }
 
-    fn begin_netcheck(&mut self, to: oneshot::Sender<NatReport>, now: Instant) {
-        if let Some((_, waiting)) = &mut self.netcheck {
-            return waiting.push(to);
-        }
-        self.checked.take_if(|(at, ..)| now.saturating_duration_since(*at) >= FILTER_STATE);
-        let earlier = self.checked.iter().flat_map(|(_, contacted, _)| contacted.iter().copied());
-        let config = NetCheckConfig {
-            servers: self.mapped.servers().collect(),
-            own: self.sources.host.iter().map(SocketAddr::ip).collect(),
-            local_port: self.listen.port(),
-            contacted: self.mapped.servers().chain(earlier).collect(),
-        };
-        self.netcheck = Some((NetCheck::new(config, now), vec![to]));
-    }
-
     fn resolved(&mut self, (stun, relays): Resolved) {
         let now = Instant::now();
         let complete = relays.iter().all(|(_, addresses)| !addresses.is_empty())
@@ -438,26 +410,6 @@ impl Hub {
         }
     }
 
-    fn drive_netcheck(&mut self, now: Instant) {
-        let Some((netcheck, _)) = &mut self.netcheck else { return };
-        while let Some((to, datagram)) = netcheck.poll_transmit(now) {
-            let _ = self.underlay.send_by(Route::Direct(to), &datagram);
-        }
-        if netcheck.is_done()
-            && let Some((netcheck, waiting)) = self.netcheck.take()
-        {
-            let mut report = netcheck.report();
-            if let Some((_, _, earlier)) = &self.checked {
-                report.inherit_filtering(earlier);
-            }
-            for to in waiting {
-                // Who asked may be gone.
-                let _ = to.send(report.clone());
-            }
-            self.checked = Some((now, netcheck.contacted(), report));
-        }
-    }
-
     fn drive_peer(&mut self, peer: PeerId, now: Instant) {
         let Some(Peer { traversal, node_id, due, relayed, .. }) = self.peers.get_mut(&peer) else { return };
         traversal.handle_timeout(now);
@@ -510,43 +462,6 @@ impl Hub {
     }
 }
 
-async fn resolve(servers: Servers) -> Resolved {
-    let mut stun = Vec::new();
-    for name in &servers.stun {
-        stun.extend(servers::resolve(name).await);
-    }
-    let mut relays = Vec::new();
-    for relay in servers.relays {
-        let addresses = servers::resolve(&relay.address).await;
-        relays.push((relay, addresses));
-    }
-    (stun, relays)
-}
-
-async fn received_signal(signals: &mut Option<mpsc::Receiver<session::Signal>>) -> Option<session::Signal> {
-    match signals {
-        Some(signals) => signals.recv().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// The controller's servers after a change. `None` once there will be none.
-async fn changed<T: Clone>(value: &mut Option<watch::Receiver<T>>) -> Option<T> {
-    let Some(watch) = value else { return std::future::pending().await };
-    if watch.changed().await.is_err() {
-        *value = None;
-        return None;
-    }
-    Some(watch.borrow_and_update().clone())
-}
-
-async fn resolved(task: &mut Option<JoinHandle<Resolved>>) -> Option<Resolved> {
-    let Some(running) = task else { return std::future::pending().await };
-    let result = running.await;
-    *task = None;
-    result.ok()
-}
-
 fn since_1970() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -568,6 +483,9 @@ fn random_text(len: usize) -> String {
 const UFRAG: usize = 8;
 /// 144 bits; at least 128 are asked for.
 const PASSWORD: usize = 24;
+/// A peer that checks as fast as it may sends a hundred requests a second, and answers a hundred.
+const STUN_BURST: u32 = 512;
+const EARN_STUN: Duration = Duration::from_millis(1);
 const STREAM_EVENTS: usize = 1024;
 /// Datagrams taken before timers.
 const BATCH: usize = 256;
@@ -578,8 +496,6 @@ const SETTLE_BRIDGE: Duration = Duration::from_secs(1);
 const ASK_EVERY: Duration = Duration::from_millis(500);
 const RESOLVE_AGAIN: Duration = Duration::from_secs(300);
 const RESOLVE_SOON: Duration = Duration::from_secs(10);
-/// A NAT has forgotten by then whom a check of before has sent to.
-const FILTER_STATE: Duration = Duration::from_secs(600);
 /// Between two looks at why frames go by a relay.
 const WHY_EVERY: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(60);

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nat_traversal::{
-    RelayClient, RelayConfig, RelayEvent, RelayFamily, RelayId, RelayTransport, Route, StreamSplitter,
+    LostReason, RelayClient, RelayConfig, RelayError, RelayEvent, RelayFamily, RelayId, RelayTransport,
+    Route, StreamSplitter,
 };
 use tokio::sync::mpsc;
 
@@ -36,6 +37,8 @@ struct Wanted {
     server: RelayServer,
     addresses: Vec<SocketAddr>,
     failures: u32,
+    /// It answered, and refused: another network changes nothing.
+    refuses: bool,
     retry_at: Instant,
     allocation: Option<Allocation>,
     last_error: Option<String>,
@@ -74,15 +77,17 @@ impl Relays {
                 Some(mut known) => {
                     let renewed = known.server != server;
                     let retry_at = if renewed { now } else { known.retry_at };
+                    let refuses = known.refuses && !renewed;
                     if let Some(allocation) = known.allocation.as_mut().filter(|_| renewed) {
                         allocation.client.set_credentials(&server.username, &server.password.0, now);
                     }
-                    Wanted { server, addresses, retry_at, ..known }
+                    Wanted { server, addresses, retry_at, refuses, ..known }
                 }
                 None => Wanted {
                     server,
                     addresses,
                     failures: 0,
+                    refuses: false,
                     retry_at: now,
                     allocation: None,
                     last_error: None,
@@ -149,10 +154,10 @@ impl Relays {
 
     /// Lets these peers send to an allocation.
     pub(super) fn permit(&mut self, relay: RelayId, peers: &[SocketAddr], now: Instant) {
-        let Some(allocation) = self.allocation(relay) else { return };
         for peer in peers {
+            let Some(allocation) = self.allocation(relay) else { return };
             if let Err(error) = allocation.client.permit(peer.ip(), now) {
-                tracing::debug!(%peer, %error, "no permission is asked for");
+                self.not_asked(relay, *peer, error);
             }
         }
     }
@@ -161,7 +166,24 @@ impl Relays {
     pub(super) fn bind(&mut self, relay: RelayId, peer: SocketAddr, now: Instant) {
         let Some(allocation) = self.allocation(relay) else { return };
         if let Err(error) = allocation.client.bind(peer, now) {
-            tracing::debug!(%peer, %error, "no channel is asked for");
+            self.not_asked(relay, peer, error);
+        }
+    }
+
+    /// A relay that has no room left for peers is said to be so, once.
+    fn not_asked(&mut self, relay: RelayId, peer: SocketAddr, error: RelayError) {
+        tracing::debug!(%peer, %error, "the relay is not asked to serve this peer");
+        let holder = |wanted: &&mut Wanted| wanted.allocation.as_ref().is_some_and(|a| a.id == relay);
+        if let (RelayError::Full(_), Some(wanted)) = (error, self.wanted.iter_mut().find(holder)) {
+            let error = error.to_string();
+            if wanted.last_error.as_ref() != Some(&error) {
+                tracing::warn!(
+                    relay = wanted.server.address,
+                    error,
+                    "further peers are not reached by this relay"
+                );
+                wanted.last_error = Some(error);
+            }
         }
     }
 
@@ -192,13 +214,13 @@ impl Relays {
                         Ok(Some(message)) => drop(allocation.client.handle_datagram(message, now)),
                         Ok(None) => break,
                         Err(error) => {
-                            self.lost(relay, &error.to_string(), Duration::ZERO, now);
+                            self.lost(relay, &error.to_string(), None, now);
                             break;
                         }
                     }
                 }
             }
-            StreamEvent::Closed(why) => self.lost(relay, &why, Duration::ZERO, now),
+            StreamEvent::Closed(why) => self.lost(relay, &why, None, now),
         }
         of_peers
     }
@@ -211,7 +233,9 @@ impl Relays {
     /// The network may be another: looks whether the relays still answer.
     pub(super) fn check(&mut self, now: Instant) {
         for wanted in &mut self.wanted {
-            wanted.retry_at = wanted.retry_at.min(now + Duration::from_millis(100));
+            if !wanted.refuses {
+                wanted.retry_at = wanted.retry_at.min(now + Duration::from_millis(100));
+            }
             if let Some(allocation) = &mut wanted.allocation {
                 allocation.client.check_now(now);
             }
@@ -240,7 +264,7 @@ impl Relays {
                         tracing::info!(relay = wanted.server.address, transport = wanted.server.transport.name(),
                             %relayed, "a relay serves this node");
                         allocation.relayed = Some(relayed);
-                        wanted.failures = 0;
+                        (wanted.failures, wanted.refuses) = (0, false);
                         let carrier = match &allocation.stream {
                             Some(stream) => Carrier::Stream(stream.to_relay.clone()),
                             None => Carrier::Udp(allocation.server),
@@ -265,7 +289,7 @@ impl Relays {
             }
         }
         for (relay, why) in lost {
-            self.lost(relay, &why.to_string(), why.retry_after(), now);
+            self.lost(relay, &why.to_string(), Some(why), now);
         }
         changed | std::mem::take(&mut self.changed)
     }
@@ -361,8 +385,8 @@ impl Relays {
         }
     }
 
-    /// `at_least`: how long the relay is not asked again.
-    fn lost(&mut self, relay: RelayId, why: &str, at_least: Duration, now: Instant) {
+    /// `reason`: the client's, unless the stream to the relay ended.
+    fn lost(&mut self, relay: RelayId, why: &str, reason: Option<LostReason>, now: Instant) {
         let holder =
             self.wanted.iter_mut().find(|wanted| wanted.allocation.as_ref().is_some_and(|a| a.id == relay));
         let Some(wanted) = holder else { return };
@@ -376,7 +400,8 @@ impl Relays {
         let wait = (FIRST_RETRY * 2u32.saturating_pow(wanted.failures.min(8))).min(LAST_RETRY);
         wanted.failures = wanted.failures.saturating_add(1);
         wanted.last_error = Some(why.to_owned());
-        wanted.retry_at = now + wait.max(at_least);
+        wanted.refuses = reason.is_some_and(LostReason::is_refusal);
+        wanted.retry_at = now + wait.max(reason.map_or(Duration::ZERO, LostReason::retry_after));
         self.changed |= served;
         self.underlay.relays().set_relay(relay, None);
     }
@@ -400,3 +425,6 @@ const STREAMS_AFTER: Duration = Duration::from_millis(600);
 const UNRESOLVED: &str = "its name has no address yet: see the host's DNS";
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests;

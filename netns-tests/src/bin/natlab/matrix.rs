@@ -67,6 +67,7 @@ fn one(cell: &Cell) -> Outcome {
         paths: Default::default(),
         first_frame: None,
         direct: None,
+        relay_hops: None,
         failure: Some(format!("{error:#}")),
     });
     let verdict = outcome.failure.as_deref().unwrap_or("ok");

@@ -34,15 +34,18 @@ pub(super) fn run(args: &Args) -> Result<Done> {
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let links = mesh.links() as f64;
     let seconds = quiet.time.as_secs_f64();
-    let bits = quiet.bytes as f64 * 8.0 / links / seconds;
-    let packets = quiet.packets as f64 / links / seconds;
+    let each = |bytes: u64| bytes as f64 * 8.0 / links / seconds;
+    let [straight, by_relay] = [each(quiet.straight.bytes), each(quiet.by_relay.bytes)];
+    let bits = straight + by_relay;
+    let packets = (quiet.straight.packets + quiet.by_relay.packets) as f64 / links / seconds;
     let share = cpu / seconds / args.nodes as f64 * 100.0;
     let (middle, most) = (memory[memory.len() / 2], memory[memory.len() - 1]);
     let table = format!(
         "| | {} nodes |\n|---|---|\n| links, all up | {links} |\n| from the network's making to the last link, s | {:.1} |\n\
          | resident memory of a switchd, median and largest, MiB | {:.1}, {:.1} |\n\
          | idle traffic of a link, both ways, IP headers included, bit/s | {bits:.0} |\n\
-         | the same in packets/s | {packets:.2} |\n| CPU of a switchd, idle, % of a core | {share:.2} |\n",
+         | of it between nodes and relay, with their STUN, bit/s | {by_relay:.0} |\n\
+         | the whole in packets/s | {packets:.2} |\n| CPU of a switchd, idle, % of a core | {share:.2} |\n",
         args.nodes,
         took.as_secs_f64(),
         mib(middle),
@@ -52,7 +55,7 @@ pub(super) fn run(args: &Args) -> Result<Done> {
         "nat-mesh.json",
         &json!({
             "nodes": args.nodes, "links": links, "seconds": took.as_secs_f64(), "resident_bytes": memory,
-            "idle_bits_per_second": bits, "idle_packets_per_second": packets, "idle_cpu_percent": share,
+            "idle_bits_per_second": bits, "idle_bits_per_second_by_relay": by_relay, "idle_packets_per_second": packets, "idle_cpu_percent": share,
         }),
     )?;
     let mut failures = Vec::new();

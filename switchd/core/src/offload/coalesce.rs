@@ -65,7 +65,7 @@ impl Coalescer {
     }
 
     /// Adds the next frame of the batch, whole from its Ethernet header. `csum`: its checksum is partial.
-    /// `uso`: its sender cut it out of a UDP super-frame; TCP does not ask.
+    /// `uso`: UDP may join; TCP does not ask.
     pub fn push(
         &mut self,
         source: FrameSource,

@@ -65,7 +65,7 @@ impl Inbound {
                 let at = start + FRAME_HEADER_LEN;
                 let opened =
                     Opened { place: Place::Received, start: at, len: end - at, peer, csum: header.csum };
-                self.accept(core, networks, admitted, header.vni, opened, header.origin);
+                self.accept(core, networks, admitted, header.vni, opened);
             }
             Ok(Message::Fragment(vni, ..)) => self.fragment(core, networks, vni, peer, start, end, now),
             // A probe asks about one path, which QUIC knows nothing of.
