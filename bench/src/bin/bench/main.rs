@@ -33,7 +33,7 @@ struct Options {
     /// Interleaved rounds, of which the median counts [default: 5, quick: 3]
     #[arg(long)]
     rounds: Option<NonZeroUsize>,
-    /// Seconds of each flow [default: 3, quick: 1]
+    /// Seconds of each flow [default: 2, quick: 1]
     #[arg(long)]
     seconds: Option<f64>,
     /// Put tables and plots into this document, unless only a part is run
@@ -103,7 +103,7 @@ fn plan(options: &Options) -> Result<Plan> {
             bail!("no measurement has {part} in its name; `bench --list` names them");
         }
     }
-    let (rounds, seconds) = if options.quick { (3, 1.0) } else { (5, 3.0) };
+    let (rounds, seconds) = if options.quick { (3, 1.0) } else { (5, 2.0) };
     let time = Duration::try_from_secs_f64(options.seconds.unwrap_or(seconds)).context("--seconds")?;
     let rounds = options.rounds.map_or(rounds, NonZeroUsize::get);
     Ok(Plan { scenarios, contenders: contender::named(&options.contenders)?, rounds, time })
