@@ -31,6 +31,11 @@ impl Budget {
         self.left = self.left.saturating_sub(1);
         allowed
     }
+
+    /// Gives one back.
+    pub(crate) fn regain(&mut self) {
+        self.left = (self.left + 1).min(self.burst);
+    }
 }
 
 #[cfg(test)]

@@ -384,7 +384,10 @@ impl Traversal {
     fn take_agent_events(&mut self, now: Instant) {
         while let Some(event) = self.agent.poll_event() {
             match event {
-                AgentEvent::Succeeded { route, mapped } => self.succeeded(route, mapped),
+                AgentEvent::Succeeded { route, mapped } => {
+                    self.checks_left.regain();
+                    self.succeeded(route, mapped);
+                }
                 // Found by its own check before; it may not have been worth telling then.
                 AgentEvent::Nominated { route } if !self.found.is_alive(route) => {
                     self.found(route, CandidateKind::Host, true);
@@ -514,10 +517,10 @@ impl Traversal {
 /// Addresses of one peer that a relay is asked for, and how long until it may be one more.
 const MAX_PERMITTED: usize = 64;
 const EARN: Duration = Duration::from_secs(300);
-/// Checks with one peer: a first search takes some 150, and is followed by few. All that a peer can have this node
-/// send to an address that it names is then about half a kbit/s in the long run.
-const MAX_CHECKS: u32 = 400;
-const EARN_CHECK: Duration = Duration::from_secs(2);
+/// Checks with one peer that are not answered: a search takes some 150, and one follows each change of a network. All
+/// that a peer can have this node send to an address that it names is then about 8 kbit/s in the long run.
+const MAX_CHECKS: u32 = 1500;
+const EARN_CHECK: Duration = Duration::from_millis(100);
 const MAX_RELAY_NEWS: u32 = 4;
 const RELAY_NEWS: Duration = Duration::from_secs(60);
 /// How long a path by a withdrawn server-reflexive candidate is kept.

@@ -54,5 +54,5 @@ fn checks_to_addresses_that_do_not_answer_are_few() {
         while traversal.poll_event().is_some() || traversal.poll_signal().is_some() {}
     }
     // In ten minutes.
-    assert!((300..1000).contains(&sent), "{sent} checks");
+    assert!((1500..7600).contains(&sent), "{sent} checks");
 }

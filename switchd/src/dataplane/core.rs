@@ -24,6 +24,8 @@ pub(super) struct Core {
     pub(super) start: Instant,
     pub(super) peers: Peers,
     pub(super) lanes: Lanes,
+    /// Something of the bulk lane was carried in this turn.
+    pub(super) bulk: bool,
     pub(super) transmitter: Transmitter,
     pub(super) carriage: CarriageOut,
     pub(super) captures: Captures,

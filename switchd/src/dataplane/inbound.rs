@@ -153,6 +153,7 @@ impl Inbound {
     ) -> io::Result<bool> {
         // The bulk socket is read first, so that whatever came before is in what is read of the other one after it.
         let bulk = self.fill(PROMPT_RECEIVES..RECEIVES, |bufs, meta| underlay.recv_bulk(bufs, meta))?;
+        core.bulk |= bulk > 0;
         let prompt = self.fill(0..PROMPT_RECEIVES, |bufs, meta| underlay.recv(bufs, meta));
         if let Ok(received) = prompt {
             self.carry(underlay, core, networks, &mut unknown, 0..received);

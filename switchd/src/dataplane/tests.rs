@@ -400,6 +400,7 @@ fn core() -> (Core, mpsc::UnboundedReceiver<Report>, UdpSocket) {
         reports,
         rekey_datagrams: u64::MAX,
         lanes: switch_core::lanes::Lanes::new([5, 6, 7, 8]),
+        bulk: false,
         paths: PathWork::default(),
         unheld: Vec::new(),
         scratch: Vec::new(),

@@ -97,6 +97,7 @@ impl Worker {
             reports: ends.reports,
             rekey_datagrams: u64::MAX,
             paths: PathWork::default(),
+            bulk: false,
             unheld: Vec::new(),
             scratch: Vec::new(),
         };
@@ -127,9 +128,9 @@ impl Worker {
     /// Runs until told to stop.
     pub(super) fn run(mut self) {
         let mut events = [EpollEvent::empty(); 16];
-        let mut worked = self.core.start;
+        let mut worked = None::<Instant>;
         loop {
-            let busy = worked.elapsed() < BUSY_POLL;
+            let busy = worked.is_some_and(|at| at.elapsed() < BUSY_POLL);
             let timeout = if busy { EpollTimeout::ZERO } else { self.timeout() };
             let ready = match self.epoll.wait(&mut events, timeout) {
                 Ok(0) if busy && !self.has_work() => {
@@ -161,7 +162,7 @@ impl Worker {
             }
             if ready > 0 {
                 self.unpublished = true;
-                worked = Instant::now();
+                worked = (!std::mem::take(&mut self.core.bulk)).then(Instant::now);
             }
             self.mind_timers();
         }
@@ -214,6 +215,7 @@ impl Worker {
         loop {
             let empty = drain_tap(network, core, free, &mut reads);
             let until = carried + LOCAL_SLICE;
+            core.bulk |= !network.waiting.is_empty();
             while carried < until
                 && let Some((mut buf, len)) = network.waiting.pop_front()
             {
@@ -370,7 +372,8 @@ fn tap_of(token: u64) -> Option<Vni> {
 }
 
 /// After work, the worker looks for more for this long before it sleeps: an answer that comes at once then costs
-/// no wake-up, which is most of a short round trip's time.
+/// no wake-up, which is most of a short round trip's time. Not after bulk: a CPU that is not idle takes no work from
+/// the other ones, and then that is what bulk waits for.
 const BUSY_POLL: Duration = Duration::from_micros(50);
 const TOKEN_WAKE: u64 = 0;
 const TOKEN_UNDERLAY: u64 = 1;
