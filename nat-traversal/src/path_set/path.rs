@@ -59,6 +59,8 @@ pub(super) struct Path {
     retry: Duration,
     /// Nobody waits for frames: a late answer may only be that of a busy host.
     patient: bool,
+    /// It was asked because the selected path is in doubt.
+    called: bool,
 }
 
 /// A request that waits for its answer.
@@ -100,6 +102,7 @@ impl Path {
             revived: None,
             retry: FIRST_RETRY,
             patient: false,
+            called: false,
         }
     }
 
@@ -152,6 +155,12 @@ impl Path {
         self.next = self.next.min(at);
     }
 
+    /// It may have to take over: ask at once, and for full datagrams too.
+    pub(super) fn call(&mut self, now: Instant) {
+        self.called = true;
+        self.try_again(now);
+    }
+
     /// Ask at once, as if it had never failed.
     pub(super) fn try_again(&mut self, now: Instant) {
         self.retry = FIRST_RETRY;
@@ -170,7 +179,7 @@ impl Path {
     fn sizes_wait(&self, mode: Mode) -> bool {
         match self.state {
             // A relay that the peer holds in reserve: this node has its own.
-            PathState::Alive => self.learned && self.relays() > 0 && mode == Mode::Standby,
+            PathState::Alive => self.learned && self.relays() > 0 && mode == Mode::Standby && !self.called,
             PathState::Untried => self.learned,
             PathState::Dead => true,
         }

@@ -60,7 +60,7 @@ impl PathSet {
         let Some(since) = present.missing_since().filter(|_| present.is_suspect(now)) else { return };
         for (at, path) in self.paths.iter_mut().enumerate() {
             if at != selected && path.last_sent().is_none_or(|sent| sent < since) {
-                path.try_again(now);
+                path.call(now);
             }
         }
     }

@@ -22,7 +22,7 @@ pub struct Offer {
     pub route: Route,
     /// What it is between.
     pub pair: CandidatePair,
-    /// A handshake has just been made by it, both ways and with packets of [`FULL`] bytes.
+    /// A handshake has just been made by it, both ways and with packets of [`FULL`](crate::FULL) bytes.
     pub proven: bool,
 }
 
@@ -103,7 +103,7 @@ pub struct PathView {
     pub rtt: Option<Duration>,
     /// Probes without an answer, in millionths.
     pub loss_ppm: u32,
-    /// The largest UDP payload that it is known to carry, bytes; 0: not even [`FULL`] is known yet.
+    /// The largest UDP payload that it is known to carry, bytes; 0: not even [`FULL`](crate::FULL) is known yet.
     pub mtu: u16,
 }
 

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::Value;
 
 use super::coturn::{Coturn, NO_RELAY, Users, nat_table};
 use super::lab::{NatLab, NatSpec};
-use super::net::{Cut, SERVER_1, SERVER_2};
+use super::net::{Cut, SERVER_1, SERVER_2, v4};
 use super::preset::{self, Preset};
+use crate::ctl;
 use crate::traffic::{Beat, TcpFlow};
-use crate::wait::wait_for;
+use crate::wait::{wait_for, wait_ok};
 
 /// Something that happens while a flow runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -160,6 +162,9 @@ impl Trial {
 
     fn attempt(&mut self) -> Result<Noticed> {
         self.advance(BEFORE).context("before")?;
+        if self.harm == Harm::RelayKilled {
+            wait_ok("paths by each relay", UPGRADED_WITHIN, || self.served_by_each())?;
+        }
         self.flows.iter().for_each(TcpFlow::reset_gap);
         self.beats.iter().for_each(Beat::reset);
         match self.harm {
@@ -222,6 +227,26 @@ impl Trial {
                 self.lab.wait_online()
             }
         }
+    }
+
+    /// An error unless both nodes have a path that works by an allocation of the other's on each relay: one that is to
+    /// take over must be there.
+    fn served_by_each(&self) -> Result<()> {
+        for (node, peer) in [("node-a", "node-b"), ("node-b", "node-a")] {
+            let why = self.lab.node(node)?.ctl(&["why-relayed", peer])?;
+            for host in self.harm.relays() {
+                let on = format!("{}:", v4(*host));
+                let works = |path: &Value| {
+                    path["state"] == "alive" && path["address"].as_str().is_some_and(|at| at.starts_with(&on))
+                };
+                ensure!(
+                    ctl::rows(&why, "paths").iter().any(works),
+                    "{node} has no path by {on} {}",
+                    why["paths"]
+                );
+            }
+        }
+        Ok(())
     }
 
     fn site(&self) -> Result<&super::Site> {
