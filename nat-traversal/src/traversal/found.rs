@@ -1,6 +1,7 @@
 //! The routes that work, and which of them are worth telling.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::route::{CandidateKind, CandidatePair, RelayId, Route};
@@ -24,6 +25,13 @@ pub(super) fn hops(local: CandidateKind, remote: CandidateKind) -> usize {
     usize::from(local == CandidateKind::Relayed) + usize::from(remote == CandidateKind::Relayed)
 }
 
+/// The addresses of the relays that a route passes.
+fn relays(route: Route, pair: &CandidatePair) -> impl Iterator<Item = IpAddr> {
+    let own = pair.local_address.filter(|_| pair.local == CandidateKind::Relayed);
+    let peers = (pair.remote == CandidateKind::Relayed).then(|| route.remote());
+    own.into_iter().chain(peers).map(|address| address.ip())
+}
+
 impl Found {
     /// A check by this route was answered. Says whether that is news: not for a route that is known to work, and not
     /// for one that adds nothing.
@@ -40,8 +48,8 @@ impl Found {
         true
     }
 
-    /// A direct route of another kind or family, up to two; a relayed one with fewer hops than those known. Withdrawn
-    /// ones do not count.
+    /// A direct route of another kind or family, up to two; a relayed one with fewer hops than those known, or a second
+    /// one by other relays, which one relay's end leaves alive. Withdrawn ones do not count.
     fn adds(&self, route: Route, pair: &CandidatePair) -> bool {
         let hops_of = |way: &Way| hops(way.pair.local, way.pair.remote);
         let staying = self.alive().filter(|(_, way)| way.withdrawn.is_none());
@@ -57,7 +65,15 @@ impl Found {
                         other.remote().is_ipv6() != route.remote().is_ipv6() || pair.remote < way.pair.remote
                     })
             }
-            own => alike.all(|(_, way)| own < hops_of(way)),
+            own => {
+                let known: Vec<_> = alike.collect();
+                let fewer = known.iter().all(|(_, way)| own < hops_of(way));
+                let apart = |(other, way): &(&Route, &Way)| {
+                    own <= hops_of(way)
+                        && !relays(**other, &way.pair).any(|ip| relays(route, pair).any(|own| own == ip))
+                };
+                fewer || known.len() == 1 && known.iter().all(apart)
+            }
         }
     }
 
@@ -188,6 +204,14 @@ mod tests {
         assert_eq!(case(&[reflexive, host, v6]), [true, true, false]);
         assert_eq!(case(&[reflexive, other, v6]), [true, false, true]);
         assert_eq!(case(&[host, reflexive, host]), [true, false, false]);
+        let by = |relay: u8, n| {
+            let (_, pair) = way(RELAYED, HOST, n, false);
+            let on_relay = Some(std::net::SocketAddr::new([203, 0, 113, relay].into(), n));
+            let route = Route::Relayed(RelayId(u32::from(relay)), ([192, 0, 2, 1], n).into());
+            (route, CandidatePair { local_address: on_relay, ..pair })
+        };
+        assert_eq!(case(&[by(1, 3), by(1, 4), by(2, 5), by(3, 6)]), [true, false, true, false]);
+        assert_eq!(case(&[by(1, 3), relay_relay, host, by(2, 4)]), [true, false, true, true]);
         let mut found = Found::default();
         assert!(found.succeeded(host.0, host.1, false));
         assert!(found.succeeded(reflexive.0, reflexive.1, true), "the agents agreed on it");
