@@ -503,9 +503,11 @@ impl Inbound {
         *admitted = asked;
         let offloads = network.offloads();
         if offloads.tso4 || offloads.tso6 {
-            // Datagrams of one size and flow may join whoever cut them: the receiver's stack parts them again.
+            // Datagrams of one size and flow may join whoever cut them: the receiver's stack parts them again. What a
+            // bridge floods may meet ports that need each by itself.
+            let uso = offloads.uso && frame.first().is_some_and(|first| first & 1 == 0);
             let run = FrameSource { vni, peer: opened.peer };
-            coalescer.push(run, self.opened.len() as u32, frame, opened.csum, offloads.uso);
+            coalescer.push(run, self.opened.len() as u32, frame, opened.csum, uso);
         } else {
             self.singles.push((vni, self.opened.len()));
         }
