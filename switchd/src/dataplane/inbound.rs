@@ -151,12 +151,18 @@ impl Inbound {
         networks: &mut Networks,
         mut unknown: impl FnMut(&mut Core, &mut Networks),
     ) -> io::Result<bool> {
-        // The bulk socket is read first, so that whatever came before is in what is read of the other one after it.
+        // The bulk socket is read first, so that whatever came before is in what is read of the other one after it, and
+        // all of that is carried first: a flow that turned from prompt to bulk stays in order.
         let bulk = self.fill(PROMPT_RECEIVES..RECEIVES, |bufs, meta| underlay.recv_bulk(bufs, meta))?;
         core.bulk |= bulk > 0;
-        let prompt = self.fill(0..PROMPT_RECEIVES, |bufs, meta| underlay.recv(bufs, meta));
-        if let Ok(received) = prompt {
+        let mut prompt = Ok(0);
+        for _ in 0..PROMPT_CALLS {
+            prompt = self.fill(0..PROMPT_RECEIVES, |bufs, meta| underlay.recv(bufs, meta));
+            let Ok(received) = prompt else { break };
             self.carry(underlay, core, networks, &mut unknown, 0..received);
+            if received < PROMPT_RECEIVES {
+                break;
+            }
         }
         self.carry(underlay, core, networks, &mut unknown, PROMPT_RECEIVES..PROMPT_RECEIVES + bulk);
         Ok(prompt? == PROMPT_RECEIVES || bulk == RECEIVES - PROMPT_RECEIVES)
@@ -602,6 +608,8 @@ fn slice_mut<'a>(bufs: &'a mut [u8], whole: &'a mut [Vec<u8>], frame: Opened) ->
 /// lane's socket, and behind them those of one on the bulk lane's, few, as they hold up the next look at the other.
 const RECEIVES: usize = PROMPT_RECEIVES + 4;
 const PROMPT_RECEIVES: usize = 32;
+/// Calls on the prompt lane's socket before bulk has its turn, whatever floods it.
+const PROMPT_CALLS: usize = 8;
 const RECEIVE_MAX: usize = 65_536;
 /// Datagrams that the kernel puts into one buffer (`UDP_GRO_CNT_MAX`).
 const BURST: usize = 64;
