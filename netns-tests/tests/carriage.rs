@@ -228,7 +228,8 @@ fn fresh_connections_lose_nothing() -> Result<()> {
         println!("{epochs} fresh connections, {seen:?}, the TCP flow was cut for {gap:?}");
         // On a host without a core to spare QUIC may be served so late that the worker drops what waited; it says so.
         let dropped = counted_drops(lab)?;
-        expect(seen.received + dropped >= seen.sent && seen.duplicates == 0, || {
+        let few = seen.received * 20 >= seen.sent * 19;
+        expect(few && seen.received + dropped >= seen.sent && seen.duplicates == 0, || {
             format!("{seen:?}, {dropped} dropped and counted")
         })?;
         expect(epochs >= 3 && gap < Duration::from_millis(500), || {

@@ -104,6 +104,25 @@ impl Drop for Node {
     }
 }
 
+/// `host`: the host's own addresses in it.
+fn network(vni: Vni, host: Vec<std::net::IpAddr>) -> Box<NetworkConfig> {
+    Box::new(NetworkConfig {
+        name: "blue".into(),
+        switch: SwitchConfig {
+            vni,
+            mode: switch_core::switch::Mode::default(),
+            endpoint_mac: Mac([2, 0, 0, 0, 0, 1]),
+            policy: Policy::default(),
+            limits: Limits::default(),
+            gateways: Vec::new(),
+            hash_seed: [1; 4],
+        },
+        mss_clamp: true,
+        carriage: Carriage::Sealed,
+        host,
+    })
+}
+
 fn material() -> KeyMaterial {
     KeyMaterial::new([7; KEY_MATERIAL_LEN])
 }
@@ -325,21 +344,7 @@ async fn what_comes_to_the_host_inside_a_network_is_no_links() {
         tokio::time::timeout(PATIENCE, answer).await.unwrap().unwrap();
     };
     let vni = Vni::new(7).unwrap();
-    node.send(Command::AddNetwork(Box::new(NetworkConfig {
-        name: "mgmt".into(),
-        switch: SwitchConfig {
-            vni,
-            mode: switch_core::switch::Mode::default(),
-            endpoint_mac: Mac([2, 0, 0, 0, 0, 1]),
-            policy: Policy::default(),
-            limits: Limits::default(),
-            gateways: Vec::new(),
-            hash_seed: [1; 4],
-        },
-        mss_clamp: true,
-        carriage: Carriage::Sealed,
-        host: vec!["127.0.0.1".parse().unwrap()],
-    })));
+    node.send(Command::AddNetwork(network(vni, vec!["127.0.0.1".parse().unwrap()])));
     ask(&node).await;
     stranger.send_to(&stun(0), node.address()).unwrap();
     let dropped = |node: &Node| {

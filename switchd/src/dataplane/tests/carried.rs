@@ -6,24 +6,6 @@ use switch_core::wire::{FrameHeader, Origin, Probe, encode_fragment};
 use super::*;
 use crate::dataplane::QuicMessages;
 
-fn network(vni: Vni) -> Box<NetworkConfig> {
-    Box::new(NetworkConfig {
-        name: "blue".into(),
-        switch: SwitchConfig {
-            vni,
-            mode: switch_core::switch::Mode::default(),
-            endpoint_mac: Mac([2, 0, 0, 0, 0, 1]),
-            policy: Policy::default(),
-            limits: Limits::default(),
-            gateways: Vec::new(),
-            hash_seed: [1; 4],
-        },
-        mss_clamp: true,
-        carriage: Carriage::Sealed,
-        host: Vec::new(),
-    })
-}
-
 fn message(vni: Vni, len: usize) -> Vec<u8> {
     let mut frame = vec![0xff; 6];
     frame.extend([2, 0, 0, 0, 0, 9, 0x88, 0xb5]);
@@ -43,7 +25,7 @@ fn fragments(vni: Vni) -> Vec<Vec<u8>> {
 async fn messages_from_quic_are_judged_as_those_that_were_sealed() {
     let node = Node::start();
     let (vni, other) = (Vni::new(7).unwrap(), Vni::new(8).unwrap());
-    node.send(Command::AddNetwork(network(vni)));
+    node.send(Command::AddNetwork(network(vni, Vec::new())));
     node.send(Command::AddPeer(PEER, "other".into(), vec![vni]));
     let probe = Probe { answer_wanted: true, sequence: 1, heard_ms: None, datagram_len: 44 };
     let give = |peer: PeerId, messages: Vec<Vec<u8>>| {
