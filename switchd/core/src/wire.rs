@@ -112,7 +112,7 @@ pub struct FrameHeader {
     pub csum: Option<PartialCsum>,
 }
 
-/// Whether a frame may be joined with its neighbours on receipt.
+/// What a frame was cut from. It tells of the sender; what is joined on receipt is the receiver's to say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Origin {
     /// As the instance sent it.

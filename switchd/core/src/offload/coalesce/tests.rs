@@ -198,7 +198,7 @@ fn a_partial_checksum_elsewhere_passes_alone() {
 }
 
 #[test]
-fn udp_joins_only_what_was_one() {
+fn udp_joins_where_caller_and_endpoint_let_it() {
     for v6 in [false, true] {
         let spec = Spec { udp: true, v6, payload: 5000, gso_size: 1200, df: false, ..Spec::default() };
         let (frames, csum) = split(&spec, usize::MAX);
