@@ -11,8 +11,9 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use bytes::Bytes;
 use nat_traversal::{RelayId, Route, frame};
-use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
+use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
+use switch_core::frame::ecn::Ecn;
 
 pub(crate) use relays::Relay;
 pub use relays::{Carrier, Relays};
@@ -63,17 +64,25 @@ impl Underlay {
         });
         let bulk = bulk.ok();
         let socket = UdpSocket::from(socket);
-        let state = UdpSocketState::new((&socket).into()).map_err(UnderlayError::Options)?;
-        let quic = UdpSocketState::new((&socket).into()).map_err(UnderlayError::Options)?;
+        let quic = socket_state(&socket).map_err(UnderlayError::Options)?;
+        let state = socket_state(&socket).map_err(UnderlayError::Options)?;
         Ok(Underlay { socket, state, bulk, quic, dual_stack, relays: Relays::default() })
     }
 
-    /// Sends one datagram, or with `segment` several of that size (the last may be shorter) in one system call.
+    /// Sends one datagram, or with `segment` several of that size (the last may be shorter) in one system call, with
+    /// this ECN in their IP headers.
     /// Where the kernel or the path's device refuses segmentation, they are sent one by one.
-    pub fn send(&self, destination: SocketAddr, contents: &[u8], segment: Option<usize>) -> io::Result<()> {
+    pub fn send(
+        &self,
+        destination: SocketAddr,
+        contents: &[u8],
+        segment: Option<usize>,
+        ecn: Ecn,
+    ) -> io::Result<()> {
         let destination = self.wire_form(destination)?;
+        let ecn = EcnCodepoint::from_bits(ecn as u8);
         let one = |contents, segment_size| {
-            let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
+            let transmit = Transmit { destination, ecn, contents, segment_size, src_ip: None };
             self.state.try_send((&self.socket).into(), &transmit)
         };
         let Some(size) = segment.filter(|size| *size < contents.len()) else {
@@ -125,7 +134,9 @@ impl Underlay {
         match route {
             Route::Direct(destination) => {
                 let whole = (MAX_SEND / size.max(1)).max(1) * size.max(1);
-                contents.chunks(whole).try_for_each(|run| self.send(destination, run, Some(size)))
+                contents
+                    .chunks(whole)
+                    .try_for_each(|run| self.send(destination, run, Some(size), Ecn::NotEct))
             }
             Route::Relayed(..) => {
                 contents.chunks(size.max(1)).try_for_each(|datagram| self.send_by(route, datagram))
@@ -190,6 +201,11 @@ impl Underlay {
     }
 }
 
+/// What the IP headers of what was received said.
+pub(crate) fn ecn_of(meta: &RecvMeta) -> Ecn {
+    meta.ecn.map_or(Ecn::NotEct, |codepoint| Ecn::from_octet(codepoint as u8))
+}
+
 /// QUIC packets that the worker read: one datagram, or a run of them.
 #[derive(Debug)]
 pub struct QuicDatagram {
@@ -248,9 +264,17 @@ fn bulk_socket(
     second.set_reuse_port(true)?;
     grow_buffers(&second);
     let second = UdpSocket::from(second);
-    let state = UdpSocketState::new((&second).into())?;
+    let state = socket_state(&second)?;
     sys::bind_for_lane(&second, first)?;
     Ok((second, state))
+}
+
+/// Has the socket do what its reader asks for, without the time of arrival: beside that, quinn-udp's buffer has no room
+/// for the ECN of datagrams that the kernel put into one buffer.
+fn socket_state(socket: &UdpSocket) -> io::Result<UdpSocketState> {
+    let state = UdpSocketState::new(socket.into())?;
+    nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::ReceiveTimestampns, &false)?;
+    Ok(state)
 }
 
 /// Asks for [`SOCKET_BUFFER`] bytes each way, beyond the sysctl limits where privileges allow.

@@ -4,6 +4,7 @@ pub mod arp;
 pub mod build;
 pub mod checksum;
 pub mod dhcp;
+pub mod ecn;
 pub mod ip;
 pub mod l3;
 pub mod nd;

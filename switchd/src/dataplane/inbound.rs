@@ -12,6 +12,7 @@ use nat_traversal::frame::{CHANNEL_HEADER, parse_channel, parse_data_indication}
 use nat_traversal::{Protocol, RelayId, Route, canonical, classify, is_real_source};
 use quinn_udp::RecvMeta;
 use switch_core::fragment::{Reassembler, ReassemblyDrop, ReassemblyLimits};
+use switch_core::frame::ecn::{Congested, Ecn, propagate};
 use switch_core::ids::{PeerId, Vni};
 use switch_core::offload::FrameSource;
 use switch_core::seal::{Newest, OpenError};
@@ -26,7 +27,7 @@ use super::drops::Seen;
 use super::network::{BATCH_FRAMES, MAX_PARTS};
 use super::networks::Networks;
 use super::snapshot::Buckets;
-use crate::underlay::{QuicDatagram, Relay, StreamMessage, StunDatagram, Underlay};
+use crate::underlay::{QuicDatagram, Relay, StreamMessage, StunDatagram, Underlay, ecn_of};
 use crate::view::Direction;
 
 /// The receiving side.
@@ -68,6 +69,8 @@ struct Arrival<'a> {
     /// The relay whose address it came from.
     relay: Option<(RelayId, &'a Relay)>,
     local: Option<IpAddr>,
+    /// Of its IP header.
+    outer: Ecn,
     now: Time,
     heard: Instant,
 }
@@ -131,7 +134,7 @@ impl Inbound {
             match unwrap(of, &self.bufs[range.clone()]) {
                 Unwrapped::Inner(peer, inner) => {
                     let route = Route::Relayed(relay, peer);
-                    let arrival = Arrival { route, relay: None, local: None, now, heard };
+                    let arrival = Arrival { route, relay: None, local: None, outer: Ecn::NotEct, now, heard };
                     let (start, end) = (base + inner.start, base + inner.end);
                     self.datagram(core, networks, &mut unknown, arrival, start, end);
                 }
@@ -204,6 +207,7 @@ impl Inbound {
                 route: Route::Direct(source),
                 relay: table.at(source),
                 local: meta.dst_ip.map(|ip| ip.to_canonical()),
+                outer: ecn_of(&meta),
                 now,
                 heard,
             };
@@ -350,11 +354,17 @@ impl Inbound {
                 Ok(Outcome::Frame { header, peer }) => {
                     let start = message.start + FRAME_HEADER_LEN;
                     let (place, len) = (Place::Received, message.end - start);
+                    if arrival.outer.is_news()
+                        && let Err(Congested) = propagate(&mut self.bufs[start..message.end], arrival.outer)
+                    {
+                        self.drop_datagram(core, DropReason::Congested, start, message.end);
+                        continue;
+                    }
                     let opened = Opened { place, start, len, peer, csum: header.csum };
                     self.accept(core, networks, &mut admitted, header.vni, opened);
                 }
                 Ok(Outcome::Fragment { vni, peer }) => {
-                    self.fragment(core, networks, vni, peer, message.start, message.end, arrival.now);
+                    self.fragment(core, networks, vni, peer, message, arrival.outer, arrival.now);
                 }
                 Ok(Outcome::Probe { peer, probe }) => {
                     core.handle_probe(peer, arrival.route, probe, datagram.len(), arrival.heard);
@@ -443,12 +453,12 @@ impl Inbound {
         networks: &mut Networks,
         vni: Vni,
         peer: PeerId,
-        start: usize,
-        end: usize,
+        message: Range<usize>,
+        outer: Ecn,
         now: Time,
     ) {
-        let Ok(Message::Fragment(_, info, data)) = Message::parse(&self.bufs[start..end]) else { return };
-        let whole = match self.reassembler.handle(peer, info, data, now) {
+        let Ok(Message::Fragment(_, info, data)) = Message::parse(&self.bufs[message]) else { return };
+        let (whole, outer) = match self.reassembler.handle(peer, info, data, outer, now) {
             Ok(Some(whole)) => whole,
             Ok(None) => return,
             Err(drop) => {
@@ -469,6 +479,11 @@ impl Inbound {
                 let slot = &mut self.whole[self.whole_used];
                 slot.clear();
                 slot.extend_from_slice(frame);
+                if let Err(Congested) = propagate(slot, outer) {
+                    core.datagram_drops.count(DropReason::Congested, 1);
+                    core.log_drop(None, DropReason::Congested, slot);
+                    return;
+                }
                 let opened = Opened {
                     place: Place::Whole(self.whole_used),
                     start: 0,

@@ -1,6 +1,7 @@
 //! Frames on their way to a peer: split to the path, sealed in place in the send buffer.
 
 use nat_traversal::{FULL, Route};
+use switch_core::frame::ecn::Ecn;
 use switch_core::frame::{ETH_LEN, ethertype};
 use switch_core::ids::{PeerId, Vni};
 use switch_core::offload::{SplitPlan, clamp_mss};
@@ -15,7 +16,7 @@ use switch_core::wire::{
 use super::command::Report;
 use super::core::Core;
 use super::peers::Peer;
-use super::transmitter::Transmitter;
+use super::transmitter::{Class, Transmitter};
 use crate::config::Carriage;
 
 /// The network's part in sending.
@@ -73,7 +74,8 @@ impl Core {
         if outbound.carriage == Carriage::Quic {
             return carriage.send(session.quic.as_ref(), peer, outbound, vnet, frame, scratch);
         }
-        let mut line = Line { transmitter, peer, sealer, route, outbound, scratch };
+        let class = Class { lane: outbound.lane, ecn: Ecn::of_frame(frame).unwrap_or_default() };
+        let mut line = Line { transmitter, peer, sealer, route, outbound, class, scratch };
 
         let max_frame = line.peer.max_frame();
         if outbound.mss_clamp {
@@ -104,6 +106,7 @@ struct Line<'a> {
     sealer: &'a mut Sealer,
     route: Route,
     outbound: Outbound,
+    class: Class,
     scratch: &'a mut Vec<u8>,
 }
 
@@ -155,7 +158,7 @@ impl Line<'_> {
         plan: &SplitPlan,
         frame: &mut [u8],
     ) -> Result<(), DropReason> {
-        let Line { transmitter, peer, sealer, route, outbound, .. } = self;
+        let Line { transmitter, peer, sealer, route, outbound, class, .. } = self;
         let count = plan.count();
         let mut i = 0;
         while i < count {
@@ -166,7 +169,7 @@ impl Line<'_> {
             } else {
                 (count - 1).saturating_sub(i).max(1)
             };
-            let run = transmitter.reserve_run(*route, outbound.lane, total, alike);
+            let run = transmitter.reserve_run(*route, *class, total, alike);
             let (reserved, first) = (run.len() / total, i);
             for slot in run.chunks_exact_mut(total) {
                 let in_place =
@@ -175,11 +178,11 @@ impl Line<'_> {
                     Some(at) => {
                         let message = &mut frame[at];
                         message[..FRAME_HEADER_LEN].copy_from_slice(header);
-                        sealer.seal_from(outbound.lane, message, slot)
+                        sealer.seal_from(class.lane, message, slot)
                     }
                     None => {
                         write_message(header, plan, i, frame, &mut slot[HEADER_LEN..total - TAG_LEN]);
-                        sealer.seal(outbound.lane, slot)
+                        sealer.seal(class.lane, slot)
                     }
                 };
                 if sealed.is_err() {
@@ -219,9 +222,9 @@ impl Line<'_> {
     /// One datagram whose message is `len` bytes that `fill` writes.
     fn seal(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) -> Result<(), DropReason> {
         let total = SEAL_OVERHEAD + len;
-        let slot = self.transmitter.reserve(self.route, self.outbound.lane, total);
+        let slot = self.transmitter.reserve(self.route, self.class, total);
         fill(&mut slot[HEADER_LEN..HEADER_LEN + len]);
-        if self.sealer.seal(self.outbound.lane, slot).is_err() {
+        if self.sealer.seal(self.class.lane, slot).is_err() {
             self.transmitter.cancel(total);
             return Err(DropReason::CounterExhausted);
         }

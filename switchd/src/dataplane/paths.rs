@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use nat_traversal::{PathProbe, Route};
 use switch_core::ids::PeerId;
 use switch_core::switch::DropReason;
-use switch_core::wire::{HEADER_LEN, Lane, MAX_HEARD_MS, PROBE_LEN, Probe, SEAL_OVERHEAD, TAG_LEN};
+use switch_core::wire::{HEADER_LEN, MAX_HEARD_MS, PROBE_LEN, Probe, SEAL_OVERHEAD, TAG_LEN};
 
 use super::command::Report;
 use super::core::Core;
 use super::held::Held;
+use super::transmitter::Class;
 
 /// What is to be done for peers' paths in this turn, and when next.
 #[derive(Debug, Default)]
@@ -157,10 +158,10 @@ impl Core {
             // So that what the kernel says of it is said of nothing else.
             transmitter.flush();
         }
-        let slot = transmitter.reserve(probe.route, Lane::Prompt, len);
+        let slot = transmitter.reserve(probe.route, Class::OWN, len);
         slot[HEADER_LEN..HEADER_LEN + PROBE_LEN].copy_from_slice(&message.encode());
         slot[HEADER_LEN + PROBE_LEN..len - TAG_LEN].fill(0);
-        match sealer.seal(Lane::Prompt, slot) {
+        match sealer.seal(Class::OWN.lane, slot) {
             Ok(()) => peer.count_sealed(1, len),
             Err(_) => transmitter.cancel(len),
         }

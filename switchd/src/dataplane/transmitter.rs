@@ -1,8 +1,8 @@
 //! Gathers sealed datagrams for one route and sends them in one system call (UDP GSO).
 //!
-//! Datagrams append to the newest batch only, so they leave in the order in which they came. A batch is of one lane: the
-//! receiver's kernel sorts it as one. What goes by a relay has
-//! the relay's header in front of each datagram, inside the segment.
+//! Datagrams append to the newest batch only, so they leave in the order in which they came. A batch is of one class: the
+//! kernels on its way treat it as one. What goes by a relay has the relay's header in front of each datagram, inside the
+//! segment.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,6 +14,7 @@ use nat_traversal::frame::{self, CHANNEL_HEADER, IndicationHead};
 use nat_traversal::{RelayId, Route};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
+use switch_core::frame::ecn::Ecn;
 use switch_core::wire::Lane;
 use tokio::sync::mpsc;
 
@@ -30,7 +31,7 @@ pub(super) struct Transmitter {
     stride: usize,
     count: usize,
     route: Option<Route>,
-    lane: Lane,
+    class: Class,
     target: Target,
     wrap: Wrap,
     /// The last datagram was shorter: nothing may follow it.
@@ -41,6 +42,20 @@ pub(super) struct Transmitter {
     pub(super) errors: Vec<(i32, u64)>,
     /// The kernel said that a datagram of this length is longer than the path's MTU.
     pub(super) too_long: Option<(Route, usize)>,
+}
+
+/// What the datagrams of one batch have in common, besides their way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Class {
+    /// The receiver's kernel sorts a batch as one.
+    pub(super) lane: Lane,
+    /// For the outer header. Relays are not known to hand marks on, so that what goes by one never has it.
+    pub(super) ecn: Ecn,
+}
+
+impl Class {
+    /// Of what no instance sent.
+    pub(super) const OWN: Class = Class { lane: Lane::Prompt, ecn: Ecn::NotEct };
 }
 
 /// Where a batch goes.
@@ -69,7 +84,7 @@ impl Transmitter {
             stride: 0,
             count: 0,
             route: None,
-            lane: Lane::Bulk,
+            class: Class { lane: Lane::Bulk, ecn: Ecn::NotEct },
             target: Target::Nowhere,
             wrap: Wrap::None,
             closed: false,
@@ -80,15 +95,15 @@ impl Transmitter {
     }
 
     /// Room for the next datagram, `len` bytes to be filled before anything else is asked of this.
-    pub(super) fn reserve(&mut self, route: Route, lane: Lane, len: usize) -> &mut [u8] {
-        let at = self.place(route, lane, len);
+    pub(super) fn reserve(&mut self, route: Route, class: Class, len: usize) -> &mut [u8] {
+        let at = self.place(route, class, len);
         &mut self.buf[at]
     }
 
     /// Room for up to `count` datagrams of `len` bytes each, side by side: for one at least, and for as many as can
     /// leave together.
-    pub(super) fn reserve_run(&mut self, route: Route, lane: Lane, len: usize, count: usize) -> &mut [u8] {
-        let mut at = self.place(route, lane, len);
+    pub(super) fn reserve_run(&mut self, route: Route, class: Class, len: usize, count: usize) -> &mut [u8] {
+        let mut at = self.place(route, class, len);
         if matches!(self.wrap, Wrap::None) && !self.closed {
             let more = (self.underlay.max_segments().saturating_sub(self.count))
                 .min((MAX_BATCH - self.len) / len.max(1))
@@ -100,11 +115,11 @@ impl Transmitter {
         &mut self.buf[at]
     }
 
-    fn place(&mut self, route: Route, lane: Lane, len: usize) -> Range<usize> {
-        let known = self.route == Some(route) && self.lane == lane;
+    fn place(&mut self, route: Route, class: Class, len: usize) -> Range<usize> {
+        let known = self.route == Some(route) && self.class == class;
         if !known {
             self.flush();
-            self.lane = lane;
+            self.class = class;
             self.set_target(route);
         }
         let front = match self.wrap {
@@ -207,12 +222,13 @@ impl Transmitter {
 
     fn send(&self, destination: SocketAddr, len: usize, count: usize) -> io::Result<()> {
         let segment = (count > 1).then_some(self.stride);
-        let result = self.underlay.send(destination, &self.buf[..len], segment);
+        let ecn = if matches!(self.wrap, Wrap::None) { self.class.ecn } else { Ecn::NotEct };
+        let result = self.underlay.send(destination, &self.buf[..len], segment, ecn);
         if result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock) {
             // The underlay's queue is full: wait for room, as a NIC's driver would, but not for ever.
             let mut fds = [PollFd::new(self.underlay.socket().as_fd(), PollFlags::POLLOUT)];
             let _ = poll(&mut fds, PollTimeout::from(MAX_WAIT_MS));
-            return self.underlay.send(destination, &self.buf[..len], segment);
+            return self.underlay.send(destination, &self.buf[..len], segment, ecn);
         }
         result
     }
@@ -242,6 +258,8 @@ mod tests {
     use std::net::UdpSocket;
     use std::time::Duration;
 
+    const BULK: Class = Class { lane: Lane::Bulk, ecn: Ecn::NotEct };
+
     fn pair() -> (Transmitter, UdpSocket, SocketAddr) {
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
         peer.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
@@ -251,7 +269,7 @@ mod tests {
     }
 
     fn put(transmitter: &mut Transmitter, to: SocketAddr, len: usize, mark: u8) {
-        transmitter.reserve(Route::Direct(to), Lane::Bulk, len).fill(mark);
+        transmitter.reserve(Route::Direct(to), BULK, len).fill(mark);
     }
 
     fn take(peer: &UdpSocket, datagrams: usize) -> Vec<(usize, u8)> {
@@ -295,13 +313,13 @@ mod tests {
         let (mut transmitter, peer, address) = pair();
         let (most, route) = (transmitter.underlay.max_segments(), Route::Direct(address));
         put(&mut transmitter, address, 100, 1);
-        let run = transmitter.reserve_run(route, Lane::Bulk, 100, 500);
+        let run = transmitter.reserve_run(route, BULK, 100, 500);
         run.fill(2);
         assert_eq!(run.len() / 100, most - 1);
-        let full = transmitter.reserve_run(route, Lane::Bulk, 1000, 500);
+        let full = transmitter.reserve_run(route, BULK, 1000, 500);
         full.fill(3);
         assert_eq!(full.len() / 1000, most.min(MAX_BATCH / 1000));
-        let (second, shorter) = (full.len() / 1000, transmitter.reserve_run(route, Lane::Bulk, 99, 7));
+        let (second, shorter) = (full.len() / 1000, transmitter.reserve_run(route, BULK, 99, 7));
         shorter.fill(4);
         assert_eq!(shorter.len(), 99 * if second < most { 1 } else { 7 });
         let last = shorter.len() / 99;
@@ -312,14 +330,40 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_of_one_lane() {
+    fn a_batch_is_of_one_class() {
         let (mut transmitter, peer, address) = pair();
-        for (mark, lane) in [(1, Lane::Bulk), (2, Lane::Bulk), (3, Lane::Prompt), (4, Lane::Bulk)] {
-            transmitter.reserve(Route::Direct(address), lane, 100).fill(mark);
+        let (prompt, marked) = (Class::OWN, Class { ecn: Ecn::Ect0, ..BULK });
+        for (mark, class) in [(1, BULK), (2, BULK), (3, prompt), (4, BULK), (5, marked), (6, marked)] {
+            transmitter.reserve(Route::Direct(address), class, 100).fill(mark);
         }
         transmitter.flush();
-        assert_eq!(take(&peer, 4), [(100, 1), (100, 2), (100, 3), (100, 4)]);
-        assert_eq!(transmitter.batches.view().count(), 3);
+        assert_eq!(take(&peer, 6), [(100, 1), (100, 2), (100, 3), (100, 4), (100, 5), (100, 6)]);
+        assert_eq!(transmitter.batches.view().count(), 4);
+    }
+
+    #[test]
+    fn the_outer_header_has_the_class_s_ecn_but_not_to_a_relay() {
+        let (mut transmitter, _, _) = pair();
+        let peer = Underlay::bind("[::]:0".parse().unwrap()).unwrap();
+        let port = peer.socket().local_addr().unwrap().port();
+        let (address, beyond) = (([127, 0, 0, 1], port).into(), "198.51.100.9:9".parse().unwrap());
+        transmitter.underlay.relays().set_relay(RelayId(7), Some(Carrier::Udp(address)));
+        transmitter.underlay.relays().set_channel(RelayId(7), beyond, Some(0x4002));
+        let (direct, relayed) = (Route::Direct(address), Route::Relayed(RelayId(7), beyond));
+        for ecn in [Ecn::NotEct, Ecn::Ect0, Ecn::Ect1, Ecn::Ce] {
+            for (route, expected) in [(direct, ecn), (relayed, Ecn::NotEct)] {
+                let run = transmitter.reserve_run(route, Class { ecn, ..Class::OWN }, 100, 2);
+                run.fill(1);
+                transmitter.flush();
+                let mut buf = vec![0; 65_536];
+                let mut meta = [quinn_udp::RecvMeta::default()];
+                let mut fds = [PollFd::new(peer.socket().as_fd(), PollFlags::POLLIN)];
+                poll(&mut fds, PollTimeout::from(2000u16)).unwrap();
+                peer.recv(&mut [std::io::IoSliceMut::new(&mut buf)], &mut meta).unwrap();
+                assert_eq!(crate::underlay::ecn_of(&meta[0]), expected, "{route:?}");
+                while peer.recv(&mut [std::io::IoSliceMut::new(&mut buf)], &mut meta).is_ok() {}
+            }
+        }
     }
 
     #[test]
@@ -357,7 +401,7 @@ mod tests {
 
     fn messages(transmitter: &mut Transmitter, route: Route, lens: &[usize]) {
         for (mark, len) in (1u8..).zip(lens) {
-            transmitter.reserve(route, Lane::Bulk, *len).fill(mark);
+            transmitter.reserve(route, BULK, *len).fill(mark);
         }
         transmitter.flush();
     }

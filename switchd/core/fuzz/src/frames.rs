@@ -1,6 +1,7 @@
 //! Frames by checked parse.
 
 use switch_core::frame::Eth;
+use switch_core::frame::ecn::{Ecn, propagate};
 use switch_core::frame::ip::Ip;
 use switch_core::frame::transport::{Tcp, Udp};
 use switch_core::offload::{clamp_mss, finish_checksum};
@@ -17,6 +18,7 @@ pub fn frame_parse(data: &[u8]) {
     assert!(eth.tags.vids().len() <= (eth.l3 - 14) / 4 && !eth.tags.vids().contains(&0));
     assert!(eth.tags.vids().iter().all(|vid| *vid < 4096));
     mss(data);
+    congestion(data, eth.l3);
     let Ok(ip) = Ip::parse(data, &eth) else { return };
     assert!(eth.l3 == ip.l3 && ip.l3 < ip.l4 && ip.l4 <= ip.end && ip.end <= data.len());
     assert!(ip.l4 - ip.l3 >= 20);
@@ -43,6 +45,21 @@ fn checksum(data: &[u8], ip: &Ip, offset: usize) {
     finish_checksum(&mut frame, csum).expect("inside of the frame");
     let sum = ip.pseudo_header(&frame, ip.end - ip.l4).bytes(&frame[ip.l4..]).fold();
     assert_eq!(sum, 0xffff);
+}
+
+/// A mark changes the field and IPv4's checksum at most, and once is enough.
+fn congestion(data: &[u8], l3: usize) {
+    for outer in [Ecn::NotEct, Ecn::Ect1, Ecn::Ect0, Ecn::Ce] {
+        let mut frame = data.to_vec();
+        if propagate(&mut frame, outer).is_err() {
+            assert!(outer == Ecn::Ce && Ecn::of_frame(data) == Some(Ecn::NotEct) && frame == data);
+            continue;
+        }
+        let changed: Vec<_> = (0..data.len()).filter(|at| frame[*at] != data[*at]).collect();
+        assert!(changed.iter().all(|at| [l3 + 1, l3 + 10, l3 + 11].contains(at)), "{changed:?}");
+        let once = frame.clone();
+        assert_eq!((propagate(&mut frame, outer), frame), (Ok(()), once));
+    }
 }
 
 fn mss(data: &[u8]) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use switch_core::fragment::{Fragmenter, Reassembler, ReassemblyLimits};
+use switch_core::frame::ecn::Ecn;
 use switch_core::ids::{PeerId, ReceiverIndex};
 use switch_core::seal::{Cipher, KEY_MATERIAL_LEN, KeyMaterial, Opener, Role, Sealer};
 use switch_core::time::Time;
@@ -88,10 +89,10 @@ fn fragments(data: &[u8]) {
         let mut reassembler = Reassembler::new(limits());
         let (last, before) = pieces.split_last().expect("at least one");
         for (info, piece) in before {
-            assert_eq!(reassembler.handle(PeerId(1), *info, piece, Time::ZERO), Ok(None));
+            assert_eq!(reassembler.handle(PeerId(1), *info, piece, Ecn::NotEct, Time::ZERO), Ok(None));
         }
-        let whole = reassembler.handle(PeerId(1), last.0, last.1, Time::ZERO);
-        assert_eq!(whole.expect("in bounds").as_deref(), Some(data));
+        let whole = reassembler.handle(PeerId(1), last.0, last.1, Ecn::Ce, Time::ZERO).expect("in bounds");
+        assert_eq!(whole.map(|(message, outer)| (&*message, outer)), Some((data, Ecn::Ce)));
     }
 }
 
@@ -104,7 +105,8 @@ fn script(data: &[u8]) {
         now = now + Duration::from_millis(u64::from(op >> 2));
         if let Ok(Message::Fragment(_, info, piece)) = Message::parse(block) {
             let total = usize::from(info.total);
-            if let Ok(Some(whole)) = reassembler.handle(PeerId(u32::from(op & 3)), info, piece, now) {
+            let (peer, outer) = (PeerId(u32::from(op & 3)), Ecn::from_octet(op >> 2));
+            if let Ok(Some((whole, _))) = reassembler.handle(peer, info, piece, outer, now) {
                 assert_eq!(whole.len(), total);
             }
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::fragment::FragmentInfo;
+use crate::frame::ecn::Ecn;
 use crate::ids::PeerId;
 use crate::time::Time;
 
@@ -62,7 +63,8 @@ impl Reassembler {
         }
     }
 
-    /// Takes a fragment from `peer`. `Some` is the whole message, valid until the next call.
+    /// Takes a fragment from `peer`, that came under this outer ECN. `Some` is the whole message, valid until the next
+    /// call, and what its fragments' outer ECN comes to.
     ///
     /// A fragment that contradicts its message drops the message.
     pub fn handle(
@@ -70,8 +72,9 @@ impl Reassembler {
         peer: PeerId,
         info: FragmentInfo,
         data: &[u8],
+        outer: Ecn,
         now: Time,
-    ) -> Result<Option<&mut [u8]>, ReassemblyDrop> {
+    ) -> Result<Option<(&mut [u8], Ecn)>, ReassemblyDrop> {
         if data.is_empty() {
             return Err(ReassemblyDrop::Empty);
         }
@@ -79,17 +82,19 @@ impl Reassembler {
             Some(at) => at,
             None => {
                 check_range(info, data)?;
-                self.begin(peer, info, now)?
+                self.begin(peer, info, outer, now)?
             }
         };
         self.last = at;
-        match self.messages[at].add(info, data) {
+        let message = &mut self.messages[at];
+        message.outer = message.outer.with_fragment(outer);
+        match message.add(info, data) {
             Ok(false) => Ok(None),
             Ok(true) => {
                 let message = self.remove(at);
                 let used = std::mem::replace(&mut self.complete, message.buffer.bytes);
                 self.recycle(Buffer { bytes: used, have: message.buffer.have });
-                Ok(Some(&mut self.complete))
+                Ok(Some((&mut self.complete, message.outer)))
             }
             Err(reason) => {
                 let message = self.remove(at);
@@ -138,7 +143,13 @@ impl Reassembler {
     }
 
     /// Makes room for a new message and begins it.
-    fn begin(&mut self, peer: PeerId, info: FragmentInfo, now: Time) -> Result<usize, ReassemblyDrop> {
+    fn begin(
+        &mut self,
+        peer: PeerId,
+        info: FragmentInfo,
+        outer: Ecn,
+        now: Time,
+    ) -> Result<usize, ReassemblyDrop> {
         let total = usize::from(info.total);
         if total > self.limits.max_bytes || self.limits.max_messages == 0 {
             return Err(ReassemblyDrop::TooLong);
@@ -163,7 +174,7 @@ impl Reassembler {
             None => self.usage.push(Usage { peer, bytes: total, messages: 1 }),
         }
         let deadline = now + self.limits.timeout;
-        self.messages.push(Message { peer, id: info.id, begun: self.begun, deadline, buffer });
+        self.messages.push(Message { peer, id: info.id, begun: self.begun, deadline, outer, buffer });
         self.begun += 1;
         Ok(self.messages.len() - 1)
     }
@@ -240,6 +251,7 @@ struct Message {
     /// Orders messages by their beginning.
     begun: u64,
     deadline: Time,
+    outer: Ecn,
     buffer: Buffer,
 }
 

@@ -3,6 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::frame::ecn::Ecn;
 use crate::ids::PeerId;
 use crate::time::Time;
 
@@ -55,12 +56,12 @@ fn a_contradicting_fragment_drops_its_message() {
     ];
     for (bad, len, reason) in cases {
         let mut r = Reassembler::new(limits());
-        assert_eq!(r.handle(A, info(7, 100, 300), &[1; 100], Time::ZERO), Ok(None));
-        assert_eq!(r.handle(A, *bad, &vec![2; *len], Time::ZERO), Err(*reason), "{bad:?}");
+        assert_eq!(r.handle(A, info(7, 100, 300), &[1; 100], Ecn::NotEct, Time::ZERO), Ok(None));
+        assert_eq!(r.handle(A, *bad, &vec![2; *len], Ecn::NotEct, Time::ZERO), Err(*reason), "{bad:?}");
         let dropped = *reason != ReassemblyDrop::Empty && bad.id == 7;
         assert_eq!(r.messages(), usize::from(!dropped), "{bad:?}");
         // The same bytes from another peer are another message.
-        assert_eq!(r.handle(B, info(7, 0, 300), &[1; 100], Time::ZERO), Ok(None));
+        assert_eq!(r.handle(B, info(7, 0, 300), &[1; 100], Ecn::NotEct, Time::ZERO), Ok(None));
     }
 }
 
@@ -68,13 +69,13 @@ fn a_contradicting_fragment_drops_its_message() {
 fn unfinished_messages_expire() {
     let mut r = Reassembler::new(limits());
     assert_eq!(r.poll_timeout(), None);
-    r.handle(A, info(1, 0, 20), &[1; 10], at(0)).unwrap();
-    r.handle(A, info(2, 0, 20), &[1; 10], at(400)).unwrap();
+    r.handle(A, info(1, 0, 20), &[1; 10], Ecn::NotEct, at(0)).unwrap();
+    r.handle(A, info(2, 0, 20), &[1; 10], Ecn::NotEct, at(400)).unwrap();
     assert_eq!(r.poll_timeout(), Some(at(1000)));
     assert_eq!(r.handle_timeout(at(999)), 0);
     assert_eq!(r.handle_timeout(at(1000)), 1);
     assert_eq!(r.poll_timeout(), Some(at(1400)));
-    assert_eq!(r.handle(A, info(2, 10, 20), &[2; 10], at(1300)).unwrap().unwrap().len(), 20);
+    assert_eq!(r.handle(A, info(2, 10, 20), &[2; 10], Ecn::NotEct, at(1300)).unwrap().unwrap().0.len(), 20);
     assert_eq!((r.messages(), r.bytes(), r.poll_timeout()), (0, 0, None));
 }
 
@@ -82,16 +83,19 @@ fn unfinished_messages_expire() {
 fn a_flooding_peer_only_harms_itself() {
     for total in [20u16, 60_000] {
         let mut r = Reassembler::new(limits());
-        r.handle(B, info(1, 0, 3000), &[1; 1000], at(0)).unwrap();
-        r.handle(B, info(2, 0, 3000), &[1; 1000], at(0)).unwrap();
+        r.handle(B, info(1, 0, 3000), &[1; 1000], Ecn::NotEct, at(0)).unwrap();
+        r.handle(B, info(2, 0, 3000), &[1; 1000], Ecn::NotEct, at(0)).unwrap();
         for id in 0..1000 {
-            let dropped = r.handle(A, info(id, 0, total), &[1; 10], at(1)).err();
+            let dropped = r.handle(A, info(id, 0, total), &[1; 10], Ecn::NotEct, at(1)).err();
             assert_eq!(dropped, (total == 60_000).then_some(ReassemblyDrop::Full));
             assert!(r.messages() <= limits().max_messages && r.bytes() <= limits().max_bytes);
         }
         for id in [1, 2] {
-            r.handle(B, info(id, 1000, 3000), &[1; 1000], at(2)).unwrap();
-            assert!(r.handle(B, info(id, 2000, 3000), &[1; 1000], at(2)).unwrap().is_some(), "{total}");
+            r.handle(B, info(id, 1000, 3000), &[1; 1000], Ecn::NotEct, at(2)).unwrap();
+            assert!(
+                r.handle(B, info(id, 2000, 3000), &[1; 1000], Ecn::NotEct, at(2)).unwrap().is_some(),
+                "{total}"
+            );
         }
     }
 }
@@ -101,21 +105,22 @@ fn a_newcomer_finds_room_among_floods() {
     let mut r = Reassembler::new(limits());
     for peer in [PeerId(3), PeerId(4), PeerId(5)] {
         for id in 0..100 {
-            r.handle(peer, info(id, 0, 9000), &[1; 10], at(0)).unwrap();
+            r.handle(peer, info(id, 0, 9000), &[1; 10], Ecn::NotEct, at(0)).unwrap();
         }
     }
-    assert_eq!(r.handle(B, info(1, 0, 30), &[7; 20], at(0)), Ok(None));
+    assert_eq!(r.handle(B, info(1, 0, 30), &[7; 20], Ecn::NotEct, at(0)), Ok(None));
     for id in 100..200 {
-        r.handle(PeerId(3), info(id, 0, 9000), &[1; 10], at(0)).unwrap();
+        r.handle(PeerId(3), info(id, 0, 9000), &[1; 10], Ecn::NotEct, at(0)).unwrap();
     }
-    assert_eq!(r.handle(B, info(1, 20, 30), &[7; 10], at(0)).unwrap().unwrap(), [7; 30]);
+    assert_eq!(r.handle(B, info(1, 20, 30), &[7; 10], Ecn::NotEct, at(0)).unwrap().unwrap().0, [7; 30]);
 }
 
 #[test]
 fn a_message_in_too_many_parts_is_dropped() {
     let mut r = Reassembler::new(limits());
-    let last =
-        (0..1000u16).map(|i| r.handle(A, info(1, i * 2, 4000), &[0], at(0)).err()).find(Option::is_some);
+    let last = (0..1000u16)
+        .map(|i| r.handle(A, info(1, i * 2, 4000), &[0], Ecn::NotEct, at(0)).err())
+        .find(Option::is_some);
     assert_eq!(last, Some(Some(ReassemblyDrop::Scattered)));
     assert_eq!(r.messages(), 0);
 }
@@ -124,7 +129,7 @@ fn a_message_in_too_many_parts_is_dropped() {
 fn forgetting_a_peer_leaves_the_others() {
     let mut r = Reassembler::new(limits());
     for peer in [A, B, A] {
-        r.handle(peer, info(r.messages() as u32, 0, 20), &[1; 10], at(0)).unwrap();
+        r.handle(peer, info(r.messages() as u32, 0, 20), &[1; 10], Ecn::NotEct, at(0)).unwrap();
     }
     assert_eq!(r.forget(A), 2);
     assert_eq!((r.messages(), r.bytes()), (1, 20));
@@ -133,9 +138,9 @@ fn forgetting_a_peer_leaves_the_others() {
 #[test]
 fn impossible_limits_refuse() {
     let mut r = Reassembler::new(ReassemblyLimits { max_bytes: 100, ..limits() });
-    assert_eq!(r.handle(A, info(1, 0, 101), &[1], at(0)), Err(ReassemblyDrop::TooLong));
+    assert_eq!(r.handle(A, info(1, 0, 101), &[1], Ecn::NotEct, at(0)), Err(ReassemblyDrop::TooLong));
     let mut r = Reassembler::new(ReassemblyLimits { max_messages: 0, ..limits() });
-    assert_eq!(r.handle(A, info(1, 0, 101), &[1], at(0)), Err(ReassemblyDrop::TooLong));
+    assert_eq!(r.handle(A, info(1, 0, 101), &[1], Ecn::NotEct, at(0)), Err(ReassemblyDrop::TooLong));
 }
 
 proptest! {
@@ -155,13 +160,27 @@ proptest! {
         let mut r = Reassembler::new(ReassemblyLimits { max_bytes: 1 << 20, ..limits() });
         let mut whole = 0;
         for (peer, info, data) in all {
-            if let Some(message) = r.handle(peer, info, data, Time::ZERO).unwrap() {
+            if let Some((message, _)) = r.handle(peer, info, data, Ecn::NotEct, Time::ZERO).unwrap() {
                 prop_assert_eq!(&*message, &messages[peer.0 as usize][..]);
                 whole += 1;
             }
         }
         prop_assert_eq!(whole, peers);
         prop_assert_eq!((r.messages(), r.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_message_is_marked_if_one_of_its_fragments_was(marks in prop::collection::vec(any::<bool>(), 2..30), seed: u64) {
+        let message = vec![7; marks.len() * 100];
+        let mut pieces: Vec<_> = Fragmenter::new(9).cut(&message, 100).unwrap().zip(&marks).collect();
+        shuffle(&mut pieces, seed);
+        let mut r = Reassembler::new(limits());
+        let mut got = None;
+        for ((info, data), marked) in pieces {
+            let outer = if *marked { Ecn::Ce } else { Ecn::Ect0 };
+            got = r.handle(A, info, data, outer, Time::ZERO).unwrap().map(|(_, outer)| outer);
+        }
+        prop_assert_eq!(got, Some(if marks.contains(&true) { Ecn::Ce } else { Ecn::Ect0 }));
     }
 
     #[test]
@@ -172,7 +191,7 @@ proptest! {
         let mut now = 0;
         for (peer, id, offset, total, len, wait) in inputs {
             now += wait;
-            let _ = r.handle(PeerId(peer), info(id, offset, total), &vec![0; len], at(now));
+            let _ = r.handle(PeerId(peer), info(id, offset, total), &vec![0; len], Ecn::NotEct, at(now));
             prop_assert!(r.messages() <= 5 && r.bytes() <= 50_000);
             r.handle_timeout(at(now));
             prop_assert!(r.poll_timeout().is_none_or(|due| due > at(now)));

@@ -102,6 +102,7 @@ drop_reasons! {
     BadInnerHeader "bad_inner_header" "The opened datagram's inner header is malformed.",
     UnknownNetwork "unknown_network" "The datagram's VNI is no network of this node.",
     NotAMember "not_a_member" "The datagram's sender is no peer of its network.",
+    Congested "congested" "The underlay marked congestion on the datagram, and its packet is not ECN-capable (RFC 6040).",
     TooBig "too_big" "The frame exceeds what the path or the network's MTU carries.",
     ReassemblyFull "reassembly_full" "No room to reassemble another fragmented frame.",
     ReassemblyTimeout "reassembly_timeout" "Fragments of a frame did not arrive in time.",

@@ -3,6 +3,7 @@ use crate::config::Carriage;
 use crate::dataplane::peers::Peers;
 use nat_traversal::{CandidateKind, CandidatePair, Offer, PathId, Route};
 use switch_core::fragment::{Reassembler, ReassemblyLimits};
+use switch_core::frame::ecn::Ecn;
 use switch_core::time::Time;
 use switch_core::wire::{Lane, Message};
 
@@ -129,7 +130,7 @@ fn long_frames_come_together_again() {
     let mut whole = Vec::new();
     for message in &messages {
         let Ok(Message::Fragment(_, info, data)) = Message::parse(message) else { panic!("{message:?}") };
-        if let Some(message) = reassembler.handle(PEER, info, data, Time::ZERO).unwrap() {
+        if let Some((message, _)) = reassembler.handle(PEER, info, data, Ecn::NotEct, Time::ZERO).unwrap() {
             whole = frame_of(message).to_vec();
         }
     }

@@ -1,5 +1,6 @@
 //! Messages that came in QUIC datagrams: authentic already, and from here on as those that were sealed.
 
+use switch_core::frame::ecn::Ecn;
 use switch_core::ids::{PeerId, Vni};
 use switch_core::switch::DropReason;
 use switch_core::time::Time;
@@ -67,7 +68,10 @@ impl Inbound {
                     Opened { place: Place::Received, start: at, len: end - at, peer, csum: header.csum };
                 self.accept(core, networks, admitted, header.vni, opened);
             }
-            Ok(Message::Fragment(vni, ..)) => self.fragment(core, networks, vni, peer, start, end, now),
+            // QUIC answers its own marks.
+            Ok(Message::Fragment(vni, ..)) => {
+                self.fragment(core, networks, vni, peer, start..end, Ecn::NotEct, now);
+            }
             // A probe asks about one path, which QUIC knows nothing of.
             Ok(Message::Probe(_)) | Err(_) => {
                 self.drop_datagram(core, DropReason::BadInnerHeader, start, end);

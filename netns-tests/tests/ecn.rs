@@ -1,0 +1,176 @@
+//! Congestion that the underlay marks reaches the instances' TCP, and costs only packets that cannot be marked.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use netns_tests::traffic::tcp_both_ways;
+use netns_tests::{
+    Instance, Lab, LabSpec, Namespace, Node, ctl, expect, lab_test, measure, wait_for, wait_ok,
+};
+
+/// What arrives at a node from its peers, by its outer ECN; then this is done with it, in words of nft in which IP is the family.
+fn rules(then: &str) -> String {
+    let family = |ip: &str| {
+        let mut rules = String::new();
+        for ecn in ["not-ect", "ect0", "ect1", "ce"] {
+            rules += &format!("    udp dport 4840 {ip} ecn {ecn} counter name \"{ecn}\"\n");
+        }
+        let then = then.replace("IP", ip);
+        if then.is_empty() { rules } else { rules + &format!("    udp dport 4840 {then}\n") }
+    };
+    format!(
+        "table inet marks {{\n  counter not-ect {{}}\n  counter ect0 {{}}\n  counter ect1 {{}}\n  counter ce {{}}\n  \
+         chain prerouting {{\n    type filter hook prerouting priority raw\n{}{}  }}\n}}\n",
+        family("ip"),
+        family("ip6")
+    )
+}
+
+/// Replaces the rules of one node.
+fn mark(node: &Node, then: &str) -> Result<()> {
+    node.ns().nft(&format!("table inet marks {{}}\ndelete table inet marks\n{}", rules(then)))
+}
+
+/// Datagrams that arrived with this outer ECN since the rules were set.
+fn arrived(node: &Node, ecn: &str) -> Result<u64> {
+    let text = node.ns().exec(&["nft", "-j", "list", "counters", "table", "inet", "marks"])?;
+    let json: serde_json::Value = serde_json::from_str(&text).context("nft's JSON")?;
+    let mut counters = ctl::rows(&json, "nftables").iter().map(|row| &row["counter"]);
+    let counter = counters.find(|counter| counter["name"] == ecn);
+    counter.and_then(|counter| counter["packets"].as_u64()).ok_or_else(|| anyhow!("no {ecn} in {text}"))
+}
+
+/// A counter of a namespace, of `netstat` (two lines for each table) or `snmp6` (a line for each counter).
+fn kernel(ns: &Namespace, name: &str) -> Result<u64> {
+    let file = if name.starts_with("Ip6") { "snmp6" } else { "netstat" };
+    let path = format!("/proc/thread-self/net/{file}");
+    let text = ns.enter(|| std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}")))?;
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    let found = lines.iter().find_map(|line| match line[..] {
+        [key, value] if key == name => Some(value),
+        _ => None,
+    });
+    let in_table = || {
+        lines.chunks(2).find_map(|table| {
+            let at = table[0].iter().position(|key| *key == name)?;
+            table.get(1)?.get(at).copied()
+        })
+    };
+    let value = found.or_else(in_table).with_context(|| format!("{path} has no {name}"))?;
+    value.parse().with_context(|| format!("{name} in {path} is {value}"))
+}
+
+fn ends(lab: &Lab) -> Result<(&Instance, &Instance, &Node)> {
+    Ok((lab.instance("a1")?, lab.instance("b1")?, lab.node("node-b")?))
+}
+
+fn flow(a: &Instance, b: &Instance) -> Result<()> {
+    for ip in b.both()? {
+        tcp_both_ways(a.ns(), b.ns(), ip, 2 << 20, Duration::from_secs(20))
+            .with_context(|| format!("TCP with {ip}"))?;
+    }
+    Ok(())
+}
+
+fn marks_reach_tcp(name: &str, v6_underlay: bool) -> Result<()> {
+    lab_test(LabSpec::pair(name), |lab| {
+        lab.start_switchd(|config| {
+            let b = lab.node("node-b").expect("the lab has it").underlay_socket_v6(0);
+            for peer in config.peers.iter_mut().filter(|_| v6_underlay) {
+                peer.address = (peer.name == "node-b").then(|| b.clone());
+            }
+        })?;
+        let (a, b, node_b) = ends(lab)?;
+        for instance in [a, b] {
+            instance.ns().sysctl("net/ipv4/tcp_ecn", "1")?;
+        }
+        // Nothing marks: the outer header says what the inner one does.
+        mark(node_b, "")?;
+        flow(a, b)?;
+        let (capable, marked) = (arrived(node_b, "ect0")?, arrived(node_b, "ce")?);
+        expect(capable > 20 && marked == 0, || format!("{capable} datagrams with ECT(0), {marked} with CE"))?;
+        for name in ["InCEPkts", "Ip6InCEPkts"] {
+            let seen = kernel(b.ns(), name)?;
+            expect(seen == 0, || format!("{name} is {seen} without a mark"))?;
+        }
+        // Every capable packet is marked: each version's receiver sees it and tells the sender.
+        mark(node_b, "IP ecn ect0 IP ecn set ce")?;
+        for (ip, seen) in b.both()?.into_iter().zip(["InCEPkts", "Ip6InCEPkts"]) {
+            let told = kernel(a.ns(), "TCPDeliveredCE")?;
+            tcp_both_ways(a.ns(), b.ns(), ip, 1 << 20, Duration::from_secs(30))
+                .with_context(|| format!("TCP with {ip}, marked"))?;
+            let (seen, told) = (kernel(b.ns(), seen)?, kernel(a.ns(), "TCPDeliveredCE")? - told);
+            println!(
+                "{name}: {ip}: {seen} packets marked at the receiver, {told} segments told to the sender"
+            );
+            expect(seen > 20 && told > 20, || format!("{ip}: {seen} marked, {told} told of"))?;
+        }
+        let dropped = ctl::sum(&node_b.stats()?, "congested");
+        expect(dropped == 0, || format!("{dropped} packets dropped that could be marked"))
+    })
+}
+
+#[test]
+fn marks_reach_tcp_by_ipv4() -> Result<()> {
+    marks_reach_tcp("ecn_v4", false)
+}
+
+#[test]
+fn marks_reach_tcp_by_ipv6() -> Result<()> {
+    marks_reach_tcp("ecn_v6", true)
+}
+
+/// Also where each frame is cut into fragments.
+#[test]
+fn one_marked_fragment_marks_the_frame() -> Result<()> {
+    let spec = LabSpec::pair("ecn_fragments").each_instance(|instance| instance.mtu = 4000);
+    lab_test(spec, |lab| {
+        lab.start_switchd(|config| {
+            config.set_network("mtu", "4000");
+            config.set_network("mss_clamp", "false");
+        })?;
+        let (a, b, node_b) = ends(lab)?;
+        let ip = b.v4()?;
+        // ECT(0) in the TOS octet of echo requests that take three datagrams each.
+        let ping = ["-Q", "2", "-s", "3500", "-M", "do"];
+        measure::ping_ok_with(a.ns(), ip, &ping)?;
+        let before = kernel(b.ns(), "InCEPkts")?;
+        expect(before == 0, || format!("{before} marked packets, and nothing marks"))?;
+        mark(node_b, "IP ecn ect0 numgen inc mod 3 0 IP ecn set ce")?;
+        wait_ok("a marked echo request", Duration::from_secs(10), || {
+            measure::ping_ok_with(a.ns(), ip, &ping)?;
+            let marked = kernel(b.ns(), "InCEPkts")?;
+            expect(marked > 0, || "no packet is marked".to_owned())
+        })?;
+        let (capable, marked) = (arrived(node_b, "ect0")?, kernel(b.ns(), "InCEPkts")?);
+        println!("ecn_fragments: of {capable} datagrams a third marked: {marked} frames");
+        expect(capable >= 3 * marked, || format!("{capable} datagrams for {marked} frames"))
+    })
+}
+
+#[test]
+fn what_cannot_be_marked_is_lost_and_counted() -> Result<()> {
+    lab_test(LabSpec::pair("ecn_not_capable"), |lab| {
+        lab.start_switchd(|_| ())?;
+        let (a, b, node_b) = ends(lab)?;
+        let ip = b.v4()?;
+        mark(node_b, "")?;
+        measure::ping_ok(a.ns(), ip)?;
+        let capable = arrived(node_b, "ect0")? + arrived(node_b, "ect1")? + arrived(node_b, "ce")?;
+        expect(capable == 0, || format!("{capable} datagrams of what is not capable have a mark"))?;
+        mark(node_b, "IP ecn set ce")?;
+        let lost = measure::ping_each(a.ns(), ip, 3, &["-W", "1"])?;
+        expect(lost.received == 0, || format!("{} of 3 pings got through", lost.received))?;
+        let dropped = ctl::sum(&node_b.stats()?, "congested");
+        expect(dropped >= 3, || format!("{dropped} frames counted as congested"))?;
+        // Neither ARP nor the link itself asks for marks.
+        b.flush_neighbours()?;
+        a.flush_neighbours()?;
+        wait_for("ARP beneath the marks", Duration::from_secs(5), || {
+            let _ = measure::ping_each(a.ns(), ip, 1, &["-W", "1"]);
+            a.neighbours().is_ok_and(|neighbours| neighbours.contains("lladdr"))
+        })?;
+        mark(node_b, "")?;
+        measure::ping_ok(a.ns(), ip)
+    })
+}
