@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use netns_tests::traffic::tcp_both_ways;
-use netns_tests::{
-    Instance, Lab, LabSpec, Namespace, Node, ctl, expect, lab_test, measure, wait_for, wait_ok,
-};
+use netns_tests::{Instance, Lab, LabSpec, Namespace, Node, ctl, expect, lab_test, measure, wait_for};
 
 /// What arrives at a node from its peers, by its outer ECN; then this is done with it, in words of nft in which IP is the family.
 fn rules(then: &str) -> String {
@@ -15,11 +13,12 @@ fn rules(then: &str) -> String {
         for ecn in ["not-ect", "ect0", "ect1", "ce"] {
             rules += &format!("    udp dport 4840 {ip} ecn {ecn} counter name \"{ecn}\"\n");
         }
+        rules += &format!("    udp dport 4840 {ip} dscp != cs0 counter name \"dscp\"\n");
         let then = then.replace("IP", ip);
         if then.is_empty() { rules } else { rules + &format!("    udp dport 4840 {then}\n") }
     };
     format!(
-        "table inet marks {{\n  counter not-ect {{}}\n  counter ect0 {{}}\n  counter ect1 {{}}\n  counter ce {{}}\n  \
+        "table inet marks {{\n  counter not-ect {{}}\n  counter ect0 {{}}\n  counter ect1 {{}}\n  counter ce {{}}\n  counter dscp {{}}\n  \
          chain prerouting {{\n    type filter hook prerouting priority raw\n{}{}  }}\n}}\n",
         family("ip"),
         family("ip6")
@@ -130,21 +129,27 @@ fn one_marked_fragment_marks_the_frame() -> Result<()> {
             config.set_network("mss_clamp", "false");
         })?;
         let (a, b, node_b) = ends(lab)?;
+        // Else the fragments of a frame cross the underlay as one packet, and one mark would be on them all.
+        let node_a = lab.node("node-a")?.ns();
+        node_a.exec(&["ethtool", "-K", "eth0", "tx-udp-segmentation", "off", "gso", "off"])?;
         let ip = b.v4()?;
         // ECT(0) in the TOS octet of echo requests that take three datagrams each.
         let ping = ["-Q", "2", "-s", "3500", "-M", "do"];
         measure::ping_ok_with(a.ns(), ip, &ping)?;
         let before = kernel(b.ns(), "InCEPkts")?;
         expect(before == 0, || format!("{before} marked packets, and nothing marks"))?;
-        mark(node_b, "IP ecn ect0 numgen inc mod 3 0 IP ecn set ce")?;
-        wait_ok("a marked echo request", Duration::from_secs(10), || {
+        for which in 0..3 {
+            let (seen, then) = (kernel(b.ns(), "InCEPkts")?, format!("numgen inc mod 3 {which}"));
+            mark(node_b, &format!("IP ecn ect0 {then} IP ecn set ce"))?;
             measure::ping_ok_with(a.ns(), ip, &ping)?;
-            let marked = kernel(b.ns(), "InCEPkts")?;
-            expect(marked > 0, || "no packet is marked".to_owned())
-        })?;
-        let (capable, marked) = (arrived(node_b, "ect0")?, kernel(b.ns(), "InCEPkts")?);
-        println!("ecn_fragments: of {capable} datagrams a third marked: {marked} frames");
-        expect(capable >= 3 * marked, || format!("{capable} datagrams for {marked} frames"))
+            let (capable, marked) = (arrived(node_b, "ect0")?, kernel(b.ns(), "InCEPkts")? - seen);
+            expect((capable, marked) == (9, 3), || {
+                format!(
+                    "{capable} datagrams and {marked} marked frames for 3 requests, fragment {which} marked"
+                )
+            })?;
+        }
+        Ok(())
     })
 }
 
@@ -158,17 +163,22 @@ fn what_cannot_be_marked_is_lost_and_counted() -> Result<()> {
         measure::ping_ok(a.ns(), ip)?;
         let capable = arrived(node_b, "ect0")? + arrived(node_b, "ect1")? + arrived(node_b, "ce")?;
         expect(capable == 0, || format!("{capable} datagrams of what is not capable have a mark"))?;
+        // Expedited forwarding and ECT(1): only the latter shows.
+        measure::ping_ok_with(a.ns(), ip, &["-Q", "0xb9"])?;
+        let (capable, classes) = (arrived(node_b, "ect1")?, arrived(node_b, "dscp")?);
+        expect((capable, classes) == (3, 0), || format!("{capable} with ECT(1), {classes} with a DSCP"))?;
         mark(node_b, "IP ecn set ce")?;
         let lost = measure::ping_each(a.ns(), ip, 3, &["-W", "1"])?;
         expect(lost.received == 0, || format!("{} of 3 pings got through", lost.received))?;
         let dropped = ctl::sum(&node_b.stats()?, "congested");
         expect(dropped >= 3, || format!("{dropped} frames counted as congested"))?;
-        // Neither ARP nor the link itself asks for marks.
-        b.flush_neighbours()?;
-        a.flush_neighbours()?;
+        // ARP has no marks: an address that no node knows yet is found.
+        let unknown = "10.0.0.99";
+        b.ns().ip(&format!("addr add {unknown}/24 dev eth0"))?;
         wait_for("ARP beneath the marks", Duration::from_secs(5), || {
-            let _ = measure::ping_each(a.ns(), ip, 1, &["-W", "1"]);
-            a.neighbours().is_ok_and(|neighbours| neighbours.contains("lladdr"))
+            let _ = measure::ping_each(a.ns(), unknown.parse().expect("an address"), 1, &["-W", "1"]);
+            let known = |line: &str| line.starts_with(&format!("{unknown} ")) && line.contains("lladdr");
+            a.neighbours().is_ok_and(|neighbours| neighbours.lines().any(known))
         })?;
         mark(node_b, "")?;
         measure::ping_ok(a.ns(), ip)

@@ -35,6 +35,8 @@ pub struct Row {
     pub unit: &'static str,
     /// One value for each round that gave one, in their order.
     pub values: Vec<f64>,
+    /// Which rounds these are.
+    pub rounds: Vec<usize>,
 }
 
 /// What the report is to do beside its printing.
@@ -51,19 +53,23 @@ pub struct ReportOptions {
 }
 
 impl Results {
-    /// Adds one round's figures of a contender, behind those of its earlier rounds.
-    pub fn add(&mut self, scenario: &str, contender: &'static str, figures: Vec<Figure>) {
+    /// Adds a round's figures of a contender, behind those of its earlier rounds.
+    pub fn add(&mut self, scenario: &str, contender: &'static str, round: usize, figures: Vec<Figure>) {
         for Figure { name, value, unit } in figures {
             let same =
                 |row: &&mut Row| row.scenario == scenario && row.name == name && row.contender == contender;
             match self.rows.iter_mut().find(same) {
-                Some(row) => row.values.push(value),
+                Some(row) => {
+                    row.values.push(value);
+                    row.rounds.push(round);
+                }
                 None => self.rows.push(Row {
                     scenario: scenario.to_owned(),
                     name,
                     contender,
                     unit,
                     values: vec![value],
+                    rounds: vec![round],
                 }),
             }
         }
@@ -83,10 +89,12 @@ mod tests {
     fn rounds_of_one_figure_share_a_row() {
         let figure = |value| vec![Figure { name: "tcp-1-flow", value, unit: "Gb/s" }];
         let mut results = Results::default();
-        results.add(BASE, "switchd", figure(4.0));
-        results.add(BASE, "vxlan", figure(9.0));
-        results.add(BASE, "switchd", figure(5.0));
-        let values: Vec<_> = results.rows.iter().map(|row| (row.contender, row.values.clone())).collect();
-        assert_eq!(values, [("switchd", vec![4.0, 5.0]), ("vxlan", vec![9.0])]);
+        results.add(BASE, "switchd", 0, figure(4.0));
+        results.add(BASE, "vxlan", 0, figure(9.0));
+        results.add(BASE, "switchd", 2, figure(5.0));
+        let all = |row: &'static str| results.rows.iter().find(|known| known.contender == row).unwrap();
+        let (ours, theirs) = (all("switchd"), all("vxlan"));
+        assert_eq!((&ours.values[..], &ours.rounds[..]), (&[4.0, 5.0][..], &[0, 2][..]));
+        assert_eq!((&theirs.values[..], &theirs.rounds[..], results.rows.len()), (&[9.0][..], &[0][..], 2));
     }
 }

@@ -51,9 +51,7 @@ fn rounds(plan: &Plan, scenario: &Scenario, ground: &Ground, start: Instant, out
     for round in 0..plan.rounds {
         for job in &scenario.jobs {
             let taking_part: Vec<_> = turns.iter().filter(|turn| job.has(turn.contender.name())).collect();
-            // Whoever comes first in one round comes last in the next, so that no place in the order is anyone's.
-            let first = round % taking_part.len().max(1);
-            for turn in taking_part[first..].iter().chain(&taking_part[..first]) {
+            for turn in order(&taking_part, round) {
                 let (measure, contender) = (job.measure.name(), turn.contender.name());
                 let measured = job.measure.run(&turn.running.arena, plan.time * scenario.stretch);
                 let said = measured
@@ -65,7 +63,7 @@ fn rounds(plan: &Plan, scenario: &Scenario, ground: &Ground, start: Instant, out
                     round + 1
                 );
                 match measured {
-                    Ok(figures) => outcome.results.add(name, contender, figures),
+                    Ok(figures) => outcome.results.add(name, contender, round, figures),
                     Err(_) => outcome
                         .note(turn.contender, format!("{measure} in {name}, round {}: {said}", round + 1)),
                 }
@@ -76,6 +74,20 @@ fn rounds(plan: &Plan, scenario: &Scenario, ground: &Ground, start: Instant, out
         println!("the forwarder had no room for {} frames", ground.dropped());
     }
 }
+
+/// No place in the order is anyone's: each round begins elsewhere, and every other one goes backwards, so that no one
+/// always follows the same.
+fn order<T>(taking_part: &[T], round: usize) -> impl Iterator<Item = &T> {
+    let first = round * STRIDE % taking_part.len().max(1);
+    let mut turns: Vec<_> = taking_part[first..].iter().chain(&taking_part[..first]).collect();
+    if round % 2 == 1 {
+        turns.reverse();
+    }
+    turns.into_iter()
+}
+
+/// From where one round begins to where the next one does: over the few rounds that there are, all over the order.
+const STRIDE: usize = 3;
 
 /// A contender in its lab.
 struct Turn<'a> {
@@ -121,4 +133,30 @@ impl Outcome {
 fn line(figures: &[Figure]) -> String {
     let one = |f: &Figure| format!("{} {:.3} {}", f.name, f.value, f.unit);
     figures.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everyone_has_a_turn_in_each_round_and_not_always_the_same_place() {
+        for count in 0..12 {
+            let all: Vec<usize> = (0..count).collect();
+            let rounds: Vec<Vec<usize>> = (0..5).map(|round| order(&all, round).copied().collect()).collect();
+            for round in &rounds {
+                let mut sorted = round.clone();
+                sorted.sort_unstable();
+                assert_eq!(sorted, all);
+            }
+            if count > 2 {
+                let follows = |round: &Vec<usize>| {
+                    let at = round.iter().position(|turn| *turn == 1).unwrap();
+                    at.checked_sub(1).map(|before| round[before])
+                };
+                assert!(rounds.iter().any(|round| follows(round) != follows(&rounds[0])), "{rounds:?}");
+                assert!(rounds.iter().any(|round| round[0] != rounds[0][0]), "{rounds:?}");
+            }
+        }
+    }
 }

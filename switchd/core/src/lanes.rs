@@ -59,7 +59,14 @@ impl Lanes {
 
     fn place(&self, frame: &[u8]) -> usize {
         let mut hasher = self.hash.build_hasher();
-        let part = |range: std::ops::Range<usize>| frame.get(range).unwrap_or_default();
+        // At most two tags are looked behind.
+        let mut tags = 0;
+        while tags < 8 && matches!(frame.get(12 + tags..14 + tags), Some([0x81, 0] | [0x88, 0xa8])) {
+            tags += 4;
+        }
+        hasher.write(frame.get(12..12 + tags).unwrap_or_default());
+        let behind = frame.get(tags..).unwrap_or_default();
+        let part = |range: std::ops::Range<usize>| behind.get(range).unwrap_or_default();
         match part(12..14) {
             // Fragments of a datagram have no ports but in the first one.
             [8, 0] => {
@@ -75,7 +82,7 @@ impl Lanes {
                     hasher.write(part(54..58));
                 }
             }
-            _ => hasher.write(part(0..18)),
+            _ => hasher.write(frame.get(0..18).unwrap_or_default()),
         }
         hasher.finish() as usize % FLOWS
     }
@@ -107,6 +114,32 @@ mod tests {
 
     fn at(ms: u64) -> Time {
         Time::from_epoch(Duration::from_millis(1000 + ms))
+    }
+
+    #[test]
+    fn flows_of_one_vlan_are_told_apart_and_those_of_two_as_well() {
+        let tagged = |tags: &[u8], port, len| {
+            let mut tagged = frame(port, len);
+            tagged.splice(12..12, tags.iter().copied());
+            tagged
+        };
+        let (five, six, both) = ([0x81, 0, 0, 5], [0x81, 0, 0, 6], [0x88, 0xa8, 0, 9, 0x81, 0, 0, 5]);
+        let mut lanes = Lanes::new([1, 2, 3, 4]);
+        assert_eq!(lanes.lane(&tagged(&five, 1, 60_000), at(0)), Lane::Bulk);
+        assert_eq!(lanes.lane(&tagged(&both, 1, 60_000), at(0)), Lane::Bulk);
+        for (tags, port, lane) in [
+            (&five[..], 1, Lane::Bulk),
+            (&five, 2, Lane::Prompt),
+            (&six, 1, Lane::Prompt),
+            (&both, 1, Lane::Bulk),
+            (&both, 2, Lane::Prompt),
+            (&[], 1, Lane::Prompt),
+        ] {
+            assert_eq!(lanes.lane(&tagged(tags, port, 100), at(1)), lane, "{tags:?} {port}");
+        }
+        for len in 0..40 {
+            lanes.lane(&tagged(&both, 1, 60)[..len], at(2));
+        }
     }
 
     #[test]

@@ -127,9 +127,7 @@ fn mend(reason: DropReason) -> &'static str {
         DropReason::BadInnerHeader => "do all nodes run one version?",
         DropReason::UnknownNetwork => "add the network here, or take this node out of its peers there",
         DropReason::NotAMember => "add it to the network's peers, or take the network from it",
-        DropReason::Congested => {
-            "none needed: its sender slows down; else find who marks what is not ECN-capable"
-        }
+        DropReason::Congested => "find what on the underlay marks packets that say they cannot be marked",
         DropReason::TooBig => "set the guests' MTU to the network's mtu",
         DropReason::ReassemblyFull => "the path loses fragments: see path MTU in switchctl links",
         DropReason::ReassemblyTimeout => "look at the underlay's loss",

@@ -63,6 +63,7 @@ pub(super) fn carry_out(
         }
         Command::AddSession(index, peer, opener) => core.peers.add_session(index, peer, opener),
         Command::ArmSession(index, sealer) => core.peers.arm_session(index, sealer),
+        Command::CarryEcn(index) => core.peers.carry_ecn(index),
         Command::SetQuicSender(index, sender) => core.peers.set_quic_sender(index, sender),
         Command::UseSession(id, index) => {
             if let Some(peer) = core.peers.get_mut(id) {

@@ -36,6 +36,8 @@ pub enum Command {
     AddSession(ReceiverIndex, PeerId, Box<Opener>),
     /// The peer of this session can open what this seals.
     ArmSession(ReceiverIndex, Box<Sealer>),
+    /// The peer of this session gives its instances what ECN the underlay's headers have.
+    CarryEcn(ReceiverIndex),
     /// Frames for the peer of this session that ride in QUIC datagrams go this way.
     SetQuicSender(ReceiverIndex, QuicSender),
     /// Seal for the peer by this session, or not at all.

@@ -74,7 +74,8 @@ impl Core {
         if outbound.carriage == Carriage::Quic {
             return carriage.send(session.quic.as_ref(), peer, outbound, vnet, frame, scratch);
         }
-        let class = Class { lane: outbound.lane, ecn: Ecn::of_frame(frame).unwrap_or_default() };
+        let ecn = if session.ecn { Ecn::of_frame(frame).unwrap_or_default() } else { Ecn::NotEct };
+        let class = Class { lane: outbound.lane, ecn };
         let mut line = Line { transmitter, peer, sealer, route, outbound, class, scratch };
 
         let max_frame = line.peer.max_frame();

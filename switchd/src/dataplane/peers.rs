@@ -77,6 +77,8 @@ pub(super) struct Session {
     pub(super) peer: PeerId,
     pub(super) opener: Box<Opener>,
     pub(super) sealer: Option<Box<Sealer>>,
+    /// The outer header may say what the inner one does: the peer minds what becomes of it on the way.
+    pub(super) ecn: bool,
     /// The way of frames that ride in QUIC datagrams.
     pub(super) quic: Option<QuicSender>,
     pub(super) rekey_reported: bool,
@@ -168,9 +170,16 @@ impl Peers {
         self.routes.contains(&route)
     }
 
+    pub(super) fn carry_ecn(&mut self, index: ReceiverIndex) {
+        if let Some(session) = self.sessions.get_mut(&index) {
+            session.ecn = true;
+        }
+    }
+
     pub(super) fn add_session(&mut self, index: ReceiverIndex, peer: PeerId, opener: Box<Opener>) {
         if self.peers.contains_key(&peer) {
-            let session = Session { peer, opener, sealer: None, quic: None, rekey_reported: false };
+            let session =
+                Session { peer, opener, sealer: None, ecn: false, quic: None, rekey_reported: false };
             self.sessions.insert(index, session);
         }
     }

@@ -115,7 +115,10 @@ impl Transmitter {
         &mut self.buf[at]
     }
 
-    fn place(&mut self, route: Route, class: Class, len: usize) -> Range<usize> {
+    fn place(&mut self, route: Route, mut class: Class, len: usize) -> Range<usize> {
+        if let Route::Relayed(..) = route {
+            class.ecn = Ecn::NotEct;
+        }
         let known = self.route == Some(route) && self.class == class;
         if !known {
             self.flush();
@@ -222,7 +225,7 @@ impl Transmitter {
 
     fn send(&self, destination: SocketAddr, len: usize, count: usize) -> io::Result<()> {
         let segment = (count > 1).then_some(self.stride);
-        let ecn = if matches!(self.wrap, Wrap::None) { self.class.ecn } else { Ecn::NotEct };
+        let ecn = self.class.ecn;
         let result = self.underlay.send(destination, &self.buf[..len], segment, ecn);
         if result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock) {
             // The underlay's queue is full: wait for room, as a NIC's driver would, but not for ever.

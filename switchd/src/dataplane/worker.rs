@@ -381,7 +381,7 @@ const TOKEN_UNDERLAY: u64 = 1;
 const TOKEN_TAPS: u64 = 2;
 /// Commands before frames get their turn.
 const COMMAND_BUDGET: usize = 256;
-/// Receive calls before the other side gets its turn.
+/// Before the other side gets its turn: of each, one call for the bulk lane and some for the prompt one.
 const RECEIVE_BUDGET: usize = 2;
 /// Frames that are read from one TAP before the other side gets its turn.
 const LOCAL_BUDGET: usize = 128;

@@ -32,6 +32,9 @@ pub(super) struct Hello {
     pub(super) receiver_index: u32,
     /// The sender's networks.
     pub(super) vnis: Vec<u32>,
+    /// The sender gives the packets inside what ECN arrives outside (RFC 6040); older nodes do not say it.
+    #[serde(default)]
+    pub(super) ecn: bool,
 }
 
 /// Writes one message.

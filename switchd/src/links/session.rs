@@ -88,6 +88,9 @@ impl Established {
         let receiver = ReceiverIndex(hello.receiver_index);
         let sealer = Sealer::new(cipher, &material, role, receiver, setup.id as u8, u64::MAX);
         setup.worker.send(Command::ArmSession(index, Box::new(sealer)));
+        if hello.ecn {
+            setup.worker.send(Command::CarryEcn(index));
+        }
         let (to_peer, from_link) = mpsc::channel(16);
         Ok(Established {
             connection,
@@ -138,7 +141,7 @@ async fn exchange(
     setup: &Setup<'_>,
 ) -> Result<(SendStream, RecvStream, Hello), SessionError> {
     let LocalHello { node, boot, vnis } = setup.hello.clone();
-    let hello = Control::Hello(Hello { node, boot, receiver_index: index.0, vnis });
+    let hello = Control::Hello(Hello { node, boot, receiver_index: index.0, vnis, ecn: true });
     let (mut send, mut recv) =
         if setup.dialled { connection.open_bi().await } else { connection.accept_bi().await }
             .map_err(SessionError::Connection)?;

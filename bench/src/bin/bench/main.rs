@@ -75,13 +75,17 @@ fn run(options: &Options) -> Result<bool> {
         if part {
             println!("\n{} stays as it is: only a part was run", document.display());
         }
-        !part
+        let failed = !outcome.failures.is_empty();
+        if failed && !part {
+            println!("\n{} stays as it is: not all could be measured", document.display());
+        }
+        !part && !failed
     });
+    outcome.failures.iter().for_each(|failure| println!("FAILED: {failure}"));
     report::finish(
         &outcome.results,
         &ReportOptions { quick: options.quick, rounds: plan.rounds, seconds: plan.time.as_secs_f64(), write },
     )?;
-    outcome.failures.iter().for_each(|failure| println!("FAILED: {failure}"));
     Ok(outcome.failures.is_empty())
 }
 

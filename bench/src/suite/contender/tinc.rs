@@ -60,7 +60,7 @@ fn configure(lab: &Lab, node: &Node) -> Result<()> {
         dir.join("tinc.conf"),
         format!(
             "Name = {own}\nMode = switch\nDeviceType = tap\nInterface = {DEVICE}\nAddressFamily = ipv4\n\
-             ProcessPriority = high\n{connect}"
+             ProcessPriority = high\nUDPRcvBuf = {BUFFER}\nUDPSndBuf = {BUFFER}\n{connect}"
         ),
     )?;
     std::fs::write(
@@ -89,5 +89,7 @@ fn name(node: &Node) -> String {
 }
 
 const DEVICE: &str = "tinc";
+/// Bytes, as OpenVPN is given.
+const BUFFER: usize = 1 << 20;
 /// IPv4, UDP, sequence number, Ethernet header, padding to the cipher's block and MAC, in bytes, rounded up.
 const OVERHEAD: u32 = 20 + 8 + 4 + 14 + 16 + 4;

@@ -15,8 +15,8 @@ use super::Arena;
 /// As much as one TCP connection carries from client to server, until dropped.
 pub(super) struct Bulk {
     bytes: Arc<AtomicU64>,
-    /// Another handle of the sending end: shutting it down ends both threads.
-    sender: TcpStream,
+    /// Other handles of both ends: shutting them down ends both threads, also where nothing passes between the two.
+    ends: [TcpStream; 2],
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -25,10 +25,10 @@ impl Bulk {
     pub(super) fn start(arena: &Arena<'_>) -> Result<Bulk> {
         let (from, to) = connect(arena)?;
         let bytes = Arc::new(AtomicU64::new(0));
-        let (sender, counter) = (from.try_clone()?, bytes.clone());
+        let (ends, counter) = ([from.try_clone()?, to.try_clone()?], bytes.clone());
         let threads =
             vec![std::thread::spawn(move || send(from)), std::thread::spawn(move || receive(to, &counter))];
-        let bulk = Bulk { bytes, sender, threads };
+        let bulk = Bulk { bytes, ends, threads };
         wait_for("a bulk flow to get under way", Duration::from_secs(20), || bulk.bytes() > UNDER_WAY)?;
         Ok(bulk)
     }
@@ -41,7 +41,9 @@ impl Bulk {
 
 impl Drop for Bulk {
     fn drop(&mut self) {
-        let _ = self.sender.shutdown(Shutdown::Both);
+        for end in &self.ends {
+            let _ = end.shutdown(Shutdown::Both);
+        }
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }

@@ -27,14 +27,15 @@ pub(super) fn idle(arena: &Arena<'_>, time: Duration) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// Beside one TCP flow in the requests' direction, half the time for UDP and half for TCP, and what that flow carried:
+/// Beside one TCP flow in the requests' direction, for twice the time, at least [`LOADED`], half of it for UDP and half for TCP, and what that flow carried:
 /// without it, a contender that starves the flow would look good.
 pub(super) fn loaded(arena: &Arena<'_>, time: Duration) -> Result<Vec<Figure>> {
     let (mut udp, mut tcp) = (UdpEnds::open(arena)?, TcpEnds::open(arena)?);
     let bulk = Bulk::start(arena)?;
+    let part = time.max(LOADED / 2);
     let (start, before) = (Instant::now(), bulk.bytes());
-    let mut figures = UDP_LOADED.figures(&times(|| udp.exchange(), BESIDE_BULK, time / 2)?);
-    figures.extend(TCP_LOADED.figures(&times(|| tcp.exchange(), BESIDE_BULK, time / 2)?));
+    let mut figures = UDP_LOADED.figures(&times(|| udp.exchange(), BESIDE_BULK, part)?);
+    figures.extend(TCP_LOADED.figures(&times(|| tcp.exchange(), BESIDE_BULK, part)?));
     let bits = (bulk.bytes() - before) as f64 * 8.0;
     let value = bits / start.elapsed().as_secs_f64() / 1e9;
     figures.push(Figure { name: "loaded-tcp-flow", value, unit: "Gb/s" });
@@ -112,8 +113,10 @@ const TCP_LOADED: Names = names!("tcp-request-loaded", None, None);
 const SPACED: Duration = Duration::from_millis(2);
 const BACK_TO_BACK: Duration = Duration::ZERO;
 
-/// A thousand in a second, so that the 99th percentile stands on tens of them.
+/// A thousand in a second.
 const BESIDE_BULK: Duration = Duration::from_millis(1);
+/// So that a 99th percentile has some 25 of them above it.
+const LOADED: Duration = Duration::from_secs(5);
 
 const WARM_UP: usize = 20;
 

@@ -28,14 +28,13 @@ pub(super) fn find<'a>(results: &'a Results, scenario: &str, name: &str, contend
     })
 }
 
-/// `op` of each round's two values, so that whatever else the machine did in a round meets both. Where one of the two
-/// lacks rounds, nobody knows which belong together: then each value is set beside the other's median.
-pub(super) fn by_round(ours: &[f64], theirs: &[f64], op: impl Fn(f64, f64) -> f64) -> Vec<f64> {
-    if ours.len() == theirs.len() {
-        return ours.iter().zip(theirs).map(|(a, b)| op(*a, *b)).collect();
-    }
-    let middle = Spread::of(theirs).map(|spread| spread.median);
-    ours.iter().filter_map(|value| Some(op(*value, middle?))).collect()
+/// `op` of the two values of each round that has both, so that whatever else the machine did in a round meets both.
+pub(super) fn by_round(ours: &Row, theirs: &Row, op: impl Fn(f64, f64) -> f64) -> Vec<f64> {
+    let both = ours.rounds.iter().zip(&ours.values).filter_map(|(round, value)| {
+        let at = theirs.rounds.iter().position(|theirs| theirs == round)?;
+        Some(op(*value, theirs.values[at]))
+    });
+    both.collect()
 }
 
 /// The standard deviation, of at least two values.
@@ -62,9 +61,20 @@ mod tests {
     #[test]
     fn rounds_are_compared_in_pairs() {
         // The machine was twice as fast in the second round: the ratio does not care.
-        assert_eq!(by_round(&[4.0, 8.0], &[8.0, 16.0], |a, b| a / b), [0.5, 0.5]);
-        assert_eq!(by_round(&[4.0, 8.0], &[8.0, 16.0, 12.0], |a, b| a / b), [4.0 / 12.0, 8.0 / 12.0]);
-        assert!(by_round(&[4.0], &[], |a, b| a / b).is_empty());
+        let row = |values: &[f64], rounds: &[usize]| Row {
+            scenario: String::new(),
+            name: "",
+            contender: "",
+            unit: "",
+            values: values.to_vec(),
+            rounds: rounds.to_vec(),
+        };
+        let ratios = |ours, theirs| by_round(&ours, &theirs, |a, b| a / b);
+        assert_eq!(ratios(row(&[4.0, 8.0], &[0, 1]), row(&[8.0, 16.0], &[0, 1])), [0.5, 0.5]);
+        // A round that one of the two lacks counts for neither.
+        assert_eq!(ratios(row(&[4.0, 8.0], &[0, 2]), row(&[8.0, 1.0, 16.0], &[0, 1, 2])), [0.5, 0.5]);
+        assert_eq!(ratios(row(&[4.0, 8.0], &[0, 1]), row(&[1.0, 16.0], &[2, 1])), [0.5]);
+        assert!(ratios(row(&[4.0], &[0]), row(&[], &[])).is_empty());
     }
 
     #[test]

@@ -108,7 +108,7 @@ fn cell(results: &Results, column: &Column<'_>, contender: &str, ratio: bool) ->
         if min < max { format!("{} ({} to {})", shown[0], shown[1], shown[2]) } else { shown[0].clone() };
     let vxlan =
         find(results, column.scenario, column.name, YARDSTICK).filter(|_| ratio && contender != YARDSTICK);
-    let ratios = vxlan.and_then(|vxlan| Spread::of(&by_round(&row.values, &vxlan.values, |a, b| a / b)));
+    let ratios = vxlan.and_then(|vxlan| Spread::of(&by_round(row, vxlan, |a, b| a / b)));
     if let Some(Spread { median, .. }) = ratios {
         text += &format!(", x {}", number(median));
     }
@@ -129,7 +129,7 @@ fn table_two(results: &Results) -> Option<String> {
         let column = |name| Column { scenario: GIGABIT, name, head: "" };
         let bandwidth = cell(results, &column("qperf-bandwidth"), contender, false);
         let share = underlay
-            .and_then(|underlay| Spread::of(&by_round(&row.values, &underlay.values, |a, b| a / b)))
+            .and_then(|underlay| Spread::of(&by_round(row, underlay, |a, b| a / b)))
             .map(|spread| format!("{:.3}", spread.median));
         let paper = PAPER.iter().find(|(name, _)| *name == contender).map(|(_, said)| (*said).to_owned());
         let cells = [

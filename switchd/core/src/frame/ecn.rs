@@ -40,10 +40,15 @@ impl Ecn {
         matches!(self, Ecn::Ect1 | Ecn::Ce)
     }
 
-    /// Of a message put together from fragments (RFC 3168, 5.3): the mark of one is the mark of all.
+    /// Of a message put together from fragments (RFC 3168, 5.3): what one of them tells of the way is told of all.
     #[must_use]
     pub fn with_fragment(self, other: Ecn) -> Ecn {
-        if self == Ecn::Ce { self } else { other }
+        match (self, other) {
+            (Ecn::Ce, _) | (_, Ecn::Ce) => Ecn::Ce,
+            (Ecn::Ect1, _) | (_, Ecn::Ect1) => Ecn::Ect1,
+            (Ecn::Ect0, _) => Ecn::Ect0,
+            (Ecn::NotEct, other) => other,
+        }
     }
 }
 
@@ -203,7 +208,10 @@ mod tests {
         for one in ALL {
             assert_eq!(one.with_fragment(Ecn::Ce), Ecn::Ce);
             assert_eq!(Ecn::Ce.with_fragment(one), Ecn::Ce);
-            assert_eq!(one.with_fragment(one), one);
+            for other in ALL {
+                assert_eq!(one.with_fragment(other), other.with_fragment(one));
+            }
+            assert_eq!(Ecn::NotEct.with_fragment(one), one);
         }
     }
 }

@@ -68,7 +68,7 @@ impl Inbound {
                     Opened { place: Place::Received, start: at, len: end - at, peer, csum: header.csum };
                 self.accept(core, networks, admitted, header.vni, opened);
             }
-            // QUIC answers its own marks.
+            // QUIC packets are sent as not capable, and hold several messages.
             Ok(Message::Fragment(vni, ..)) => {
                 self.fragment(core, networks, vni, peer, start..end, Ecn::NotEct, now);
             }

@@ -78,6 +78,8 @@ fn answer(server: &UdpSocket, stop: &AtomicBool) {
 /// A TCP client and a server that sends back what it gets, over one connection.
 pub(super) struct TcpEnds {
     client: TcpStream,
+    /// Another handle of the server's end: it ends also where nothing comes from the client any more.
+    far: TcpStream,
     server: Option<JoinHandle<()>>,
 }
 
@@ -88,7 +90,8 @@ impl TcpEnds {
             end.set_nodelay(true)?;
         }
         client.set_read_timeout(Some(BROKEN))?;
-        Ok(TcpEnds { client, server: Some(std::thread::spawn(move || echo(server))) })
+        let far = server.try_clone()?;
+        Ok(TcpEnds { client, far, server: Some(std::thread::spawn(move || echo(server))) })
     }
 
     /// One request. TCP repeats what is lost: a response always comes, or the connection is broken.
@@ -103,6 +106,7 @@ impl TcpEnds {
 impl Drop for TcpEnds {
     fn drop(&mut self) {
         let _ = self.client.shutdown(Shutdown::Both);
+        let _ = self.far.shutdown(Shutdown::Both);
         if let Some(server) = self.server.take() {
             let _ = server.join();
         }
