@@ -74,6 +74,9 @@ fn traffic_and_restarts_without_a_controller() -> Result<()> {
         let took = reached(&guests[0].ns, guests[1].ip, began)?;
         println!("switchd killed and started from its stored state: reached after {took:?}");
         expect(took <= Duration::from_secs(3), || format!("reached after {took:?}"))?;
+        // Its links come up one by one.
+        let took = reached(&guests[1].ns, guests[2].ip, began)?;
+        expect(took <= Duration::from_secs(3), || format!("it reached another after {took:?}"))?;
 
         let member = cluster.member("node-c")?;
         let before = member.instance_pid(cluster, &guests[2].id)?;
