@@ -100,8 +100,11 @@ impl UdpPort {
             let segment_size = Some(segment);
             let transmit = Transmit { destination, ecn: None, contents: batch, segment_size, src_ip: source };
             match batches.try_send((&self.socket).into(), &transmit) {
-                // Where the device cannot segment, or the path takes less.
-                Err(error) if matches!(error.raw_os_error(), Some(EIO | EINVAL)) => one_by_one(batch),
+                // Where the device cannot segment, or the path takes less (newer kernels: EMSGSIZE): a datagram that is
+                // too long does not take a shorter one behind it along.
+                Err(error) if matches!(error.raw_os_error(), Some(EIO | EINVAL | EMSGSIZE)) => {
+                    one_by_one(batch)
+                }
                 result => result,
             }
         };
@@ -129,3 +132,4 @@ fn is_link_local(ip: IpAddr) -> bool {
 const RENEW_AFTER: Duration = Duration::from_secs(10);
 const EIO: i32 = nix::errno::Errno::EIO as i32;
 const EINVAL: i32 = nix::errno::Errno::EINVAL as i32;
+const EMSGSIZE: i32 = nix::errno::Errno::EMSGSIZE as i32;
