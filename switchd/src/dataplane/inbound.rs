@@ -1,13 +1,13 @@
 //! Datagrams from the socket: opened in place, reassembled, and joined into runs before the switch decides.
 
 mod carried;
+mod handoff;
 
 use std::io::{self, IoSliceMut};
 use std::net::IpAddr;
 use std::ops::Range;
 use std::time::Instant;
 
-use bytes::Bytes;
 use nat_traversal::frame::{CHANNEL_HEADER, parse_channel, parse_data_indication};
 use nat_traversal::{Protocol, RelayId, Route, canonical, classify, is_real_source};
 use quinn_udp::RecvMeta;
@@ -20,7 +20,7 @@ use switch_core::switch::DropReason;
 use switch_core::time::Time;
 use switch_core::vnet::PartialCsum;
 use switch_core::wire::{FRAME_HEADER_LEN, FrameHeader, HEADER_LEN, Header, Message, Probe, TAG_LEN};
-use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::mpsc;
 
 use super::core::Core;
 use super::drops::Seen;
@@ -109,7 +109,7 @@ impl Inbound {
 
     /// A turn of the worker's loop begins.
     pub(super) fn begin_turn(&mut self) {
-        self.strangers = STRANGERS_PER_TURN;
+        self.strangers = handoff::STRANGERS_PER_TURN;
     }
 
     /// Takes what relays sent by streams, as if it had been received.
@@ -261,58 +261,9 @@ impl Inbound {
         }
     }
 
-    /// Where the QUIC packets end that follow one another in one buffer, as many as are passed on in one piece.
-    fn quic_run(&self, all: Range<usize>, stride: usize) -> usize {
-        let mut end = (all.start + stride).min(all.end);
-        while end < all.end
-            && end + stride <= all.start + QuicDatagram::RUN
-            && classify(&self.bufs[end..all.end], false) == Protocol::Quic
-        {
-            end = (end + stride).min(all.end);
-        }
-        end
-    }
-
     fn drop_datagram(&self, core: &mut Core, reason: DropReason, start: usize, end: usize) {
         core.datagram_drops.count(reason, 1);
         core.log_drop(None, reason, &self.bufs[start..end]);
-    }
-
-    /// For the link plane. Half of the queue is for peers, so that strangers cannot starve their handshakes.
-    fn quic(&self, core: &mut Core, arrival: Arrival<'_>, start: usize, end: usize, stride: usize) {
-        let room = self.quic.capacity() > self.quic.max_capacity() / 2
-            || core.peers.is_route(arrival.route, arrival.heard);
-        let sent = room.then(|| {
-            let payload = Bytes::copy_from_slice(&self.bufs[start..end]);
-            self.quic.try_send(QuicDatagram { route: arrival.route, payload, stride })
-        });
-        if !matches!(sent, Some(Ok(()))) {
-            self.drop_datagram(core, DropReason::QueueFull, start, end);
-        }
-    }
-
-    /// For the link plane. Strangers, among them peers that are not reached yet, get half of the queue and so many
-    /// in a turn.
-    fn stun(&mut self, core: &mut Core, arrival: Arrival<'_>, start: usize, end: usize) {
-        let known = arrival.relay.is_some() && matches!(arrival.route, Route::Direct(_))
-            || core.peers.is_route(arrival.route, arrival.heard);
-        let room = known || (self.strangers > 0 && self.stun.capacity() > self.stun.max_capacity() / 2);
-        let sent = (room && end - start <= STUN_MAX).then(|| {
-            self.strangers -= u32::from(!known);
-            let payload = Bytes::copy_from_slice(&self.bufs[start..end]);
-            let local = arrival.local.filter(|_| matches!(arrival.route, Route::Direct(_)));
-            self.stun.try_send(StunDatagram { route: arrival.route, local, payload })
-        });
-        match sent {
-            Some(Ok(())) => {}
-            // Nobody listens: no STUN is spoken here.
-            Some(Err(TrySendError::Closed(_))) => {
-                self.drop_datagram(core, DropReason::BadDatagram, start, end);
-            }
-            Some(Err(TrySendError::Full(_))) | None => {
-                self.drop_datagram(core, DropReason::QueueFull, start, end);
-            }
-        }
     }
 
     /// Datagrams of one source in one buffer: the sealed ones are opened first, then their frames handed on.
@@ -630,7 +581,3 @@ const RECEIVE_MAX: usize = 65_536;
 const BURST: usize = 64;
 /// Buffers for reassembled frames that are kept from batch to batch.
 const WHOLE_KEPT: usize = 64;
-/// STUN messages of strangers in one turn of the worker's loop.
-const STRANGERS_PER_TURN: u32 = 64;
-/// No STUN message of ours is longer.
-const STUN_MAX: usize = 2048;
