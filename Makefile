@@ -18,7 +18,7 @@ build: ## Build the release binaries: switchd, switchctl, controller, skippy, no
 packages: deps ## Build a Debian package for each daemon into target/debian, and check their units.
 	@.ci/packages
 
-demo: deps build ## Show three nodes with two instances each, then remove them; KEEP=1 leaves them up (as root).
+demo: deps build ## Show a controller, three nodes and five instances: join, ping, migrate, drain; then remove them, but with KEEP=1 (as root).
 	@$(CARGO) build --release -q -p netns-tests --bin demo
 	@$(TARGET)/release/demo
 

@@ -90,7 +90,7 @@ pub(super) const ALL: &[Goal] = &[
         every_round: false,
     },
     Goal {
-        what: "reordered segments in one TCP flow",
+        what: "reordered segments in one TCP flow, in any round",
         goal: 0.0,
         floor: 0.0,
         unit: "",
@@ -99,7 +99,7 @@ pub(super) const ALL: &[Goal] = &[
         every_round: true,
     },
     Goal {
-        what: "reordered datagrams in one UDP flow of 64 bytes",
+        what: "reordered datagrams in one UDP flow of 64 bytes, in any round",
         goal: 0.0,
         floor: 0.0,
         unit: "",
