@@ -29,7 +29,7 @@ demo-clean: ## Remove a demo that KEEP=1 left up (as root).
 test: deps ## Run everything that CI runs: format, guards, lints, unit, property and corpus tests, docs, namespace tests (as root).
 	@.ci/test
 
-bench: ## Measure switchd beside the underlay, plaintext VXLAN and encrypted peers, and put the tables into docs/performance.md (as root, an hour).
+bench: ## Measure switchd beside the underlay, plaintext VXLAN and encrypted peers, and put the tables into docs/performance.md (as root, an hour and a quarter; ARGS="--seconds 1": 40 minutes).
 bench-quick: ## The same in a few minutes: what the goals need, nothing written but target/bench.json (as root).
 bench bench-quick: deps build
 	@CARGO="$(CARGO)" .ci/deps-bench
