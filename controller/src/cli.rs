@@ -167,8 +167,9 @@ fn execute(
 fn check_config(path: &Path) -> anyhow::Result<String> {
     let config = Config::load(path)?;
     let providers = Providers::new(&config.providers);
+    let found = if path.exists() { "is good" } else { "does not exist, and the defaults serve" };
     Ok(format!(
-        "{} is good: nodes at {}, REST at {}, state in {}, provider(s) {}",
+        "{} {found}: nodes at {}, REST at {}, state in {}, provider(s) {}",
         path.display(),
         config.nodes_listen,
         config.rest_listen,
