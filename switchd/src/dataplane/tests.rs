@@ -1,5 +1,6 @@
 //! Two workers on loopback, a relay between them where a test wants one.
 
+use std::io::IoSliceMut;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +11,7 @@ use nat_traversal::frame::{
     channel_header, data_indication, parse_channel, parse_send_indication, stream_padding,
 };
 use nat_traversal::{CandidateKind, CandidatePair, Offer, PathEvent, PathId, PathState, RelayId, Route};
+use switch_core::frame::ecn::Ecn;
 use switch_core::ids::{Mac, PeerId, ReceiverIndex, Vni};
 use switch_core::seal::{Cipher, KEY_MATERIAL_LEN, KeyMaterial, Opener, Role, Sealer};
 use switch_core::switch::{DropReason, Limits, Policy, SwitchConfig};
@@ -28,11 +30,13 @@ use super::snapshot::DropCounts;
 use super::transmitter::Transmitter;
 use super::{Command, DataPlane, NetworkConfig, PeerSnapshot, Report};
 use crate::config::Carriage;
-use crate::underlay::{Carrier, StreamMessage, Underlay};
+use crate::underlay::{Carrier, StreamMessage, Underlay, ecn_of};
 
 mod carried;
 
 const PEER: PeerId = PeerId(1);
+const OUTBOUND: Outbound =
+    Outbound { vni: Vni::MAX, mss_clamp: true, carriage: Carriage::Sealed, lane: Lane::Bulk, spare: true };
 const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Node {
@@ -419,13 +423,7 @@ fn core() -> (Core, mpsc::UnboundedReceiver<Report>, UdpSocket) {
 }
 
 fn send(core: &mut Core, vni: u32, mark: u8) -> Result<(), DropReason> {
-    let outbound = Outbound {
-        vni: Vni::new(vni).unwrap(),
-        mss_clamp: true,
-        carriage: Carriage::Sealed,
-        lane: Lane::Bulk,
-        spare: true,
-    };
+    let outbound = Outbound { vni: Vni::new(vni).unwrap(), ..OUTBOUND };
     core.send_frame(outbound, PEER, &VnetHdr::default(), &mut [mark; 60])
 }
 
@@ -467,6 +465,37 @@ fn frames_wait_for_a_link_and_leave_in_order() {
     }
     assert_eq!(marks, (0..32).chain([99]).collect::<Vec<u8>>());
     assert!(core.unheld.is_empty());
+}
+
+#[test]
+fn the_outer_header_has_no_ecn_until_the_peer_said_that_it_minds_it() {
+    let (mut core, _reported, _at) = core();
+    let peer = Underlay::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let index = ReceiverIndex(10);
+    core.peers.add_session(index, PEER, Box::new(opener(Role::Initiator)));
+    core.peers.arm_session(index, Box::new(sealer(Role::Initiator, ReceiverIndex(20))));
+    let sending = core.peers.get_mut(PEER).unwrap();
+    sending.active = Some(index);
+    sending.paths.set_usable(true, Instant::now());
+    let pair = CandidatePair { local: CandidateKind::Host, local_address: None, remote: CandidateKind::Host };
+    let route = Route::Direct(peer.socket().local_addr().unwrap());
+    sending.paths.offer(Offer { id: PathId(1), route, pair, proven: true }, Instant::now());
+
+    let mut frame = vec![2; 60];
+    frame[12..16].copy_from_slice(&[8, 0, 0x45, Ecn::Ect0 as u8]);
+    let outbound = Outbound { lane: Lane::Prompt, ..OUTBOUND };
+    for expected in [Ecn::NotEct, Ecn::Ect0] {
+        core.send_frame(outbound, PEER, &VnetHdr::default(), &mut frame.clone()).unwrap();
+        core.transmitter.flush();
+        let (mut buf, mut meta) = ([0; 2048], [quinn_udp::RecvMeta::default()]);
+        let began = Instant::now();
+        while peer.recv(&mut [IoSliceMut::new(&mut buf)], &mut meta).is_err() {
+            assert!(began.elapsed() < PATIENCE);
+            std::thread::yield_now();
+        }
+        assert_eq!(ecn_of(&meta[0]), expected);
+        core.peers.carry_ecn(index);
+    }
 }
 
 #[test]

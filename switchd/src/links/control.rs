@@ -73,3 +73,15 @@ pub(super) enum ControlError {
 }
 
 const MAX_MESSAGE: u32 = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hello_that_does_not_speak_of_ecn_is_an_older_node_s() {
+        let text = r#"{"message":"hello","node":"b","boot":7,"receiver_index":10,"vnis":[100],"later":1}"#;
+        let hello = Hello { node: "b".into(), boot: 7, receiver_index: 10, vnis: vec![100], ecn: false };
+        assert_eq!(serde_json::from_str::<Control>(text).unwrap(), Control::Hello(hello));
+    }
+}
