@@ -11,6 +11,7 @@ mod cgroups;
 pub mod cluster;
 pub mod cmd;
 pub mod config;
+pub mod counters;
 pub mod ctl;
 mod daemon;
 pub mod dhcp;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use netns_tests::counters::nft_counter;
 use netns_tests::nat::preset::SYMMETRIC;
 use netns_tests::nat::{NatLab, NatSpec};
 use netns_tests::traffic::{Sequence, TcpFlow, UdpEcho, round_trips, tcp_both_ways};
@@ -49,13 +50,7 @@ const WIRE: &str = "table bridge wire {
 
 /// Bytes of long sealed datagrams and of long QUIC packets so far.
 fn on_the_wire(lab: &Lab) -> Result<[u64; 2]> {
-    let text = lab.underlay(0).exec(&["nft", "-j", "list", "counters"])?;
-    let json: serde_json::Value = serde_json::from_str(&text).context("nft's JSON")?;
-    let bytes = |name: &str| {
-        let mut counters = ctl::rows(&json, "nftables").iter().map(|row| &row["counter"]);
-        let counter = counters.find(|counter| counter["name"] == name);
-        counter.and_then(|counter| counter["bytes"].as_u64()).ok_or_else(|| anyhow!("no {name} in {text}"))
-    };
+    let bytes = |name: &str| nft_counter(lab.underlay(0), None, name, "bytes");
     Ok([bytes("sealed")?, bytes("quic")?])
 }
 

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
+use netns_tests::counters::{Counters, nft_counter};
 use netns_tests::traffic::tcp_both_ways;
-use netns_tests::{Instance, Lab, LabSpec, Namespace, Node, ctl, expect, lab_test, measure, wait_for};
+use netns_tests::{Instance, Lab, LabSpec, Node, ctl, expect, lab_test, measure, wait_for};
 
-/// What arrives at a node from its peers, by its outer ECN; then this is done with it, in words of nft in which IP is the family.
+/// What arrives at a node from its peers, by its outer ECN; then this is done with it, in words of nft in which IP is
+/// the family.
 fn rules(then: &str) -> String {
     let family = |ip: &str| {
         let mut rules = String::new();
@@ -32,31 +34,11 @@ fn mark(node: &Node, then: &str) -> Result<()> {
 
 /// Datagrams that arrived with this outer ECN since the rules were set.
 fn arrived(node: &Node, ecn: &str) -> Result<u64> {
-    let text = node.ns().exec(&["nft", "-j", "list", "counters", "table", "inet", "marks"])?;
-    let json: serde_json::Value = serde_json::from_str(&text).context("nft's JSON")?;
-    let mut counters = ctl::rows(&json, "nftables").iter().map(|row| &row["counter"]);
-    let counter = counters.find(|counter| counter["name"] == ecn);
-    counter.and_then(|counter| counter["packets"].as_u64()).ok_or_else(|| anyhow!("no {ecn} in {text}"))
+    nft_counter(node.ns(), Some("inet marks"), ecn, "packets")
 }
 
-/// A counter of a namespace, of `netstat` (two lines for each table) or `snmp6` (a line for each counter).
-fn kernel(ns: &Namespace, name: &str) -> Result<u64> {
-    let file = if name.starts_with("Ip6") { "snmp6" } else { "netstat" };
-    let path = format!("/proc/thread-self/net/{file}");
-    let text = ns.enter(|| std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}")))?;
-    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
-    let found = lines.iter().find_map(|line| match line[..] {
-        [key, value] if key == name => Some(value),
-        _ => None,
-    });
-    let in_table = || {
-        lines.chunks(2).find_map(|table| {
-            let at = table[0].iter().position(|key| *key == name)?;
-            table.get(1)?.get(at).copied()
-        })
-    };
-    let value = found.or_else(in_table).with_context(|| format!("{path} has no {name}"))?;
-    value.parse().with_context(|| format!("{name} in {path} is {value}"))
+fn kernel(instance: &Instance, name: &str) -> Result<u64> {
+    Counters::of(instance.ns())?.get(name)
 }
 
 fn ends(lab: &Lab) -> Result<(&Instance, &Instance, &Node)> {
@@ -88,17 +70,17 @@ fn marks_reach_tcp(name: &str, v6_underlay: bool) -> Result<()> {
         flow(a, b)?;
         let (capable, marked) = (arrived(node_b, "ect0")?, arrived(node_b, "ce")?);
         expect(capable > 20 && marked == 0, || format!("{capable} datagrams with ECT(0), {marked} with CE"))?;
-        for name in ["InCEPkts", "Ip6InCEPkts"] {
-            let seen = kernel(b.ns(), name)?;
+        for name in ["IpExtInCEPkts", "Ip6InCEPkts"] {
+            let seen = kernel(b, name)?;
             expect(seen == 0, || format!("{name} is {seen} without a mark"))?;
         }
         // Every capable packet is marked: each version's receiver sees it and tells the sender.
         mark(node_b, "IP ecn ect0 IP ecn set ce")?;
-        for (ip, seen) in b.both()?.into_iter().zip(["InCEPkts", "Ip6InCEPkts"]) {
-            let told = kernel(a.ns(), "TCPDeliveredCE")?;
+        for (ip, seen) in b.both()?.into_iter().zip(["IpExtInCEPkts", "Ip6InCEPkts"]) {
+            let told = kernel(a, "TcpExtTCPDeliveredCE")?;
             tcp_both_ways(a.ns(), b.ns(), ip, 1 << 20, Duration::from_secs(30))
                 .with_context(|| format!("TCP with {ip}, marked"))?;
-            let (seen, told) = (kernel(b.ns(), seen)?, kernel(a.ns(), "TCPDeliveredCE")? - told);
+            let (seen, told) = (kernel(b, seen)?, kernel(a, "TcpExtTCPDeliveredCE")? - told);
             println!(
                 "{name}: {ip}: {seen} packets marked at the receiver, {told} segments told to the sender"
             );
@@ -136,13 +118,13 @@ fn one_marked_fragment_marks_the_frame() -> Result<()> {
         // ECT(0) in the TOS octet of echo requests that take three datagrams each.
         let ping = ["-Q", "2", "-s", "3500", "-M", "do"];
         measure::ping_ok_with(a.ns(), ip, &ping)?;
-        let before = kernel(b.ns(), "InCEPkts")?;
+        let before = kernel(b, "IpExtInCEPkts")?;
         expect(before == 0, || format!("{before} marked packets, and nothing marks"))?;
         for which in 0..3 {
-            let (seen, then) = (kernel(b.ns(), "InCEPkts")?, format!("numgen inc mod 3 {which}"));
+            let (seen, then) = (kernel(b, "IpExtInCEPkts")?, format!("numgen inc mod 3 {which}"));
             mark(node_b, &format!("IP ecn ect0 {then} IP ecn set ce"))?;
             measure::ping_ok_with(a.ns(), ip, &ping)?;
-            let (capable, marked) = (arrived(node_b, "ect0")?, kernel(b.ns(), "InCEPkts")? - seen);
+            let (capable, marked) = (arrived(node_b, "ect0")?, kernel(b, "IpExtInCEPkts")? - seen);
             expect((capable, marked) == (9, 3), || {
                 format!(
                     "{capable} datagrams and {marked} marked frames for 3 requests, fragment {which} marked"

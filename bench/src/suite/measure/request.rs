@@ -27,7 +27,8 @@ pub(super) fn idle(arena: &Arena<'_>, time: Duration) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// Beside one TCP flow in the requests' direction, for twice the time, at least [`LOADED`], half of it for UDP and half for TCP, and what that flow carried:
+/// Beside one TCP flow in the requests' direction, twice the time and at least [`LOADED`], half of it for UDP and half
+/// for TCP, and what that flow carried:
 /// without it, a contender that starves the flow would look good.
 pub(super) fn loaded(arena: &Arena<'_>, time: Duration) -> Result<Vec<Figure>> {
     let (mut udp, mut tcp) = (UdpEnds::open(arena)?, TcpEnds::open(arena)?);
