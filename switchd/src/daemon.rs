@@ -29,6 +29,7 @@ use crate::desired::Revision;
 use crate::key::PrivateKey;
 use crate::links::{self, Links};
 use crate::netlink::{LinkEvent, Netlink};
+use crate::placement::Thread;
 use crate::session::{self, Session};
 use crate::traversal::{self, Traversals};
 use crate::underlay::{StunDatagram, Underlay};
@@ -128,7 +129,7 @@ impl Daemon {
             None => None,
         };
         let name: Arc<str> = config.node.name.as_str().into();
-        let DataPlane { handle: worker, reports, stations, quic, stun, snapshot, thread } =
+        let DataPlane { handle: worker, reports, stations, quic, stun, snapshot, thread, tid } =
             dataplane::start(underlay.clone(), name, seed())?;
         let links = Links::start(links::Start {
             key: &key,
@@ -142,6 +143,10 @@ impl Daemon {
         if let Some(idle_after) = config.link.idle_after.filter(|_| config.link.on_demand) {
             tokio::spawn(links.clone().mind_idle(idle_after, snapshot.clone()));
         }
+        let worker_thread = Thread::new(tid);
+        if config.node.place_worker {
+            tokio::spawn(worker_thread.clone().place());
+        }
         worker.send(Command::SetRekeyDatagrams(config.link.rekey_datagrams));
         let node = Arc::new(Node::new(node::Parts {
             config: config.clone(),
@@ -149,6 +154,7 @@ impl Daemon {
             listen,
             links: links.clone(),
             worker: worker.clone(),
+            worker_thread,
             snapshot,
         }));
         let netlink = Netlink::open()?;

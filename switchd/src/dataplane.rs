@@ -27,11 +27,13 @@ mod transmitter;
 mod views;
 mod worker;
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
+use nix::unistd::{Pid, gettid};
 use tokio::sync::mpsc;
 
 pub(crate) use carriage::{CarriageDrops, QuicQueue};
@@ -78,6 +80,8 @@ pub struct DataPlane {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Its thread.
     pub thread: JoinHandle<()>,
+    /// That thread's id.
+    pub tid: Pid,
 }
 
 /// Starts the worker. `node` is this node's name, for the binding tables.
@@ -97,11 +101,16 @@ pub fn start(underlay: Arc<Underlay>, node: Arc<str>, hash_seed: [u64; 4]) -> Re
         snapshot: snapshot.clone(),
     };
     let worker = worker::Worker::new(underlay, node, hash_seed, ends).map_err(StartError::Epoll)?;
+    let (tid_to, tid) = std::sync::mpsc::channel();
     let thread = std::thread::Builder::new()
         .name("worker".into())
-        .spawn(move || worker.run())
+        .spawn(move || {
+            let _ = tid_to.send(gettid()); // it is waited for
+            worker.run();
+        })
         .map_err(StartError::Thread)?;
-    Ok(DataPlane { handle, reports, stations, quic, stun, snapshot, thread })
+    let tid = tid.recv().map_err(|e| StartError::Thread(io::Error::other(e)))?;
+    Ok(DataPlane { handle, reports, stations, quic, stun, snapshot, thread, tid })
 }
 
 /// Which step of starting the worker failed.

@@ -306,6 +306,22 @@ pub struct Stats {
     pub batches_from_peer: Histogram,
     /// Sends to the underlay that failed, by error: (errno name, count).
     pub send_errors: Vec<(String, u64)>,
+    /// The worker and its CPU; none if the kernel does not say.
+    #[serde(default)]
+    pub worker: Option<WorkerStats>,
+}
+
+/// The worker's thread since its start.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct WorkerStats {
+    /// It ran on a CPU.
+    #[serde(rename = "cpu_seconds", with = "units::seconds")]
+    pub ran: Duration,
+    /// It had work and waited for a CPU.
+    #[serde(rename = "waited_seconds", with = "units::seconds")]
+    pub waited: Duration,
+    /// Times that it was bound to another CPU, or let go, because it waited.
+    pub moves: u64,
 }
 
 /// The counters of one network.

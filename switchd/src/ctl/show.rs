@@ -204,6 +204,15 @@ pub(super) fn stats(stats: &Stats) -> String {
         mean(&stats.batches_to_peer),
         mean(&stats.batches_from_peer)
     );
+    if let Some(worker) = &stats.worker {
+        let _ = writeln!(
+            text,
+            "worker: {} on a CPU, {} waiting for one, moved {} times",
+            duration(worker.ran),
+            duration(worker.waited),
+            worker.moves
+        );
+    }
     for (error, count) in &stats.send_errors {
         let _ = writeln!(text, "sends that failed with {error}: {count}");
     }

@@ -20,6 +20,7 @@ use crate::dataplane::{Command, Handle, Snapshot};
 use crate::endpoint::EndpointStatus;
 use crate::key::PublicKey;
 use crate::links::{LinkStatus, Links};
+use crate::placement::Thread;
 use crate::session::Remote;
 use crate::view::{
     self, CaptureError, CaptureFilter, CapturedFrame, Link, LinkState, Netcheck, NetworkStatus, Stats,
@@ -33,6 +34,7 @@ pub(super) struct Parts {
     pub(super) listen: SocketAddr,
     pub(super) links: Arc<Links>,
     pub(super) worker: Handle,
+    pub(super) worker_thread: Thread,
     pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
 }
 
@@ -43,6 +45,7 @@ pub(super) struct Node {
     listen: SocketAddr,
     links: Arc<Links>,
     worker: Handle,
+    worker_thread: Thread,
     snapshot: Arc<ArcSwap<Snapshot>>,
     networks: ArcSwap<Vec<NetworkRow>>,
     peers: ArcSwap<Vec<PeerRow>>,
@@ -59,6 +62,7 @@ impl Node {
             listen: parts.listen,
             links: parts.links,
             worker: parts.worker,
+            worker_thread: parts.worker_thread,
             snapshot: parts.snapshot,
             networks: ArcSwap::default(),
             peers: ArcSwap::default(),
@@ -220,7 +224,8 @@ impl View for Node {
     }
 
     fn stats(&self) -> Stats {
-        self.snapshot.load().stats.clone()
+        let worker = self.worker_thread.stats();
+        Stats { worker, ..self.snapshot.load().stats.clone() }
     }
 
     fn worker_answers(&self) -> BoxFuture<'_, bool> {

@@ -94,6 +94,7 @@ pub(super) fn snapshot(core: &Core, networks: &Networks, inbound: &Inbound) -> S
             .iter()
             .map(|(errno, lost)| (format!("{:?}", nix::Error::from_raw(*errno)), *lost))
             .collect(),
+        worker: None, // the node knows
     };
     let peer = |(id, peer): (PeerId, &Peer)| {
         let paths = peer.paths.paths().collect();

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
@@ -49,6 +50,9 @@ impl Collector for ViewCollector {
             })),
             DATAGRAM_DROPS
                 .counter(stats.datagram_drops.iter().map(|(reason, count)| ([reason.as_str()], *count))),
+            WORKER_CPU.seconds(stats.worker.map(|worker| ([], worker.ran))),
+            WORKER_WAITED.seconds(stats.worker.map(|worker| ([], worker.waited))),
+            WORKER_MOVES.counter(stats.worker.map(|worker| ([], worker.moves))),
             SEND_ERRORS.counter(stats.send_errors.iter().map(|(error, count)| ([error.as_str()], *count))),
             BATCHES.histogram([
                 (["to_peer"], &stats.batches_to_peer),
@@ -184,6 +188,14 @@ impl<const N: usize> Family<N> {
         })
     }
 
+    fn seconds<'a>(&self, samples: impl IntoIterator<Item = ([&'a str; N], Duration)>) -> MetricFamily {
+        self.family(MetricType::COUNTER, samples, |metric, value| {
+            let mut counter = Counter::default();
+            counter.set_value(value.as_secs_f64());
+            metric.set_counter(counter);
+        })
+    }
+
     fn histogram<'a>(
         &self,
         samples: impl IntoIterator<Item = ([&'a str; N], &'a view::Histogram)>,
@@ -287,6 +299,21 @@ static DATAGRAM_DROPS: Family<1> = Family {
     name: "switchd_datagram_drops_total",
     help: "Datagrams dropped where their network is not known, by reason.",
     labels: ["reason"],
+};
+static WORKER_CPU: Family<0> = Family {
+    name: "switchd_worker_cpu_seconds_total",
+    help: "Time that the worker, which carries all frames, ran on a CPU.",
+    labels: [],
+};
+static WORKER_WAITED: Family<0> = Family {
+    name: "switchd_worker_waited_seconds_total",
+    help: "Time that the worker had work and waited for a CPU.",
+    labels: [],
+};
+static WORKER_MOVES: Family<0> = Family {
+    name: "switchd_worker_moves_total",
+    help: "Times that the worker was bound to another CPU, or let go, because it waited.",
+    labels: [],
 };
 static SEND_ERRORS: Family<1> = Family {
     name: "switchd_send_errors_total",
@@ -417,6 +444,9 @@ static FAMILIES: &[&dyn Describe] = &[
     &FRAME_BYTES,
     &DROPS,
     &DATAGRAM_DROPS,
+    &WORKER_CPU,
+    &WORKER_WAITED,
+    &WORKER_MOVES,
     &SEND_ERRORS,
     &BATCHES,
     &ARP,

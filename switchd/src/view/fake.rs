@@ -161,6 +161,11 @@ impl View for FakeView {
             batches_to_peer: histogram.clone(),
             batches_from_peer: histogram,
             send_errors: vec![("EMSGSIZE".into(), 1)],
+            worker: Some(WorkerStats {
+                ran: Duration::from_millis(12_500),
+                waited: Duration::from_millis(250),
+                moves: 2,
+            }),
         }
     }
 
