@@ -15,6 +15,7 @@ mod accept;
 mod carriage;
 mod congestion;
 mod connect;
+mod connection_id;
 mod control;
 mod dial;
 mod identity;
@@ -35,7 +36,6 @@ use quinn::{
     AckFrequencyConfig, ClientConfig, ConnectionError, Endpoint, EndpointConfig, MtuDiscoveryConfig,
     ServerConfig, TransportConfig, VarInt,
 };
-use quinn_proto::RandomConnectionIdGenerator;
 use switch_core::ids::{PeerId, Vni};
 use tokio::sync::mpsc;
 
@@ -44,6 +44,7 @@ use crate::key::{PrivateKey, PublicKey};
 use crate::traversal::{News, Traversals};
 use crate::underlay::{QuicDatagram, Underlay};
 use congestion::UnthrottledFactory;
+use connection_id::InOrder;
 use identity::{Allowed, Identity};
 use peer::{Message, PeerTask};
 use session::LocalHello;
@@ -418,8 +419,7 @@ fn endpoint_config(key: &PrivateKey) -> EndpointConfig {
     let reset = aws_lc_rs::hmac::sign(&secret, b"switchd stateless reset");
     let reset = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, reset.as_ref());
     let mut config = EndpointConfig::new(Arc::new(reset));
-    // Random ids, not ids that only this process can tell: a restarted node must answer its predecessor's.
-    config.grease_quic_bit(false).cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CID_LEN)));
+    config.grease_quic_bit(false).cid_generator(|| Box::new(InOrder));
     if config.max_udp_payload_size(MAX_UDP_PAYLOAD).is_err() {
         tracing::debug!("QUIC keeps its default for the largest UDP payload");
     }
@@ -486,4 +486,3 @@ const MTU_AGAIN: Duration = Duration::from_secs(60);
 const MTU_AFTER_BLACK_HOLE: Duration = Duration::from_secs(1);
 /// The peer acknowledges after so many packets, or after its delay.
 const ACK_EVERY: u8 = 20;
-const CID_LEN: usize = 8;
