@@ -104,8 +104,13 @@ fn metrics_pass_promtool_and_health_is_told() -> Result<()> {
         let (code, text) = measure::http_get(node.ns(), METRICS, "/metrics")?;
         expect(code == 200, || format!("/metrics answered {code}"))?;
         cmd::run_with_input(&["promtool", "check", "metrics"], Some(&text)).context("promtool objects")?;
-        for name in ["switchd_frames_total", "switchd_bytes_total", "switchd_drops_total", "switchd_link_up"]
-        {
+        for name in [
+            "switchd_frames_total",
+            "switchd_bytes_total",
+            "switchd_drops_total",
+            "switchd_link_up",
+            "switchd_worker_cpu_seconds_total",
+        ] {
             expect(text.contains(name), || format!("{name} is not among the metrics"))?;
         }
         let up = text.lines().find(|line| line.starts_with("switchd_link_up{") && line.contains("node-b"));

@@ -116,8 +116,6 @@ pub struct Node {
     pub private_key: PathBuf,
     /// The one UDP socket; `[::]` is both IPv4 and IPv6.
     pub listen: SocketAddr,
-    /// The daemon may bind its worker to a CPU.
-    pub place_worker: bool,
 }
 
 /// `[admin]`: the socket that `switchctl` speaks to.

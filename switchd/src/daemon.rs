@@ -29,7 +29,6 @@ use crate::desired::Revision;
 use crate::key::PrivateKey;
 use crate::links::{self, Links};
 use crate::netlink::{LinkEvent, Netlink};
-use crate::placement::Thread;
 use crate::session::{self, Session};
 use crate::traversal::{self, Traversals};
 use crate::underlay::{StunDatagram, Underlay};
@@ -129,7 +128,7 @@ impl Daemon {
             None => None,
         };
         let name: Arc<str> = config.node.name.as_str().into();
-        let DataPlane { handle: worker, reports, stations, quic, stun, snapshot, thread, tid } =
+        let DataPlane { handle: worker, reports, stations, quic, stun, snapshot, thread, worker_thread } =
             dataplane::start(underlay.clone(), name, seed())?;
         let links = Links::start(links::Start {
             key: &key,
@@ -142,10 +141,6 @@ impl Daemon {
         })?;
         if let Some(idle_after) = config.link.idle_after.filter(|_| config.link.on_demand) {
             tokio::spawn(links.clone().mind_idle(idle_after, snapshot.clone()));
-        }
-        let worker_thread = Thread::new(tid);
-        if config.node.place_worker {
-            tokio::spawn(worker_thread.clone().place());
         }
         worker.send(Command::SetRekeyDatagrams(config.link.rekey_datagrams));
         let node = Arc::new(Node::new(node::Parts {

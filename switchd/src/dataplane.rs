@@ -23,6 +23,7 @@ mod paths;
 mod peers;
 mod snapshot;
 mod stations;
+mod thread;
 mod transmitter;
 mod views;
 mod worker;
@@ -33,7 +34,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
-use nix::unistd::{Pid, gettid};
+use nix::unistd::gettid;
 use tokio::sync::mpsc;
 
 pub(crate) use carriage::{CarriageDrops, QuicQueue};
@@ -42,6 +43,7 @@ pub use carriage::{QuicMessages, QuicSender};
 pub(crate) use command::Received;
 pub use command::{BITE, BindingChange, Bite, Command, Handle, MssClamp, Refused, Report};
 pub use snapshot::{PeerCounters, PeerSnapshot, Snapshot};
+pub use thread::WorkerThread;
 
 use crate::config::Carriage;
 use crate::desired::StationReport;
@@ -80,8 +82,8 @@ pub struct DataPlane {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Its thread.
     pub thread: JoinHandle<()>,
-    /// That thread's id.
-    pub tid: Pid,
+    /// What the kernel says of that thread.
+    pub worker_thread: WorkerThread,
 }
 
 /// Starts the worker. `node` is this node's name, for the binding tables.
@@ -110,7 +112,16 @@ pub fn start(underlay: Arc<Underlay>, node: Arc<str>, hash_seed: [u64; 4]) -> Re
         })
         .map_err(StartError::Thread)?;
     let tid = tid.recv().map_err(|e| StartError::Thread(io::Error::other(e)))?;
-    Ok(DataPlane { handle, reports, stations, quic, stun, snapshot, thread, tid })
+    Ok(DataPlane {
+        handle,
+        reports,
+        stations,
+        quic,
+        stun,
+        snapshot,
+        thread,
+        worker_thread: WorkerThread::new(tid),
+    })
 }
 
 /// Which step of starting the worker failed.

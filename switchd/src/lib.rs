@@ -12,7 +12,6 @@ pub mod endpoint;
 pub mod links;
 pub mod metrics;
 pub mod netlink;
-mod placement;
 pub mod portmap;
 pub mod session;
 pub mod tap;

@@ -317,11 +317,9 @@ pub struct WorkerStats {
     /// It ran on a CPU.
     #[serde(rename = "cpu_seconds", with = "units::seconds")]
     pub ran: Duration,
-    /// It had work and waited for a CPU.
+    /// It was runnable and waited for a CPU.
     #[serde(rename = "waited_seconds", with = "units::seconds")]
     pub waited: Duration,
-    /// Times that it was bound to another CPU, or let go, because it waited.
-    pub moves: u64,
 }
 
 /// The counters of one network.

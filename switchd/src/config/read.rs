@@ -66,14 +66,12 @@ fn node(mut table: Table<'_, '_>) -> Node {
     let name = table.parsed("name", node_name);
     let private_key = table.parsed("private_key", absolute_path);
     let listen = table.as_type("listen", "use an address and a port, such as \"[::]:4840\" (IPv4 and IPv6)");
-    let place_worker = table.flag("place_worker").unwrap_or(true);
     table.finish();
     Node {
         named: name.is_some(),
         name: name.map_or_else(host_name, |name| name.value),
         private_key: private_key.map_or_else(|| "/etc/switchd/private.key".into(), |at| at.value.into()),
         listen: listen.map_or_else(|| SocketAddr::new(IpAddr::from([0u16; 8]), DEFAULT_PORT), |at| at.value),
-        place_worker,
     }
 }
 

@@ -91,7 +91,6 @@ fn restart_keys(old: &Config, new: &Config) -> Vec<String> {
         ("node.name", new.node.named && old.node.name != new.node.name),
         ("node.private_key", old.node.private_key != new.node.private_key),
         ("node.listen", old.node.listen != new.node.listen),
-        ("node.place_worker", old.node.place_worker != new.node.place_worker),
         ("admin.socket", old.admin.socket != new.admin.socket),
         ("admin.group", old.admin.group != new.admin.group),
         ("metrics.listen", old.metrics.listen != new.metrics.listen),

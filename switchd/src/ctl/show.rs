@@ -207,10 +207,9 @@ pub(super) fn stats(stats: &Stats) -> String {
     if let Some(worker) = &stats.worker {
         let _ = writeln!(
             text,
-            "worker: {} on a CPU, {} waiting for one, moved {} times",
+            "worker: {} on a CPU, {} waiting for one",
             duration(worker.ran),
-            duration(worker.waited),
-            worker.moves
+            duration(worker.waited)
         );
     }
     for (error, count) in &stats.send_errors {

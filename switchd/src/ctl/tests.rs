@@ -75,7 +75,10 @@ fn tables_show_what_the_daemon_said() {
     assert!(text(&socket, &["macs", "--network", "blue"]).contains("remote"));
     let stats = text(&socket, &["stats"]);
     assert!(
-        stats.contains("140 kB") && stats.contains("bad_tag") && stats.contains("EMSGSIZE: 1"),
+        stats.contains("140 kB")
+            && stats.contains("bad_tag")
+            && stats.contains("EMSGSIZE: 1")
+            && stats.contains("worker: 12.5s on a CPU, 0.2s waiting for one"),
         "{stats}"
     );
     for output in [status, links, stats] {

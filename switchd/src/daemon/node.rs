@@ -16,11 +16,10 @@ use super::convert;
 use super::endpoints::NetworkRow;
 use super::registry::PeerRow;
 use crate::config::Config;
-use crate::dataplane::{Command, Handle, Snapshot};
+use crate::dataplane::{Command, Handle, Snapshot, WorkerThread};
 use crate::endpoint::EndpointStatus;
 use crate::key::PublicKey;
 use crate::links::{LinkStatus, Links};
-use crate::placement::Thread;
 use crate::session::Remote;
 use crate::view::{
     self, CaptureError, CaptureFilter, CapturedFrame, Link, LinkState, Netcheck, NetworkStatus, Stats,
@@ -34,7 +33,7 @@ pub(super) struct Parts {
     pub(super) listen: SocketAddr,
     pub(super) links: Arc<Links>,
     pub(super) worker: Handle,
-    pub(super) worker_thread: Thread,
+    pub(super) worker_thread: WorkerThread,
     pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
 }
 
@@ -45,7 +44,7 @@ pub(super) struct Node {
     listen: SocketAddr,
     links: Arc<Links>,
     worker: Handle,
-    worker_thread: Thread,
+    worker_thread: WorkerThread,
     snapshot: Arc<ArcSwap<Snapshot>>,
     networks: ArcSwap<Vec<NetworkRow>>,
     peers: ArcSwap<Vec<PeerRow>>,

@@ -52,7 +52,6 @@ impl Collector for ViewCollector {
                 .counter(stats.datagram_drops.iter().map(|(reason, count)| ([reason.as_str()], *count))),
             WORKER_CPU.seconds(stats.worker.map(|worker| ([], worker.ran))),
             WORKER_WAITED.seconds(stats.worker.map(|worker| ([], worker.waited))),
-            WORKER_MOVES.counter(stats.worker.map(|worker| ([], worker.moves))),
             SEND_ERRORS.counter(stats.send_errors.iter().map(|(error, count)| ([error.as_str()], *count))),
             BATCHES.histogram([
                 (["to_peer"], &stats.batches_to_peer),
@@ -307,12 +306,7 @@ static WORKER_CPU: Family<0> = Family {
 };
 static WORKER_WAITED: Family<0> = Family {
     name: "switchd_worker_waited_seconds_total",
-    help: "Time that the worker had work and waited for a CPU.",
-    labels: [],
-};
-static WORKER_MOVES: Family<0> = Family {
-    name: "switchd_worker_moves_total",
-    help: "Times that the worker was bound to another CPU, or let go, because it waited.",
+    help: "Time that the worker was runnable and waited for a CPU.",
     labels: [],
 };
 static SEND_ERRORS: Family<1> = Family {
@@ -446,7 +440,6 @@ static FAMILIES: &[&dyn Describe] = &[
     &DATAGRAM_DROPS,
     &WORKER_CPU,
     &WORKER_WAITED,
-    &WORKER_MOVES,
     &SEND_ERRORS,
     &BATCHES,
     &ARP,

@@ -40,6 +40,8 @@ async fn values_have_their_labels() {
         "switchd_drops_total{direction=\"remote\",network=\"blue\",reason=\"loop\"} 4",
         "switchd_arp_total{case=\"local_to_remote\",network=\"blue\",outcome=\"answered\"} 5",
         "switchd_table_limit{network=\"blue\",table=\"macs\"} 65536",
+        "switchd_worker_cpu_seconds_total 12.5",
+        "switchd_worker_waited_seconds_total 0.25",
         "switchd_unused_bindings_total{network=\"blue\",reason=\"stale\"} 7",
         "switchd_link_up{peer=\"node-b\"} 1",
         "switchd_link_up{peer=\"node-c\"} 0",

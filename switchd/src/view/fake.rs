@@ -164,7 +164,6 @@ impl View for FakeView {
             worker: Some(WorkerStats {
                 ran: Duration::from_millis(12_500),
                 waited: Duration::from_millis(250),
-                moves: 2,
             }),
         }
     }
