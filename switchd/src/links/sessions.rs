@@ -160,7 +160,7 @@ impl Sessions {
 
     /// Keys are used up, or the path changed under the connection: make a fresh handshake at `when`, or soon after.
     pub(super) fn renew(&mut self, when: Instant) {
-        if !self.dialling && self.may_dial {
+        if self.may_dial {
             self.dial_at = Some(self.dial_at.map_or(when, |at| at.min(when)));
         }
     }

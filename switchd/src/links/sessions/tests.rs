@@ -167,3 +167,19 @@ fn a_dial_that_the_peers_own_made_needless_is_not_repeated() {
     s.closed(1, t + ms(61_000));
     assert_eq!(s.poll(t + ms(61_000)), [Action::LinkDown, Action::Dial]);
 }
+
+#[test]
+fn a_renewal_that_is_asked_for_while_a_dial_is_under_way_comes_after_it() {
+    let (mut s, t) = sessions(true);
+    assert_eq!(s.poll(t), [Action::Dial]);
+    s.ready(1, 7, false, t + ms(5));
+    assert_eq!(s.poll(t + ms(5)), [Action::Use(1)]);
+    s.renew(t + ms(1000));
+    assert_eq!(s.poll(t + ms(1000)), [], "one dial at a time");
+    s.dial_failed(true, t + ms(3000));
+    assert_eq!(s.poll(t + ms(3000)), [Action::Dial]);
+    // A fresh session is what was wanted, whoever dialled.
+    s.renew(t + ms(3100));
+    s.ready(2, 7, true, t + ms(3200));
+    assert_eq!(s.poll(t + ms(3200)), [Action::Use(2)]);
+}
