@@ -28,13 +28,11 @@ mod transmitter;
 mod views;
 mod worker;
 
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
-use nix::unistd::gettid;
 use tokio::sync::mpsc;
 
 pub(crate) use carriage::{CarriageDrops, QuicQueue};
@@ -103,25 +101,16 @@ pub fn start(underlay: Arc<Underlay>, node: Arc<str>, hash_seed: [u64; 4]) -> Re
         snapshot: snapshot.clone(),
     };
     let worker = worker::Worker::new(underlay, node, hash_seed, ends).map_err(StartError::Epoll)?;
-    let (tid_to, tid) = std::sync::mpsc::channel();
+    let worker_thread = WorkerThread::default();
+    let this = worker_thread.clone();
     let thread = std::thread::Builder::new()
         .name("worker".into())
         .spawn(move || {
-            let _ = tid_to.send(gettid()); // it is waited for
+            this.is_this();
             worker.run();
         })
         .map_err(StartError::Thread)?;
-    let tid = tid.recv().map_err(|e| StartError::Thread(io::Error::other(e)))?;
-    Ok(DataPlane {
-        handle,
-        reports,
-        stations,
-        quic,
-        stun,
-        snapshot,
-        thread,
-        worker_thread: WorkerThread::new(tid),
-    })
+    Ok(DataPlane { handle, reports, stations, quic, stun, snapshot, thread, worker_thread })
 }
 
 /// Which step of starting the worker failed.

@@ -1,23 +1,27 @@
 //! What the kernel says of the worker's thread.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use nix::unistd::Pid;
+use nix::unistd::{Pid, gettid};
 
 use crate::view::WorkerStats;
 
-/// The worker's thread.
-#[derive(Clone, Copy, Debug)]
-pub struct WorkerThread(Pid);
+/// The worker's thread, once it runs.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerThread(Arc<OnceLock<Pid>>);
 
 impl WorkerThread {
-    pub(super) fn new(id: Pid) -> WorkerThread {
-        WorkerThread(id)
+    /// The calling thread is the one.
+    pub(super) fn is_this(&self) {
+        // Nothing sets it twice.
+        let _ = self.0.set(gettid());
     }
 
     /// What it did since its start; none if the kernel does not say, or the thread is no more.
-    pub fn stats(self) -> Option<WorkerStats> {
-        parse(&std::fs::read_to_string(format!("/proc/self/task/{}/schedstat", self.0)).ok()?)
+    pub fn stats(&self) -> Option<WorkerStats> {
+        let id = self.0.get()?;
+        parse(&std::fs::read_to_string(format!("/proc/self/task/{id}/schedstat")).ok()?)
     }
 }
 
@@ -33,7 +37,7 @@ fn parse(text: &str) -> Option<WorkerStats> {
 
 #[cfg(test)]
 mod tests {
-    use nix::unistd::gettid;
+    use std::time::Instant;
 
     use super::*;
 
@@ -46,8 +50,16 @@ mod tests {
 
     #[test]
     fn a_thread_that_is_there_has_run_and_another_one_is_unknown() {
-        let stats = WorkerThread::new(gettid()).stats();
-        assert!(stats.is_none_or(|stats| !stats.ran.is_zero()), "{stats:?}");
-        assert_eq!(WorkerThread::new(Pid::from_raw(i32::MAX)).stats(), None);
+        let own = WorkerThread::default();
+        assert_eq!(own.stats(), None, "not known yet");
+        own.is_this();
+        let end = Instant::now() + Duration::from_secs(20);
+        // The kernel's account of a thread that runs is as of its last tick, or switch.
+        while own.stats().is_some_and(|stats| stats.ran.is_zero()) {
+            assert!(Instant::now() < end, "it never ran");
+            std::thread::yield_now();
+        }
+        let absent = WorkerThread(Arc::new(Pid::from_raw(i32::MAX).into()));
+        assert_eq!(absent.stats(), None);
     }
 }
