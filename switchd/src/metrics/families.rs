@@ -180,17 +180,17 @@ impl<const N: usize> Family<N> {
     }
 
     fn counter<'a>(&self, samples: impl IntoIterator<Item = ([&'a str; N], u64)>) -> MetricFamily {
-        self.family(MetricType::COUNTER, samples, |metric, value| {
-            let mut counter = Counter::default();
-            counter.set_value(value as f64);
-            metric.set_counter(counter);
-        })
+        self.total(samples.into_iter().map(|(values, count)| (values, count as f64)))
     }
 
     fn seconds<'a>(&self, samples: impl IntoIterator<Item = ([&'a str; N], Duration)>) -> MetricFamily {
+        self.total(samples.into_iter().map(|(values, time)| (values, time.as_secs_f64())))
+    }
+
+    fn total<'a>(&self, samples: impl IntoIterator<Item = ([&'a str; N], f64)>) -> MetricFamily {
         self.family(MetricType::COUNTER, samples, |metric, value| {
             let mut counter = Counter::default();
-            counter.set_value(value.as_secs_f64());
+            counter.set_value(value);
             metric.set_counter(counter);
         })
     }
