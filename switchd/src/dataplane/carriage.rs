@@ -10,27 +10,29 @@ use switch_core::ids::{PeerId, Vni};
 use switch_core::offload::{SplitPlan, clamp_mss};
 use switch_core::switch::DropReason;
 use switch_core::vnet::{Gso, PartialCsum, VnetHdr};
-use switch_core::wire::{FRAGMENT_HEADER_LEN, FRAME_HEADER_LEN, FrameHeader, Origin, encode_fragment};
+use switch_core::wire::{FRAGMENT_HEADER_LEN, FRAME_HEADER_LEN, FrameHeader, Lane, Origin, encode_fragment};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::outbound::{Outbound, l2_len, write_message};
 use super::peers::Peer;
 
-/// A session's way into its QUIC connection; cheap to clone.
+/// A session's way into its QUIC connection, a queue for each lane; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct QuicSender {
-    batches: mpsc::Sender<Batch>,
+    prompt: mpsc::Sender<Batch>,
+    bulk: mpsc::Sender<Batch>,
     limit: Arc<AtomicUsize>,
 }
 
 /// The link plane's end of a [`QuicSender`].
 #[derive(Debug)]
 pub(crate) struct QuicQueue {
-    pub(crate) batches: mpsc::Receiver<Batch>,
+    prompt: mpsc::Receiver<Batch>,
+    bulk: mpsc::Receiver<Batch>,
     limit: Arc<AtomicUsize>,
 }
 
-/// Messages for one connection, in order.
+/// Messages of one lane for one connection, in order.
 #[derive(Debug)]
 pub(crate) struct Batch {
     since: Instant,
@@ -80,9 +82,12 @@ impl CarriageDrops {
 impl QuicSender {
     /// The worker's end and the link plane's, of a connection that takes datagrams of `limit` bytes; 0: of none.
     pub(crate) fn new(limit: usize) -> (QuicSender, QuicQueue) {
-        let (to, batches) = mpsc::channel(QUEUE);
+        let ((to_prompt, prompt), (to_bulk, bulk)) = (mpsc::channel(QUEUE), mpsc::channel(QUEUE));
         let limit = Arc::new(AtomicUsize::new(limit));
-        (QuicSender { batches: to, limit: limit.clone() }, QuicQueue { batches, limit })
+        (
+            QuicSender { prompt: to_prompt, bulk: to_bulk, limit: limit.clone() },
+            QuicQueue { prompt, bulk, limit },
+        )
     }
 
     /// The longest message that the connection takes now, on a path that carries UDP payloads of `datagram_max`.
@@ -99,11 +104,15 @@ impl QuicSender {
 
     /// Hands messages over as the worker would.
     #[cfg(test)]
-    pub(crate) async fn put(&self, messages: &[Bytes]) {
+    pub(crate) async fn put(&self, lane: Lane, messages: &[Bytes]) {
         let lens = messages.iter().map(|message| message.len() as u16).collect();
         let batch = Batch { since: Instant::now(), bytes: messages.concat().into(), lens };
+        let queue = match lane {
+            Lane::Prompt => &self.prompt,
+            Lane::Bulk => &self.bulk,
+        };
         // The link plane may be gone.
-        let _ = self.batches.send(batch).await;
+        let _ = queue.send(batch).await;
     }
 
     fn is(&self, other: &QuicSender) -> bool {
@@ -112,6 +121,23 @@ impl QuicSender {
 }
 
 impl QuicQueue {
+    /// The next batch, one of the prompt lane where there is one; `None` when the session is gone. Before each message
+    /// of a bulk batch, what [`QuicQueue::prompt`] has is to be sent: a flow that turned from prompt to bulk has
+    /// messages in both.
+    pub(crate) async fn next(&mut self) -> Option<Batch> {
+        tokio::select! {
+            biased;
+            Some(batch) = self.prompt.recv() => Some(batch),
+            Some(batch) = self.bulk.recv() => Some(batch),
+            else => None,
+        }
+    }
+
+    /// A batch of the prompt lane that waits.
+    pub(crate) fn prompt(&mut self) -> Option<Batch> {
+        self.prompt.try_recv().ok()
+    }
+
     /// What the connection takes from now on.
     pub(crate) fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
@@ -137,19 +163,26 @@ impl Batch {
     }
 }
 
-/// Gathers messages for one connection at a time, so that order holds.
+/// Gathers messages of each lane for one connection at a time, so that order holds.
 #[derive(Debug)]
 pub(super) struct CarriageOut {
     to: Option<QuicSender>,
-    bytes: Vec<u8>,
-    lens: Vec<u16>,
+    prompt: Gathered,
+    bulk: Gathered,
     /// What found no room, or was lost behind this.
     pub(super) drops: Arc<CarriageDrops>,
 }
 
+/// What is to be one batch.
+#[derive(Debug, Default)]
+struct Gathered {
+    bytes: Vec<u8>,
+    lens: Vec<u16>,
+}
+
 impl CarriageOut {
     pub(super) fn new(drops: Arc<CarriageDrops>) -> CarriageOut {
-        CarriageOut { to: None, bytes: Vec::new(), lens: Vec::new(), drops }
+        CarriageOut { to: None, prompt: Gathered::default(), bulk: Gathered::default(), drops }
     }
 
     /// Takes a frame or super-frame for a peer; it leaves with the next flush.
@@ -168,8 +201,8 @@ impl CarriageOut {
         if outbound.mss_clamp {
             clamp_mss(frame, (max_frame - l2_len(frame)) as u16, vnet.csum.is_some());
         }
-        self.begin(sender, frame.len());
-        let mut cutter = Cutter { out: self, peer, vni: outbound.vni, max, scratch };
+        let gathered = self.begin(sender, outbound.lane, frame.len());
+        let mut cutter = Cutter { gathered, peer, vni: outbound.vni, max, scratch };
         match vnet.gso {
             Gso::None => cutter.frame(Origin::Whole, vnet.csum, frame),
             gso => {
@@ -180,39 +213,45 @@ impl CarriageOut {
         }
     }
 
-    /// Hands over what is gathered.
+    /// Hands over what is gathered, the prompt lane's first: a flow may have turned from prompt to bulk.
     pub(super) fn flush(&mut self) {
-        if self.lens.is_empty() {
-            return;
+        let CarriageOut { to: Some(to), prompt, bulk, drops } = self else { return };
+        for (queue, gathered) in [(&to.prompt, prompt), (&to.bulk, bulk)] {
+            let Some(batch) = gathered.take() else { continue };
+            let (count, batch) = match queue.try_send(batch) {
+                Ok(()) => continue,
+                Err(TrySendError::Full(batch)) => (&drops.full, batch),
+                Err(TrySendError::Closed(batch)) => (&drops.lost, batch),
+            };
+            CarriageDrops::add(count, batch.len());
         }
-        let batch = Batch {
-            since: Instant::now(),
-            bytes: std::mem::take(&mut self.bytes).into(),
-            lens: std::mem::take(&mut self.lens),
-        };
-        let Some(to) = &self.to else { return };
-        let (count, batch) = match to.batches.try_send(batch) {
-            Ok(()) => return,
-            Err(TrySendError::Full(batch)) => (&self.drops.full, batch),
-            Err(TrySendError::Closed(batch)) => (&self.drops.lost, batch),
-        };
-        CarriageDrops::add(count, batch.len());
     }
 
-    /// What follows is for this connection, about so many bytes.
-    fn begin(&mut self, to: &QuicSender, len: usize) {
+    /// What follows is of this lane and for this connection, about so many bytes.
+    fn begin(&mut self, to: &QuicSender, lane: Lane, len: usize) -> &mut Gathered {
         let known = self.to.as_ref().is_some_and(|known| known.is(to));
-        if !known || self.bytes.len() + len > BATCH_BYTES {
+        if !known || self.gathered(lane).bytes.len() + len > BATCH_BYTES {
             self.flush();
         }
         if !known {
             self.to = Some(to.clone());
         }
-        if self.bytes.is_empty() {
-            self.bytes.reserve(len + len / 8);
+        let gathered = self.gathered(lane);
+        if gathered.bytes.is_empty() {
+            gathered.bytes.reserve(len + len / 8);
         }
+        gathered
     }
 
+    fn gathered(&mut self, lane: Lane) -> &mut Gathered {
+        match lane {
+            Lane::Prompt => &mut self.prompt,
+            Lane::Bulk => &mut self.bulk,
+        }
+    }
+}
+
+impl Gathered {
     /// One message of `len` bytes that `fill` writes.
     fn put(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) {
         let start = self.bytes.len();
@@ -220,11 +259,16 @@ impl CarriageOut {
         fill(&mut self.bytes[start..]);
         self.lens.push(len as u16);
     }
+
+    fn take(&mut self) -> Option<Batch> {
+        let Gathered { bytes, lens } = std::mem::take(self);
+        (!lens.is_empty()).then(|| Batch { since: Instant::now(), bytes: bytes.into(), lens })
+    }
 }
 
 /// One peer's sending side, borrowed for one frame.
 struct Cutter<'a> {
-    out: &'a mut CarriageOut,
+    gathered: &'a mut Gathered,
     peer: &'a mut Peer,
     vni: Vni,
     /// The longest message.
@@ -286,13 +330,13 @@ impl Cutter<'_> {
     }
 
     fn put(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) {
-        self.out.put(len, fill);
+        self.gathered.put(len, fill);
         self.peer.counters.quic_to_peer += 1;
         self.peer.counters.quic_bytes_to_peer += len as u64;
     }
 }
 
-/// Batches that may wait for QUIC, a megabyte at most; what comes then is dropped.
+/// Batches of each lane that may wait for QUIC, a megabyte at most; what comes then is dropped.
 const QUEUE: usize = 16;
 /// A batch ends with the frame that would make it longer.
 const BATCH_BYTES: usize = 64 << 10;

@@ -1,13 +1,11 @@
 //! Frames in QUIC datagrams (RFC 9221): from the worker to a session's connection, and back.
 
-use std::sync::atomic::AtomicU64;
-
 use bytes::Bytes;
 use futures_util::FutureExt;
 use quinn::{Connection, SendDatagramError};
 use switch_core::ids::PeerId;
 
-use crate::dataplane::{CarriageDrops, Handle, QuicMessages, QuicQueue, QuicSender};
+use crate::dataplane::{Batch, CarriageDrops, Handle, QuicMessages, QuicQueue, QuicSender};
 
 /// Carries frames by this connection both ways until it ends; what is returned is for the worker.
 pub(super) fn carry(connection: &Connection, peer: PeerId, worker: &Handle) -> QuicSender {
@@ -21,31 +19,40 @@ pub(super) fn carry(connection: &Connection, peer: PeerId, worker: &Handle) -> Q
 /// counted.
 async fn outward(connection: Connection, mut queue: QuicQueue, worker: Handle) {
     let drops = worker.carriage_drops();
-    while let Some(batch) = queue.batches.recv().await {
-        if batch.is_stale() {
-            CarriageDrops::add(&drops.stale, batch.len());
-            continue;
-        }
-        for message in batch.messages() {
-            if let Err(lost) = send(&connection, message, drops).await {
-                CarriageDrops::add(lost, 1);
+    while let Some(batch) = queue.next().await {
+        for message in fresh(batch, drops) {
+            while let Some(prompt) = queue.prompt() {
+                for message in fresh(prompt, drops) {
+                    send(&connection, message, drops).await;
+                }
             }
+            send(&connection, message, drops).await;
         }
         queue.set_limit(connection.max_datagram_size().unwrap_or(0));
     }
 }
 
-async fn send<'a>(
-    connection: &Connection,
-    message: Bytes,
-    drops: &'a CarriageDrops,
-) -> Result<(), &'a AtomicU64> {
-    connection.send_datagram_wait(message).await.map_err(|e| match e {
-        SendDatagramError::TooLarge => &drops.too_long,
-        SendDatagramError::ConnectionLost(_)
-        | SendDatagramError::UnsupportedByPeer
-        | SendDatagramError::Disabled => &drops.lost,
-    })
+/// The batch's messages, if it did not wait for too long.
+fn fresh(batch: Batch, drops: &CarriageDrops) -> impl Iterator<Item = Bytes> {
+    let stale = batch.is_stale();
+    if stale {
+        CarriageDrops::add(&drops.stale, batch.len());
+    }
+    (!stale).then(|| batch.messages()).into_iter().flatten()
+}
+
+/// Sends a message as soon as QUIC has room, or counts why it cannot.
+async fn send(connection: &Connection, message: Bytes, drops: &CarriageDrops) {
+    let lost = match connection.send_datagram_wait(message).await {
+        Ok(()) => return,
+        Err(SendDatagramError::TooLarge) => &drops.too_long,
+        Err(
+            SendDatagramError::ConnectionLost(_)
+            | SendDatagramError::UnsupportedByPeer
+            | SendDatagramError::Disabled,
+        ) => &drops.lost,
+    };
+    CarriageDrops::add(lost, 1);
 }
 
 async fn inward(connection: Connection, peer: PeerId, worker: Handle) {

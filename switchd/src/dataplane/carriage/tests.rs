@@ -1,4 +1,6 @@
 use super::*;
+use futures_util::FutureExt;
+
 use crate::config::Carriage;
 use crate::dataplane::peers::Peers;
 use nat_traversal::{CandidateKind, CandidatePair, Offer, PathId, Route};
@@ -47,8 +49,13 @@ impl Rig {
     }
 
     fn send(&mut self, vnet: &VnetHdr, frame: &mut [u8]) -> Result<(), DropReason> {
+        self.send_by(Lane::Bulk, vnet, frame)
+    }
+
+    fn send_by(&mut self, lane: Lane, vnet: &VnetHdr, frame: &mut [u8]) -> Result<(), DropReason> {
         let peer = self.peers.get_mut(PEER).unwrap();
-        self.out.send(Some(&self.sender), peer, OUTBOUND, vnet, frame, &mut Vec::new())
+        let outbound = Outbound { lane, ..OUTBOUND };
+        self.out.send(Some(&self.sender), peer, outbound, vnet, frame, &mut Vec::new())
     }
 
     fn whole(&mut self, len: usize, mark: u8) -> Result<(), DropReason> {
@@ -57,7 +64,7 @@ impl Rig {
 
     fn messages(&mut self) -> Vec<Bytes> {
         self.out.flush();
-        std::iter::from_fn(|| self.queue.batches.try_recv().ok()).flat_map(Batch::messages).collect()
+        std::iter::from_fn(|| self.queue.bulk.try_recv().ok()).flat_map(Batch::messages).collect()
     }
 }
 
@@ -175,7 +182,7 @@ fn what_finds_no_room_or_no_connection_is_counted() {
     }
     assert_eq!(rig.out.drops.full.load(Ordering::Relaxed), 6);
     assert_eq!(rig.messages().len(), 2 * QUEUE);
-    rig.queue.batches.close();
+    rig.queue.bulk.close();
     rig.whole(60, 1).unwrap();
     rig.out.flush();
     assert_eq!(rig.out.drops.lost.load(Ordering::Relaxed), 1);
@@ -189,7 +196,7 @@ fn a_batch_grows_stale_and_holds_no_more_than_its_bound() {
         rig.whole(1000, 1).unwrap();
     }
     rig.out.flush();
-    let mut first = rig.queue.batches.try_recv().unwrap();
+    let mut first = rig.queue.bulk.try_recv().unwrap();
     assert!(first.bytes.len() <= BATCH_BYTES && first.len() > 32 && !first.is_stale());
     first.since -= Batch::MAX_AGE;
     assert!(first.is_stale());
@@ -203,6 +210,48 @@ fn each_connection_gets_its_own() {
     let peer = rig.peers.get_mut(PEER).unwrap();
     rig.out.send(Some(&other), peer, OUTBOUND, &VnetHdr::default(), &mut [2; 60], &mut Vec::new()).unwrap();
     assert_eq!(rig.messages().len(), 1);
-    let messages: Vec<_> = queue.batches.try_recv().unwrap().messages().collect();
+    let messages: Vec<_> = queue.bulk.try_recv().unwrap().messages().collect();
     assert_eq!(frame_of(&messages[0]), [2; 60]);
+}
+
+/// The marks of the frames that the link plane would send, one batch each.
+async fn batches(rig: &mut Rig) -> Vec<Vec<u8>> {
+    let mut batches = Vec::new();
+    while let Some(Some(batch)) = rig.queue.next().now_or_never() {
+        batches.push(batch.messages().map(|message| frame_of(&message)[0]).collect());
+    }
+    batches
+}
+
+#[tokio::test]
+async fn prompt_frames_have_a_queue_of_their_own_that_comes_first() {
+    let mut rig = Rig::new(1434);
+    for _ in 0..QUEUE + 1 {
+        rig.whole(60, 1).unwrap();
+        rig.out.flush();
+    }
+    for mark in [2, 3] {
+        rig.send_by(Lane::Prompt, &VnetHdr::default(), &mut [mark; 60]).unwrap();
+    }
+    rig.out.flush();
+    assert_eq!(rig.out.drops.full.load(Ordering::Relaxed), 1);
+    assert_eq!(rig.queue.prompt().map(|batch| batch.len()), Some(2));
+    rig.send_by(Lane::Prompt, &VnetHdr::default(), &mut [4; 60]).unwrap();
+    rig.out.flush();
+    assert_eq!(batches(&mut rig).await, [vec![vec![4]], vec![vec![1]; QUEUE]].concat());
+    drop((rig.sender, rig.out));
+    assert!(rig.queue.next().await.is_none());
+}
+
+/// A flow's first frames are prompt and the next ones bulk: no queue has the latter before the former.
+#[tokio::test]
+async fn what_is_prompt_is_handed_over_before_bulk_that_came_after_it() {
+    let mut rig = Rig::new(1434);
+    rig.send_by(Lane::Prompt, &VnetHdr::default(), &mut [1; 60]).unwrap();
+    while rig.queue.bulk.is_empty() {
+        rig.whole(1000, 2).unwrap();
+    }
+    assert_eq!(rig.queue.prompt.len(), 1);
+    rig.out.flush();
+    assert_eq!(batches(&mut rig).await.concat()[..2], [1, 2]);
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use quinn::{ClientConfig, Endpoint, EndpointConfig, ServerConfig, TokioRuntime};
+use switch_core::wire::Lane;
 
 use super::*;
 use crate::dataplane::Received;
@@ -80,7 +81,7 @@ async fn messages_arrive_both_ways_in_order() {
         let ends = [&mut a, &mut b];
         let sent: Vec<_> = (0..500u16).map(|i| Bytes::from(vec![i as u8; 20 + usize::from(i)])).collect();
         for part in sent.chunks(50) {
-            ends[from].sender.put(part).await;
+            ends[from].sender.put(Lane::Bulk, part).await;
         }
         let [a, b] = ends;
         let to = if to == 0 { a } else { b };
@@ -96,10 +97,10 @@ async fn the_limit_follows_what_quic_finds() {
     // 1472 bytes of UDP payload, less what quinn reckons with.
     while a.sender.limit() < 1434 - usize::from(MTU_STEP_SLACK) {
         assert!(Instant::now() < end, "{}", a.sender.limit());
-        a.sender.put(&[Bytes::from_static(&[1; 100])]).await;
+        a.sender.put(Lane::Bulk, &[Bytes::from_static(&[1; 100])]).await;
         b.receive(1).await;
     }
-    a.sender.put(&[Bytes::from(vec![1; 2000]), Bytes::from_static(&[2; 100])]).await;
+    a.sender.put(Lane::Bulk, &[Bytes::from(vec![1; 2000]), Bytes::from_static(&[2; 100])]).await;
     assert_eq!(b.receive(1).await, [Bytes::from_static(&[2; 100])]);
     assert_eq!(a.worker.carriage_drops().too_long.load(Ordering::Relaxed), 1);
 }
@@ -109,7 +110,7 @@ async fn the_limit_follows_what_quic_finds() {
 async fn a_node_of_sealed_networks_takes_frames_too() {
     let (a, mut b) = pair(false).await;
     assert_eq!(a.sender.limit(), 1162);
-    a.sender.put(&[Bytes::from_static(&[1; 1162])]).await;
+    a.sender.put(Lane::Bulk, &[Bytes::from_static(&[1; 1162])]).await;
     assert_eq!(b.receive(1).await[0].len(), 1162);
 }
 
@@ -118,7 +119,7 @@ async fn what_comes_after_the_end_is_lost_and_counted() {
     let (a, b) = pair(true).await;
     b.connection.close(0u8.into(), b"");
     a.connection.closed().await;
-    a.sender.put(&[Bytes::from_static(&[1; 100])]).await;
+    a.sender.put(Lane::Bulk, &[Bytes::from_static(&[1; 100])]).await;
     let end = Instant::now() + PATIENCE;
     while a.worker.carriage_drops().lost.load(Ordering::Relaxed) == 0 {
         assert!(Instant::now() < end);
@@ -129,3 +130,15 @@ async fn what_comes_after_the_end_is_lost_and_counted() {
 
 /// How far below the top quinn's search may end, bytes.
 const MTU_STEP_SLACK: u16 = 8;
+
+/// Messages of the prompt lane go before bulk that waits, and are all that is sent while they come.
+#[tokio::test]
+async fn prompt_messages_go_ahead() {
+    let (a, mut b) = pair(true).await;
+    // Nothing else runs until the receiver is waited for.
+    for (lane, mark, count) in [(Lane::Bulk, 1, 30), (Lane::Bulk, 2, 30), (Lane::Prompt, 3, 5)] {
+        a.sender.put(lane, &vec![Bytes::from(vec![mark; 1000]); count]).await;
+    }
+    let marks: Vec<u8> = b.receive(65).await.iter().map(|message| message[0]).collect();
+    assert_eq!(marks, [vec![3; 5], vec![1; 30], vec![2; 30]].concat());
+}
