@@ -455,4 +455,22 @@ mod tests {
         messages(&mut transmitter, route, &[9]);
         assert_eq!(transmitter.errors, [(libc::ENOBUFS, 1), (libc::ENETUNREACH, 1)]);
     }
+
+    /// Over loopback's MTU of 65,536 IPv6 carries 65,488 bytes of UDP.
+    #[test]
+    fn what_the_kernel_finds_too_long_is_told_without_the_relays_header() {
+        let underlay = Underlay::bind("[::]:0".parse().unwrap()).unwrap();
+        let mut transmitter = Transmitter::new(Arc::new(underlay));
+        let peer = UdpSocket::bind("[::1]:0").unwrap();
+        let (address, beyond) = (peer.local_addr().unwrap(), "198.51.100.9:9".parse().unwrap());
+        transmitter.underlay.relays().set_relay(RelayId(7), Some(Carrier::Udp(address)));
+        transmitter.underlay.relays().set_channel(RelayId(7), beyond, Some(0x4002));
+        for route in [Route::Direct(address), Route::Relayed(RelayId(7), beyond)] {
+            messages(&mut transmitter, route, &[65_500]);
+            assert_eq!(transmitter.too_long.take(), Some((route, 65_500)));
+            messages(&mut transmitter, route, &[65_400]);
+            assert_eq!(transmitter.too_long.take(), None);
+        }
+        assert_eq!(transmitter.errors, [(libc::EMSGSIZE, 2)]);
+    }
 }
