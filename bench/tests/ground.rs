@@ -12,9 +12,12 @@ fn plaintext_is_found_out() -> Result<()> {
     let ground = build("base")?;
     let vxlan = contender("vxlan")?;
     let mut running = vxlan.up(ground.lab())?;
-    proof::check(ground.lab(), &running.arena, true)?;
+    proof::check(ground.lab(), &running.arena, vxlan)?;
+    let error = proof::check(ground.lab(), &running.arena, contender("switchd-quic")?)
+        .expect_err("VXLAN's datagrams are not QUIC's");
+    expect(error.to_string().contains("in none of its own"), || format!("{error:#}"))?;
     running.arena.encrypted = true;
-    let error = proof::check(ground.lab(), &running.arena, true).expect_err("VXLAN encrypts nothing");
+    let error = proof::check(ground.lab(), &running.arena, vxlan).expect_err("VXLAN encrypts nothing");
     expect(error.to_string().contains("plaintext is on the wire"), || format!("{error:#}"))
 }
 

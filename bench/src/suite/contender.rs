@@ -50,6 +50,11 @@ pub trait Contender: Sync {
         true
     }
 
+    /// Whether this may be the first byte of what it sends between the nodes, in UDP. Not asked of what does not cross.
+    fn sends(&self, _first: u8) -> bool {
+        true
+    }
+
     /// Sets it up in `lab` with a network of its own. Dropping the result ends its processes.
     fn up<'a>(&self, lab: &'a Lab) -> Result<Running<'a>>;
 }

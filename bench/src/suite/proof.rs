@@ -8,13 +8,14 @@ use netns_tests::packet::Sniffer;
 use netns_tests::{Lab, wait_for, wait_ok};
 
 use super::Arena;
+use super::contender::Contender;
 
 /// Sends datagrams with a known text from client to server and looks for the text on the wire between the nodes.
 ///
 /// An error unless they arrive, and unless the text is on the wire where nothing is sealed, and is not where
-/// something is: the plaintext contenders show that the search would find it. `crosses` is false for a contender
-/// whose frames do not leave their node.
-pub fn check(lab: &Lab, arena: &Arena<'_>, crosses: bool) -> Result<()> {
+/// something is: the plaintext contenders show that the search would find it. What a contender knows its datagrams by
+/// must be seen on them.
+pub fn check(lab: &Lab, arena: &Arena<'_>, contender: &dyn Contender) -> Result<()> {
     let sniffer = Sniffer::start(lab.underlay(0), "p1")?;
     let text = format!("plaintext that {} carries. ", arena.contender);
     let payload: Vec<u8> = text.bytes().cycle().take(PAYLOAD).collect();
@@ -33,13 +34,22 @@ pub fn check(lab: &Lab, arena: &Arena<'_>, crosses: bool) -> Result<()> {
         ensure!(buf[..len] == payload[..], "a datagram arrived changed");
         Ok(())
     })?;
-    if !crosses {
+    if !contender.crosses() {
         return Ok(());
     }
     fence(lab, &sniffer)?;
     let bare = sniffer.count(|_, frame| contains(&frame.bytes, text.as_bytes())) > 0;
     let carried = sniffer.count(|_, frame| frame.bytes.len() >= PAYLOAD) > 0;
     ensure!(carried, "{} carried a datagram, but not between the nodes", arena.contender);
+    let alike = |frame: &[u8]| {
+        (PAYLOAD..PAYLOAD + OVERHEAD_MAX).contains(&frame.len())
+            && frame.get(UDP_PAYLOAD).is_some_and(|first| contender.sends(*first))
+    };
+    ensure!(
+        sniffer.count(|_, frame| alike(&frame.bytes)) > 0,
+        "{} carried a datagram between the nodes, but in none of its own",
+        arena.contender
+    );
     ensure!(
         !(arena.encrypted && bare),
         "{} is said to encrypt, but its plaintext is on the wire",
@@ -70,5 +80,9 @@ const FENCE: &[u8] = b"all that came before has been seen";
 /// RFC 863.
 const DISCARD: u16 = 9;
 const PAYLOAD: usize = 700;
+/// Headers of one contender around the datagram.
+const OVERHEAD_MAX: usize = 200;
+/// In a frame of UDP over IPv4.
+const UDP_PAYLOAD: usize = 14 + 20 + 8;
 const PATIENCE: Duration = Duration::from_secs(1);
 const ARRIVES_WITHIN: Duration = Duration::from_secs(10);

@@ -75,19 +75,17 @@ fn rounds(plan: &Plan, scenario: &Scenario, ground: &Ground, start: Instant, out
     }
 }
 
-/// No place in the order is anyone's: each round begins elsewhere, and every other one goes backwards, so that no one
-/// always follows the same.
+/// No place in the order is anyone's: each round begins with another one, until all have begun one, and every other
+/// round goes backwards, so that no one always follows the same.
 fn order<T>(taking_part: &[T], round: usize) -> impl Iterator<Item = &T> {
-    let first = round * STRIDE % taking_part.len().max(1);
-    let mut turns: Vec<_> = taking_part[first..].iter().chain(&taking_part[..first]).collect();
-    if round % 2 == 1 {
-        turns.reverse();
-    }
-    turns.into_iter()
+    let count = taking_part.len();
+    // With no divisor in common, and over the few rounds that there are all over the order.
+    let stride = if count.is_multiple_of(3) { 1 } else { 3 };
+    (0..count).map(move |turn| {
+        let step = if round % 2 == 1 { count - turn } else { turn };
+        &taking_part[(round * stride + step) % count]
+    })
 }
-
-/// From where one round begins to where the next one does: over the few rounds that there are, all over the order.
-const STRIDE: usize = 3;
 
 /// A contender in its lab.
 struct Turn<'a> {
@@ -105,7 +103,7 @@ fn bring_up<'a>(
     let mut turns = Vec::new();
     for &contender in plan.contenders.iter().filter(|contender| scenario.has(contender.name())) {
         let up = contender.up(ground.lab()).and_then(|running| {
-            proof::check(ground.lab(), &running.arena, contender.crosses())?;
+            proof::check(ground.lab(), &running.arena, contender)?;
             Ok(running)
         });
         match up {
@@ -137,6 +135,8 @@ fn line(figures: &[Figure]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
@@ -149,14 +149,17 @@ mod tests {
                 sorted.sort_unstable();
                 assert_eq!(sorted, all);
             }
-            if count > 2 {
+            if count > 1 {
                 let follows = |round: &Vec<usize>| {
                     let at = round.iter().position(|turn| *turn == 1).unwrap();
                     at.checked_sub(1).map(|before| round[before])
                 };
                 assert!(rounds.iter().any(|round| follows(round) != follows(&rounds[0])), "{rounds:?}");
-                assert!(rounds.iter().any(|round| round[0] != rounds[0][0]), "{rounds:?}");
             }
+            let begun: HashSet<usize> = rounds.iter().filter_map(|round| round.first().copied()).collect();
+            assert_eq!(begun.len(), count.min(rounds.len()), "{rounds:?}");
+            let all_begin = (0..count).filter_map(|round| order(&all, round).next().copied());
+            assert_eq!(all_begin.collect::<HashSet<_>>().len(), count);
         }
     }
 }

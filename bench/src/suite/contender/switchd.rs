@@ -24,6 +24,11 @@ impl Contender for Switchd {
         true
     }
 
+    /// The form of a sealed datagram (docs/wire-format.md).
+    fn sends(&self, first: u8) -> bool {
+        first >> 6 == 0b10
+    }
+
     fn up<'a>(&self, lab: &'a Lab) -> Result<Running<'a>> {
         start(lab)?;
         between(lab, self.name(), CLIENT, SERVER)
@@ -40,6 +45,11 @@ impl Contender for SwitchdQuic {
 
     fn about(&self) -> &'static str {
         "the same daemons, on a network with carriage = \"quic\""
+    }
+
+    /// A short header (RFC 9000, 17.3.1).
+    fn sends(&self, first: u8) -> bool {
+        first >> 6 == 0b01
     }
 
     fn up<'a>(&self, lab: &'a Lab) -> Result<Running<'a>> {
