@@ -35,7 +35,7 @@ use std::thread::JoinHandle;
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
-pub(crate) use carriage::{Batch, CarriageDrops, QuicQueue};
+pub(crate) use carriage::{CarriageDrops, QueuedMessage, QuicQueue};
 pub use carriage::{QuicMessages, QuicSender};
 #[cfg(test)]
 pub(crate) use command::Received;

@@ -8,10 +8,11 @@
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
+use crate::ids::Vni;
 use crate::time::Time;
 use crate::wire::Lane;
 
-/// What flows have sent of late, by a hash of their addresses and ports. Flows of one hash are one flow here.
+/// What flows have sent of late, by a hash of their network, addresses and ports. Flows of one hash are one flow here.
 #[derive(Debug)]
 pub struct Lanes {
     hash: ahash::RandomState,
@@ -38,9 +39,9 @@ impl Lanes {
         }
     }
 
-    /// The lane of a frame, from its Ethernet header on.
-    pub fn lane(&mut self, frame: &[u8], now: Time) -> Lane {
-        let at = self.place(frame);
+    /// The lane of a network's frame, from its Ethernet header on.
+    pub fn lane(&mut self, vni: Vni, frame: &[u8], now: Time) -> Lane {
+        let at = self.place(vni, frame);
         let flow = &mut self.flows[at];
         if frame.len() > PROMPT_FRAME || now < flow.bulk_until {
             flow.bulk_until = now + BULK_FOR;
@@ -57,8 +58,9 @@ impl Lanes {
         Lane::Prompt
     }
 
-    fn place(&self, frame: &[u8]) -> usize {
+    fn place(&self, vni: Vni, frame: &[u8]) -> usize {
         let mut hasher = self.hash.build_hasher();
+        hasher.write_u32(vni.get());
         // At most two tags are looked behind.
         let mut tags = 0;
         while tags < 8 && matches!(frame.get(12 + tags..14 + tags), Some([0x81, 0] | [0x88, 0xa8])) {
@@ -112,6 +114,8 @@ mod tests {
         frame
     }
 
+    const VNI: Vni = Vni::MAX;
+
     fn at(ms: u64) -> Time {
         Time::from_epoch(Duration::from_millis(1000 + ms))
     }
@@ -125,8 +129,8 @@ mod tests {
         };
         let (five, six, both) = ([0x81, 0, 0, 5], [0x81, 0, 0, 6], [0x88, 0xa8, 0, 9, 0x81, 0, 0, 5]);
         let mut lanes = Lanes::new([1, 2, 3, 4]);
-        assert_eq!(lanes.lane(&tagged(&five, 1, 60_000), at(0)), Lane::Bulk);
-        assert_eq!(lanes.lane(&tagged(&both, 1, 60_000), at(0)), Lane::Bulk);
+        assert_eq!(lanes.lane(VNI, &tagged(&five, 1, 60_000), at(0)), Lane::Bulk);
+        assert_eq!(lanes.lane(VNI, &tagged(&both, 1, 60_000), at(0)), Lane::Bulk);
         for (tags, port, lane) in [
             (&five[..], 1, Lane::Bulk),
             (&five, 2, Lane::Prompt),
@@ -135,10 +139,10 @@ mod tests {
             (&both, 2, Lane::Prompt),
             (&[], 1, Lane::Prompt),
         ] {
-            assert_eq!(lanes.lane(&tagged(tags, port, 100), at(1)), lane, "{tags:?} {port}");
+            assert_eq!(lanes.lane(VNI, &tagged(tags, port, 100), at(1)), lane, "{tags:?} {port}");
         }
         for len in 0..40 {
-            lanes.lane(&tagged(&both, 1, 60)[..len], at(2));
+            lanes.lane(VNI, &tagged(&both, 1, 60)[..len], at(2));
         }
     }
 
@@ -146,8 +150,8 @@ mod tests {
     fn a_flow_that_sends_little_goes_ahead_beside_one_that_sends_much() {
         let mut lanes = Lanes::new([1, 2, 3, 4]);
         for ms in 0..1000 {
-            assert_eq!(lanes.lane(&frame(1, 60_000), at(ms)), Lane::Bulk);
-            assert_eq!(lanes.lane(&frame(2, 100), at(ms)), Lane::Prompt);
+            assert_eq!(lanes.lane(VNI, &frame(1, 60_000), at(ms)), Lane::Bulk);
+            assert_eq!(lanes.lane(VNI, &frame(2, 100), at(ms)), Lane::Prompt);
         }
     }
 
@@ -155,21 +159,29 @@ mod tests {
     fn a_flow_becomes_bulk_by_its_rate_and_goes_ahead_again_after_a_silence() {
         let mut lanes = Lanes::new([1, 2, 3, 4]);
         let small = frame(1, 1000);
-        assert!((0..16).all(|_| lanes.lane(&small, at(0)) == Lane::Prompt));
-        assert_eq!(lanes.lane(&small, at(0)), Lane::Bulk);
-        assert_eq!(lanes.lane(&small, at(99)), Lane::Bulk, "each frame prolongs it");
-        assert_eq!(lanes.lane(&small, at(198)), Lane::Bulk);
-        assert_eq!(lanes.lane(&small, at(298)), Lane::Prompt);
+        assert!((0..16).all(|_| lanes.lane(VNI, &small, at(0)) == Lane::Prompt));
+        assert_eq!(lanes.lane(VNI, &small, at(0)), Lane::Bulk);
+        assert_eq!(lanes.lane(VNI, &small, at(99)), Lane::Bulk, "each frame prolongs it");
+        assert_eq!(lanes.lane(VNI, &small, at(198)), Lane::Bulk);
+        assert_eq!(lanes.lane(VNI, &small, at(298)), Lane::Prompt);
     }
 
     #[test]
     fn one_long_frame_makes_a_bulk_flow_and_fragments_are_a_flow_of_their_own() {
         let mut lanes = Lanes::new([1, 2, 3, 4]);
-        assert_eq!(lanes.lane(&frame(1, PROMPT_FRAME + 1), at(0)), Lane::Bulk);
-        assert_eq!(lanes.lane(&frame(1, 60), at(1)), Lane::Bulk);
+        assert_eq!(lanes.lane(VNI, &frame(1, PROMPT_FRAME + 1), at(0)), Lane::Bulk);
+        assert_eq!(lanes.lane(VNI, &frame(1, 60), at(1)), Lane::Bulk);
         let mut first_part = frame(1, 1500);
         first_part[20] = 0x20;
-        assert_eq!(lanes.lane(&first_part, at(1)), Lane::Prompt);
+        assert_eq!(lanes.lane(VNI, &first_part, at(1)), Lane::Prompt);
+    }
+
+    #[test]
+    fn networks_with_the_same_addresses_have_flows_of_their_own() {
+        let mut lanes = Lanes::new([1, 2, 3, 4]);
+        assert_eq!(lanes.lane(VNI, &frame(1, 60_000), at(0)), Lane::Bulk);
+        assert_eq!(lanes.lane(Vni::new(5).unwrap(), &frame(1, 100), at(0)), Lane::Prompt);
+        assert_eq!(lanes.lane(VNI, &frame(1, 100), at(0)), Lane::Bulk);
     }
 
     #[test]
@@ -181,7 +193,7 @@ mod tests {
                 if let Some(at) = bytes.get_mut(12..14) {
                     at.copy_from_slice(&kind);
                 }
-                assert_eq!(lanes.lane(&bytes, at(0)), Lane::Prompt);
+                assert_eq!(lanes.lane(VNI, &bytes, at(0)), Lane::Prompt);
             }
         }
     }

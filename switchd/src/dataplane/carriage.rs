@@ -52,7 +52,7 @@ pub struct QuicMessages {
 /// Messages that were not passed on.
 #[derive(Debug, Default)]
 pub(crate) struct CarriageDrops {
-    /// Waited for longer than [`Batch::MAX_AGE`].
+    /// Waited for longer than [`QueuedMessage::MAX_AGE`].
     pub(crate) stale: AtomicU64,
     /// The limit fell after they were cut.
     pub(crate) too_long: AtomicU64,
@@ -82,7 +82,7 @@ impl CarriageDrops {
 impl QuicSender {
     /// The worker's end and the link plane's, of a connection that takes datagrams of `limit` bytes; 0: of none.
     pub(crate) fn new(limit: usize) -> (QuicSender, QuicQueue) {
-        let ((to_prompt, prompt), (to_bulk, bulk)) = (mpsc::channel(QUEUE), mpsc::channel(QUEUE));
+        let ((to_prompt, prompt), (to_bulk, bulk)) = (mpsc::channel(PROMPT_QUEUE), mpsc::channel(BULK_QUEUE));
         let limit = Arc::new(AtomicUsize::new(limit));
         (
             QuicSender { prompt: to_prompt, bulk: to_bulk, limit: limit.clone() },
@@ -144,22 +144,33 @@ impl QuicQueue {
     }
 }
 
-impl Batch {
-    /// What has waited for longer than this is not worth sending: a TCP of the instances has sent it again.
-    const MAX_AGE: Duration = Duration::from_millis(100);
+/// A message of a batch.
+#[derive(Debug)]
+pub(crate) struct QueuedMessage {
+    pub(crate) bytes: Bytes,
+    since: Instant,
+}
+
+impl QueuedMessage {
+    /// What has waited for longer than this is not worth sending: a TCP of the instances has sent it again. It must be
+    /// well under the silence after which a bulk flow is prompt again (`switch_core::lanes`), or the flow's frames
+    /// would overtake each other.
+    const MAX_AGE: Duration = Duration::from_millis(50);
 
     pub(crate) fn is_stale(&self) -> bool {
-        self.since.elapsed() > Batch::MAX_AGE
+        self.since.elapsed() > QueuedMessage::MAX_AGE
     }
+}
 
-    pub(crate) fn len(&self) -> usize {
+impl Batch {
+    fn len(&self) -> usize {
         self.lens.len()
     }
 
     /// Its messages, which share their memory.
-    pub(crate) fn messages(self) -> impl Iterator<Item = Bytes> {
-        let Batch { mut bytes, lens, .. } = self;
-        lens.into_iter().map(move |len| bytes.split_to(usize::from(len)))
+    pub(crate) fn messages(self) -> impl Iterator<Item = QueuedMessage> {
+        let Batch { since, mut bytes, lens } = self;
+        lens.into_iter().map(move |len| QueuedMessage { bytes: bytes.split_to(usize::from(len)), since })
     }
 }
 
@@ -215,7 +226,9 @@ impl CarriageOut {
 
     /// Hands over what is gathered, the prompt lane's first: a flow may have turned from prompt to bulk.
     pub(super) fn flush(&mut self) {
-        let CarriageOut { to: Some(to), prompt, bulk, drops } = self else { return };
+        // A connection is not kept for what may never follow.
+        let Some(to) = self.to.take() else { return };
+        let CarriageOut { prompt, bulk, drops, .. } = self;
         for (queue, gathered) in [(&to.prompt, prompt), (&to.bulk, bulk)] {
             let Some(batch) = gathered.take() else { continue };
             let (count, batch) = match queue.try_send(batch) {
@@ -233,9 +246,7 @@ impl CarriageOut {
         if !known || self.gathered(lane).bytes.len() + len > BATCH_BYTES {
             self.flush();
         }
-        if !known {
-            self.to = Some(to.clone());
-        }
+        self.to.get_or_insert_with(|| to.clone());
         let gathered = self.gathered(lane);
         if gathered.bytes.is_empty() {
             gathered.bytes.reserve(len + len / 8);
@@ -336,8 +347,10 @@ impl Cutter<'_> {
     }
 }
 
-/// Batches of each lane that may wait for QUIC, a megabyte at most; what comes then is dropped.
-const QUEUE: usize = 16;
+/// Bulk batches that may wait for QUIC, a megabyte at most; what comes then is dropped.
+const BULK_QUEUE: usize = 16;
+/// Prompt batches. Each turn of the worker makes one, mostly of a message or two.
+const PROMPT_QUEUE: usize = 256;
 /// A batch ends with the frame that would make it longer.
 const BATCH_BYTES: usize = 64 << 10;
 /// What QUIC may add to a message (RFC 9000, 17.3.1; RFC 9221, 4): first byte, connection id, packet number and tag,

@@ -59,6 +59,7 @@ pub(super) fn carry_out(
                     core.unheld.push((peer, DropReason::LinkDown, held));
                 }
             }
+            core.removed.push(peer);
             update_links(core, networks, peer);
         }
         Command::AddSession(index, peer, opener) => core.peers.add_session(index, peer, opener),

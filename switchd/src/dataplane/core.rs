@@ -37,6 +37,8 @@ pub(super) struct Core {
     pub(super) paths: PathWork,
     /// Frames that waited for a link in vain, and why they are dropped.
     pub(super) unheld: Vec<(PeerId, DropReason, HeldFrame)>,
+    /// Peers that were removed in this turn.
+    pub(super) removed: Vec<PeerId>,
     /// Holds one message on its way to the fragmenter.
     pub(super) scratch: Vec<u8>,
 }

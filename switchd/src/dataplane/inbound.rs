@@ -19,7 +19,7 @@ use switch_core::seal::{Newest, OpenError};
 use switch_core::switch::DropReason;
 use switch_core::time::Time;
 use switch_core::vnet::PartialCsum;
-use switch_core::wire::{FRAME_HEADER_LEN, FrameHeader, HEADER_LEN, Header, Message, Probe, TAG_LEN};
+use switch_core::wire::{FRAME_HEADER_LEN, FrameHeader, HEADER_LEN, Header, Lane, Message, Probe, TAG_LEN};
 use tokio::sync::mpsc;
 
 use super::core::Core;
@@ -126,7 +126,11 @@ impl Inbound {
         let (now, heard) = (core.now(), Instant::now());
         for base in (0..RECEIVES).map(|i| i * RECEIVE_MAX) {
             let Ok(StreamMessage { relay, message }) = streams.try_recv() else { break };
-            let Some(of) = table.get(relay).filter(|_| message.len() <= RECEIVE_MAX) else { continue };
+            let Some(of) = table.get(relay).filter(|_| message.len() <= RECEIVE_MAX) else {
+                core.datagram_drops.count(DropReason::BadDatagram, 1);
+                core.log_drop(None, DropReason::BadDatagram, &message);
+                continue;
+            };
             self.bufs[base..base + message.len()].copy_from_slice(&message);
             let range = base..base + message.len();
             match unwrap(of, &self.bufs[range.clone()]) {
@@ -155,7 +159,6 @@ impl Inbound {
         // The bulk socket is read first, so that whatever came before is in what is read of the other one after it, and
         // all of that is carried first: a flow that turned from prompt to bulk stays in order.
         let bulk = self.fill(PROMPT_RECEIVES..RECEIVES, |bufs, meta| underlay.recv_bulk(bufs, meta))?;
-        core.bulk |= bulk > 0;
         let mut prompt = Ok(0);
         for _ in 0..PROMPT_CALLS {
             prompt = self.fill(0..PROMPT_RECEIVES, |bufs, meta| underlay.recv(bufs, meta));
@@ -211,7 +214,7 @@ impl Inbound {
             };
             let all = i * RECEIVE_MAX..i * RECEIVE_MAX + meta.len;
             if arrival.local.is_some_and(|local| networks.is_inside(local)) {
-                self.drop_datagram(core, DropReason::BadDatagram, all.start, all.end);
+                self.drop_run(core, DropReason::BadDatagram, all, meta.stride);
                 continue;
             }
             let stride = meta.stride.max(1);
@@ -260,8 +263,15 @@ impl Inbound {
     }
 
     fn drop_datagram(&self, core: &mut Core, reason: DropReason, start: usize, end: usize) {
-        core.datagram_drops.count(reason, 1);
-        core.log_drop(None, reason, &self.bufs[start..end]);
+        self.drop_run(core, reason, start..end, end - start);
+    }
+
+    /// Counts datagrams that follow one another in a buffer; the first one is logged for all.
+    fn drop_run(&self, core: &mut Core, reason: DropReason, run: Range<usize>, stride: usize) {
+        let stride = stride.max(1);
+        core.datagram_drops.count(reason, run.len().div_ceil(stride).max(1) as u64);
+        let first = run.start..(run.start + stride).min(run.end);
+        core.log_drop(None, reason, &self.bufs[first]);
     }
 
     /// Datagrams of one source in one buffer: the sealed ones are opened first, then their frames handed on.
@@ -350,6 +360,7 @@ impl Inbound {
             return first.end;
         };
         let (peer, receiver) = (session.peer, header.receiver);
+        core.bulk |= header.lane == Lane::Bulk;
         let (mut known, mut learned, mut frames) = (false, false, false);
         let mut datagram = first;
         let next = loop {

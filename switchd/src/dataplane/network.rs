@@ -174,7 +174,7 @@ impl Network {
             };
             let name = self.name.clone();
             let seen = Seen { network: &name, direction: Direction::Local, peer: None };
-            let lane = core.lanes.lane(&made.frame, core.now());
+            let lane = core.lanes.lane(self.vni, &made.frame, core.now());
             self.act(core, Carried { seen, vnet: &made.vnet, lane }, verdict, &mut made.frame, &[]);
         }
         while let Some(event) = self.switch.poll_event() {

@@ -412,6 +412,7 @@ fn core() -> (Core, mpsc::UnboundedReceiver<Report>, UdpSocket) {
         bulk: false,
         paths: PathWork::default(),
         unheld: Vec::new(),
+        removed: Vec::new(),
         scratch: Vec::new(),
     };
     let vni = Vni::new(1).unwrap();

@@ -99,6 +99,7 @@ impl Worker {
             paths: PathWork::default(),
             bulk: false,
             unheld: Vec::new(),
+            removed: Vec::new(),
             scratch: Vec::new(),
         };
         Ok(Worker {
@@ -141,6 +142,7 @@ impl Worker {
                 Err(nix::Error::EINTR) => 0,
                 Err(e) => return tracing::error!(error = %e, "the worker cannot wait for work and stops"),
             };
+            let left = self.has_work();
             let tokens: [u64; 16] = std::array::from_fn(|i| events[i].data());
             let tokens = &tokens[..ready];
             if tokens.contains(&TOKEN_WAKE) {
@@ -160,7 +162,7 @@ impl Worker {
             if self.stopping {
                 return;
             }
-            if ready > 0 {
+            if ready > 0 || left {
                 self.unpublished = true;
                 worked = (!std::mem::take(&mut self.core.bulk)).then(Instant::now);
             }
@@ -254,9 +256,6 @@ impl Worker {
 
     fn carry_out(&mut self, command: Command) {
         self.stopping |= matches!(command, Command::Stop);
-        if let Command::RemovePeer(peer) = command {
-            self.inbound.reassembler.forget(peer);
-        }
         carry_out(command, &mut self.core, &mut self.networks, &self.epoll, &self.node);
     }
 
@@ -300,6 +299,7 @@ impl Worker {
             }
         }
         self.expire_fragments(now);
+        self.forget_removed();
         self.core.mind_paths(Instant::now());
         self.drop_unheld();
         self.core.transmitter.flush();
@@ -318,6 +318,15 @@ impl Worker {
             if let Some(network) = self.networks.get_mut(held.outbound.vni) {
                 network.drop_unsent(&mut self.core, peer, reason, &held.frame);
             }
+            self.unpublished = true;
+        }
+    }
+
+    /// Counts what removed peers left unfinished.
+    fn forget_removed(&mut self) {
+        for peer in self.core.removed.drain(..) {
+            let unfinished = self.inbound.reassembler.forget(peer);
+            self.core.datagram_drops.count(DropReason::LinkDown, unfinished as u64);
             self.unpublished = true;
         }
     }
@@ -351,7 +360,7 @@ fn drain_tap(network: &mut Network, core: &mut Core, free: &mut Vec<Vec<u8>>, re
         };
         *reads -= 1;
         let now = core.now();
-        match core.lanes.lane(buf.get(VNET_HDR_LEN..len).unwrap_or_default(), now) {
+        match core.lanes.lane(network.vni, buf.get(VNET_HDR_LEN..len).unwrap_or_default(), now) {
             Lane::Prompt => {
                 network.local_frame(core, &mut buf[..len], Lane::Prompt, now);
                 free.push(buf);

@@ -1,11 +1,10 @@
 //! Frames in QUIC datagrams (RFC 9221): from the worker to a session's connection, and back.
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use quinn::{Connection, SendDatagramError};
 use switch_core::ids::PeerId;
 
-use crate::dataplane::{Batch, CarriageDrops, Handle, QuicMessages, QuicQueue, QuicSender};
+use crate::dataplane::{CarriageDrops, Handle, QueuedMessage, QuicMessages, QuicQueue, QuicSender};
 
 /// Carries frames by this connection both ways until it ends; what is returned is for the worker.
 pub(super) fn carry(connection: &Connection, peer: PeerId, worker: &Handle) -> QuicSender {
@@ -15,14 +14,13 @@ pub(super) fn carry(connection: &Connection, peer: PeerId, worker: &Handle) -> Q
     sender
 }
 
-/// QUIC's own buffer is small and waited for, so that the queue in front of it is the only one and all that is lost is
-/// counted.
+/// QUIC's own buffer is waited for, not overrun: it drops only what became too long for the path while it was there.
 async fn outward(connection: Connection, mut queue: QuicQueue, worker: Handle) {
     let drops = worker.carriage_drops();
     while let Some(batch) = queue.next().await {
-        for message in fresh(batch, drops) {
+        for message in batch.messages() {
             while let Some(prompt) = queue.prompt() {
-                for message in fresh(prompt, drops) {
+                for message in prompt.messages() {
                     send(&connection, message, drops).await;
                 }
             }
@@ -32,18 +30,12 @@ async fn outward(connection: Connection, mut queue: QuicQueue, worker: Handle) {
     }
 }
 
-/// The batch's messages, if it did not wait for too long.
-fn fresh(batch: Batch, drops: &CarriageDrops) -> impl Iterator<Item = Bytes> {
-    let stale = batch.is_stale();
-    if stale {
-        CarriageDrops::add(&drops.stale, batch.len());
+/// Sends a message as soon as QUIC has room, or counts why it does not.
+async fn send(connection: &Connection, message: QueuedMessage, drops: &CarriageDrops) {
+    if message.is_stale() {
+        return CarriageDrops::add(&drops.stale, 1);
     }
-    (!stale).then(|| batch.messages()).into_iter().flatten()
-}
-
-/// Sends a message as soon as QUIC has room, or counts why it cannot.
-async fn send(connection: &Connection, message: Bytes, drops: &CarriageDrops) {
-    let lost = match connection.send_datagram_wait(message).await {
+    let lost = match connection.send_datagram_wait(message.bytes).await {
         Ok(()) => return,
         Err(SendDatagramError::TooLarge) => &drops.too_long,
         Err(

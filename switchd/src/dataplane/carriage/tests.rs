@@ -64,7 +64,10 @@ impl Rig {
 
     fn messages(&mut self) -> Vec<Bytes> {
         self.out.flush();
-        std::iter::from_fn(|| self.queue.bulk.try_recv().ok()).flat_map(Batch::messages).collect()
+        std::iter::from_fn(|| self.queue.bulk.try_recv().ok())
+            .flat_map(Batch::messages)
+            .map(|message| message.bytes)
+            .collect()
     }
 }
 
@@ -175,13 +178,13 @@ fn a_peer_without_datagrams_gets_no_frames() {
 #[test]
 fn what_finds_no_room_or_no_connection_is_counted() {
     let mut rig = Rig::new(1434);
-    for _ in 0..QUEUE + 3 {
+    for _ in 0..BULK_QUEUE + 3 {
         rig.whole(60, 1).unwrap();
         rig.whole(60, 2).unwrap();
         rig.out.flush();
     }
     assert_eq!(rig.out.drops.full.load(Ordering::Relaxed), 6);
-    assert_eq!(rig.messages().len(), 2 * QUEUE);
+    assert_eq!(rig.messages().len(), 2 * BULK_QUEUE);
     rig.queue.bulk.close();
     rig.whole(60, 1).unwrap();
     rig.out.flush();
@@ -197,9 +200,12 @@ fn a_batch_grows_stale_and_holds_no_more_than_its_bound() {
     }
     rig.out.flush();
     let mut first = rig.queue.bulk.try_recv().unwrap();
-    assert!(first.bytes.len() <= BATCH_BYTES && first.len() > 32 && !first.is_stale());
-    first.since -= Batch::MAX_AGE;
-    assert!(first.is_stale());
+    assert!(first.bytes.len() <= BATCH_BYTES && first.len() > 32);
+    first.since -= QueuedMessage::MAX_AGE / 2;
+    let mut message = first.messages().last().unwrap();
+    assert!(!message.is_stale());
+    message.since -= QueuedMessage::MAX_AGE / 2;
+    assert!(message.is_stale());
 }
 
 #[test]
@@ -211,14 +217,14 @@ fn each_connection_gets_its_own() {
     rig.out.send(Some(&other), peer, OUTBOUND, &VnetHdr::default(), &mut [2; 60], &mut Vec::new()).unwrap();
     assert_eq!(rig.messages().len(), 1);
     let messages: Vec<_> = queue.bulk.try_recv().unwrap().messages().collect();
-    assert_eq!(frame_of(&messages[0]), [2; 60]);
+    assert_eq!(frame_of(&messages[0].bytes), [2; 60]);
 }
 
 /// The marks of the frames that the link plane would send, one batch each.
 async fn batches(rig: &mut Rig) -> Vec<Vec<u8>> {
     let mut batches = Vec::new();
-    while let Some(Some(batch)) = rig.queue.next().now_or_never() {
-        batches.push(batch.messages().map(|message| frame_of(&message)[0]).collect());
+    while let Some(Some(batch)) = tokio::task::unconstrained(rig.queue.next()).now_or_never() {
+        batches.push(batch.messages().map(|message| frame_of(&message.bytes)[0]).collect());
     }
     batches
 }
@@ -226,7 +232,7 @@ async fn batches(rig: &mut Rig) -> Vec<Vec<u8>> {
 #[tokio::test]
 async fn prompt_frames_have_a_queue_of_their_own_that_comes_first() {
     let mut rig = Rig::new(1434);
-    for _ in 0..QUEUE + 1 {
+    for _ in 0..BULK_QUEUE + 1 {
         rig.whole(60, 1).unwrap();
         rig.out.flush();
     }
@@ -236,10 +242,15 @@ async fn prompt_frames_have_a_queue_of_their_own_that_comes_first() {
     rig.out.flush();
     assert_eq!(rig.out.drops.full.load(Ordering::Relaxed), 1);
     assert_eq!(rig.queue.prompt().map(|batch| batch.len()), Some(2));
-    rig.send_by(Lane::Prompt, &VnetHdr::default(), &mut [4; 60]).unwrap();
-    rig.out.flush();
-    assert_eq!(batches(&mut rig).await, [vec![vec![4]], vec![vec![1]; QUEUE]].concat());
-    drop((rig.sender, rig.out));
+    for _ in 0..PROMPT_QUEUE + 1 {
+        rig.send_by(Lane::Prompt, &VnetHdr::default(), &mut [4; 60]).unwrap();
+        rig.out.flush();
+    }
+    assert_eq!(rig.out.drops.full.load(Ordering::Relaxed), 2);
+    let expected = [vec![vec![4]; PROMPT_QUEUE], vec![vec![1]; BULK_QUEUE]].concat();
+    assert_eq!(batches(&mut rig).await, expected);
+    // Nothing that is gathered keeps the session's queues open.
+    drop(rig.sender);
     assert!(rig.queue.next().await.is_none());
 }
 

@@ -30,10 +30,10 @@ impl Inbound {
         networks: &mut Networks,
     ) {
         let now = core.now();
-        let (mut at, mut admitted) = (0, None);
+        let (mut at, mut admitted, mut bytes) = (0, None, 0);
         for _ in 0..BATCHES {
             let Ok(QuicMessages { peer, messages }) = carried.try_recv() else { break };
-            count(core, peer, &messages);
+            bytes += count(core, peer, &messages);
             for message in messages {
                 if at + message.len() > self.bufs.len() {
                     self.deliver(core, networks, now);
@@ -50,6 +50,8 @@ impl Inbound {
                 at = end;
             }
         }
+        // QUIC does not tell lanes.
+        core.bulk |= bytes > BULK_BYTES;
         self.deliver(core, networks, now);
     }
 
@@ -80,14 +82,19 @@ impl Inbound {
     }
 }
 
-fn count(core: &mut Core, id: PeerId, messages: &[bytes::Bytes]) {
-    let Some(peer) = core.peers.get_mut(id) else { return };
+/// The messages' bytes, which are counted.
+fn count(core: &mut Core, id: PeerId, messages: &[bytes::Bytes]) -> u64 {
+    let bytes = messages.iter().map(|message| message.len() as u64).sum();
+    let Some(peer) = core.peers.get_mut(id) else { return bytes };
     peer.counters.quic_from_peer += messages.len() as u64;
-    peer.counters.quic_bytes_from_peer += messages.iter().map(|message| message.len() as u64).sum::<u64>();
+    peer.counters.quic_bytes_from_peer += bytes;
     if !std::mem::replace(&mut peer.flows, true) {
         core.paths.flows.push(id);
     }
+    bytes
 }
 
 /// In one turn of the worker's loop.
 const BATCHES: usize = 16;
+/// More than this in one turn is not what flows of the prompt lane send.
+const BULK_BYTES: u64 = 16 << 10;

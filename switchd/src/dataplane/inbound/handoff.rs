@@ -40,7 +40,7 @@ impl Inbound {
             self.quic.try_send(QuicDatagram { route: arrival.route, payload, stride })
         });
         if !matches!(sent, Some(Ok(()))) {
-            self.drop_datagram(core, DropReason::QueueFull, start, end);
+            self.drop_run(core, DropReason::QueueFull, start..end, stride);
         }
     }
 

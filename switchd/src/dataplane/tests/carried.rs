@@ -58,3 +58,34 @@ async fn messages_from_quic_are_judged_as_those_that_were_sealed() {
     let peer = node.plane.snapshot.load().peers[&PEER].counters;
     assert_eq!((peer.datagrams_from_peer, peer.last_frame.is_some()), (0, true));
 }
+
+/// QUIC packets that find the link plane's queue full are counted one by one, also those that came in one piece.
+#[tokio::test]
+async fn every_packet_without_room_is_counted() {
+    let mut node = Node::start();
+    let stranger = Underlay::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let run = [0x40; RUN * 1000];
+    let dropped = |node: &Node| {
+        let stats = node.plane.snapshot.load().stats.clone();
+        stats.datagram_drops.iter().find(|(label, _)| label == "queue_full").map_or(0, |(_, count)| *count)
+    };
+    let (mut sent, end) = (0, Instant::now() + PATIENCE);
+    // Nobody takes anything from the queue.
+    while dropped(&node) == 0 {
+        assert!(Instant::now() < end, "{sent} sent");
+        stranger.send(node.address(), &run, Some(1000), Ecn::NotEct).unwrap();
+        sent += RUN as u64;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut queued = 0;
+    while queued + dropped(&node) != sent {
+        assert!(Instant::now() < end, "{sent} sent, {queued} queued, {} dropped", dropped(&node));
+        match node.plane.quic.try_recv() {
+            Ok(datagram) => queued += datagram.payload.len().div_ceil(datagram.stride) as u64,
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+    assert!(dropped(&node) >= RUN as u64);
+}
+
+const RUN: usize = 10;
