@@ -1,12 +1,13 @@
 //! Sealing and opening datagrams: AEAD keys of one link session, counters and the replay window.
 
+mod aead;
 mod replay;
 
 pub use replay::ReplayWindow;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use self::aead::{AeadKey, KEY_LEN, NONCE_LEN};
 use crate::ids::ReceiverIndex;
 use crate::wire::{HEADER_LEN, Header, Lane, SEAL_OVERHEAD, TAG_LEN};
 
@@ -113,9 +114,8 @@ impl Sealer {
         let (header, nonce) = self.next(lane)?;
         let (head, rest) = buf.split_at_mut(HEADER_LEN);
         head.copy_from_slice(&header);
-        let (message, tag_out) = rest.split_at_mut(rest.len() - TAG_LEN);
-        let tag = self.key.aead.seal_in_place_separate_tag(nonce, Aad::from(header), message).expect(SEALS);
-        tag_out.copy_from_slice(tag.as_ref());
+        let (message, tag) = rest.split_at_mut(rest.len() - TAG_LEN);
+        self.key.aead.seal(nonce, &header, message, tag);
         Ok(())
     }
 
@@ -129,15 +129,12 @@ impl Sealer {
         let (head, rest) = out.split_at_mut(HEADER_LEN);
         head.copy_from_slice(&header);
         let (sealed, tag) = rest.split_at_mut(message.len());
-        self.key
-            .aead
-            .seal_out_of_place_scatter(nonce, Aad::from(header), message, sealed, &[], tag)
-            .expect(SEALS);
+        self.key.aead.seal_from(nonce, &header, message, sealed, tag);
         Ok(())
     }
 
     /// The next datagram's header and nonce.
-    fn next(&mut self, lane: Lane) -> Result<([u8; HEADER_LEN], Nonce), CounterExhausted> {
+    fn next(&mut self, lane: Lane) -> Result<([u8; HEADER_LEN], [u8; NONCE_LEN]), CounterExhausted> {
         if self.counter() >= self.limit {
             return Err(CounterExhausted);
         }
@@ -181,8 +178,7 @@ impl Opener {
             return Err(OpenError::BadTag);
         };
         let nonce = self.key.nonce(header.sequence());
-        let message =
-            self.key.aead.open_in_place(nonce, Aad::from(*head), sealed).map_err(|_| OpenError::BadTag)?;
+        let message = self.key.aead.open(nonce, head, sealed).map_err(|_| OpenError::BadTag)?;
         let newest = Newest(window.accept(header.counter));
         Ok((message, newest))
     }
@@ -209,28 +205,23 @@ pub enum OpenError {
 }
 
 struct DirectionKey {
-    aead: LessSafeKey,
+    aead: AeadKey,
     iv: [u8; NONCE_LEN],
 }
 
 impl DirectionKey {
     fn new(cipher: Cipher, material: &KeyMaterial, sealed_by: Role) -> DirectionKey {
         let (key, iv) = material.direction(sealed_by);
-        let algorithm = match cipher {
-            Cipher::Aes256Gcm => &AES_256_GCM,
-            Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
-        };
-        let key = UnboundKey::new(algorithm, key).expect("both ciphers take 32-byte keys");
-        DirectionKey { aead: LessSafeKey::new(key), iv }
+        DirectionKey { aead: AeadKey::new(cipher, key), iv }
     }
 
     /// The IV with lane and counter XORed into its last eight bytes, as in RFC 8446, 5.3.
-    fn nonce(&self, sequence: u64) -> Nonce {
+    fn nonce(&self, sequence: u64) -> [u8; NONCE_LEN] {
         let mut nonce = self.iv;
         for (n, c) in nonce[NONCE_LEN - 8..].iter_mut().zip(sequence.to_be_bytes()) {
             *n ^= c;
         }
-        Nonce::assume_unique_for_key(nonce)
+        nonce
     }
 }
 
@@ -239,9 +230,6 @@ impl std::fmt::Debug for DirectionKey {
         f.write_str("DirectionKey(..)")
     }
 }
-
-const KEY_LEN: usize = 32;
-const SEALS: &str = "AES-GCM and ChaCha20 seal any message of a datagram's size";
 
 #[cfg(test)]
 mod tests;

@@ -164,7 +164,13 @@ impl Worker {
             }
             if ready > 0 || left {
                 self.unpublished = true;
-                worked = (!std::mem::take(&mut self.core.bulk)).then(Instant::now);
+                let bulk = std::mem::take(&mut self.core.bulk);
+                if bulk {
+                    // Whoever waits for this CPU gets it now, and not at the end of this thread's time slice: what
+                    // was just carried may be for him.
+                    std::thread::yield_now();
+                }
+                worked = (!bulk).then(Instant::now);
             }
             self.mind_timers();
         }

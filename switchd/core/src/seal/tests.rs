@@ -130,3 +130,33 @@ fn lanes_count_apart_and_share_the_limit() {
     moved[12] = 0xff;
     assert_eq!(open(&mut opener, &moved), Err(OpenError::BadTag));
 }
+
+/// Which library has the key is nothing that a peer sees.
+#[test]
+fn both_libraries_make_and_take_the_same_bytes() {
+    use super::aead::AeadKey;
+    let (key, nonce, aad) = ([7; 32], [9; 12], [3; HEADER_LEN]);
+    let keys = [AeadKey::aws_lc(Cipher::Aes256Gcm, &key), AeadKey::ring(&key)];
+    for len in (0..130).chain([255, 256, 257, 1400, 8999, 65_000]) {
+        let message: Vec<u8> = (0..len).map(|i| i as u8).collect();
+        let made = keys.each_ref().map(|key| {
+            let (mut sealed, mut tag, mut from, mut from_tag) =
+                (message.clone(), [0; TAG_LEN], vec![0; len], [0; TAG_LEN]);
+            key.seal(nonce, &aad, &mut sealed, &mut tag);
+            key.seal_from(nonce, &aad, &message, &mut from, &mut from_tag);
+            assert_eq!((&sealed, tag), (&from, from_tag), "{len}");
+            [sealed, tag.to_vec()].concat()
+        });
+        assert_eq!(made[0], made[1], "{len}");
+        for key in &keys {
+            let mut sealed = made[0].clone();
+            assert!(key.open(nonce, &aad, &mut sealed).is_ok_and(|opened| *opened == message), "{len}");
+            let mut forged = made[0].clone();
+            *forged.last_mut().expect("it has a tag") ^= 1;
+            assert!(key.open(nonce, &aad, &mut forged).is_err(), "{len}");
+            assert!(len < 16 || forged[..len] != message[..], "{len}: left in the clear");
+        }
+    }
+    let mut short = [0; TAG_LEN - 1];
+    assert!(keys.iter().all(|key| key.open(nonce, &aad, &mut short).is_err()));
+}
