@@ -52,7 +52,7 @@ enum Command {
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Check the configuration, and say everything that is wrong
+    /// Check the configuration, and say what is wrong first
     CheckConfig(ConfigFile),
 }
 

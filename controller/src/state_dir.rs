@@ -157,7 +157,7 @@ pub fn fingerprint(certificate: &Path) -> Result<String, StateError> {
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// A file of a cluster is there.
-    #[error("{path} exists: there is a cluster here already, and it is kept; another one needs another --state-dir", path = .0.display())]
+    #[error("{path} exists: there is a cluster here already, and it is kept (a token for it: controller token create NAME --role admin); another one needs another --state-dir", path = .0.display())]
     Exists(PathBuf),
     /// Nothing is there.
     #[error("there is no cluster in {path}: make one with `controller init`, or restore one with `controller restore FILE`", path = .0.display())]

@@ -207,8 +207,13 @@ fn run(cli: &Cli, out: &mut dyn Write, terminal: bool) -> Result<(), CtlError> {
             }
             let mut rows: Vec<DroppedFrame> = client.ask(&Request::Drops)?;
             rows.retain(|row| options.matches(row));
-            let last = options.last;
-            print(out, cli.json, &rows, |rows| why::explain(rows, last))
+            let stats: Stats = client.ask(&Request::Stats)?;
+            let mut counted = stats.datagram_drops;
+            // Of datagrams the network is not known.
+            counted.retain(|(reason, _)| {
+                options.of.network.is_none() && options.reason.as_ref().is_none_or(|wanted| wanted == reason)
+            });
+            print(out, cli.json, &rows, |rows| why::explain(rows, options.last, &counted))
         }
         Command::Netcheck => {
             let check: Netcheck = client.ask(&Request::Netcheck)?;

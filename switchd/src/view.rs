@@ -298,7 +298,8 @@ impl Direction {
 pub struct Stats {
     /// In the order of the configuration.
     pub networks: Vec<NetworkStats>,
-    /// Datagrams from the underlay that were dropped before their network was known: (reason, count).
+    /// Datagrams from the underlay that were dropped before their network was known, and those that QUIC was to carry:
+    /// (reason, count).
     pub datagram_drops: Vec<(String, u64)>,
     /// Datagrams in one send to a peer (UDP GSO).
     pub batches_to_peer: Histogram,

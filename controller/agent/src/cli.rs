@@ -103,8 +103,10 @@ fn execute(command: Command) -> anyhow::Result<()> {
         Command::CheckConfig(file) => {
             let config = Config::load(&file.config)?;
             let capacity = capacity(&config);
+            let found =
+                if file.config.exists() { "is good" } else { "does not exist, and the defaults serve" };
             println!(
-                "{} is good: {} cores, {} MiB of memory, {} GiB of disk; drivers: {}{}",
+                "{} {found}: {} cores, {} MiB of memory, {} GiB of disk; drivers: {}{}",
                 file.config.display(),
                 capacity.cores,
                 capacity.memory_bytes >> 20,

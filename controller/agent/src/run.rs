@@ -1,5 +1,6 @@
 //! `node-agent run`: puts engine, session and signals together.
 
+use std::io::IsTerminal;
 use std::path::Path;
 
 use anyhow::Context;
@@ -90,6 +91,7 @@ fn start_log() -> anyhow::Result<()> {
         Ok(text) => EnvFilter::try_new(text).context("AGENT_LOG: use error, warn, info, debug or trace")?,
         Err(_) => EnvFilter::new("info"),
     };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colour = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr).init();
     Ok(())
 }

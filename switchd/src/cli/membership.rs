@@ -37,7 +37,10 @@ pub(super) fn start() -> anyhow::Result<()> {
     let units: Vec<&str> =
         ["switchd.service", "node-agent.service"].into_iter().filter(is_installed).collect();
     if !units.contains(&"switchd.service") {
-        eprintln!("there is no systemd service switchd to start; start it with: switchd run");
+        eprintln!(
+            "there is no systemd service switchd to start; start it with: switchd run; and if it shall run instances: \
+             node-agent run"
+        );
         return Ok(());
     }
     systemctl(&[&["enable"], units.as_slice()].concat())?;

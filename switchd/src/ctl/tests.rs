@@ -121,6 +121,10 @@ fn why_dropped_groups_and_explains() {
     let one = text(&socket, &["why-dropped", "--reason", "bad_tag"]);
     assert!(one.contains("bad_tag: 1 frame\n") && !one.contains("flood_limited"), "{one}");
     assert!(text(&socket, &["why-dropped", "--reason", "loop"]).starts_with("no dropped frames"));
+    let counted = "queue_full: 2168 since the start, none of them in the log\n  why:  ";
+    assert!(all.contains(counted) && !all.contains("bad_tag: 1 since"), "{all}");
+    assert!(text(&socket, &["why-dropped", "--reason", "queue_full"]).starts_with(counted));
+    assert!(!text(&socket, &["why-dropped", "--network", "blue"]).contains("queue_full"));
 }
 
 #[test]

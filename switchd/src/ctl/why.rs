@@ -13,9 +13,12 @@ use super::{WhyDropped, print_line};
 use crate::admin::protocol::Request;
 use crate::view::DroppedFrame;
 
-/// Recent drops by reason, the most frequent first, each with its `last` latest frames.
-pub(super) fn explain(rows: &[DroppedFrame], last: usize) -> String {
-    if rows.is_empty() {
+/// Recent drops by reason, the most frequent first, each with its `last` latest frames; then those that are `counted`
+/// and have no frame in the log.
+pub(super) fn explain(rows: &[DroppedFrame], last: usize, counted: &[(String, u64)]) -> String {
+    let unlogged = |reason: &str| rows.iter().all(|row| row.reason != reason);
+    let counted: Vec<_> = counted.iter().filter(|(reason, count)| *count > 0 && unlogged(reason)).collect();
+    if rows.is_empty() && counted.is_empty() {
         return "no dropped frames in the daemon's log (counters since the start: switchctl stats)\n"
             .to_owned();
     }
@@ -29,15 +32,24 @@ pub(super) fn explain(rows: &[DroppedFrame], last: usize) -> String {
     for (reason, rows) in groups {
         let frames = if rows.len() == 1 { "frame" } else { "frames" };
         let _ = writeln!(text, "{reason}: {} {frames}", rows.len());
-        let (meaning, mend) = meaning_and_mend(reason);
-        let _ = writeln!(text, "  why:  {meaning}");
-        let _ = writeln!(text, "  mend: {mend}");
+        why(&mut text, reason);
         for row in rows.iter().rev().take(last) {
             let _ = writeln!(text, "  {}", line(row));
         }
         text.push('\n');
     }
+    for (reason, count) in counted {
+        let _ = writeln!(text, "{reason}: {count} since the start, none of them in the log");
+        why(&mut text, reason);
+        text.push('\n');
+    }
     text
+}
+
+fn why(text: &mut String, reason: &str) {
+    let (meaning, mend) = meaning_and_mend(reason);
+    let _ = writeln!(text, "  why:  {meaning}");
+    let _ = writeln!(text, "  mend: {mend}");
 }
 
 /// Prints new drops until the daemon ends.
@@ -140,7 +152,9 @@ fn mend(reason: DropReason) -> &'static str {
         DropReason::NoCarriage => "switchctl links; carriage = \"sealed\" reaches a peer of any version",
         DropReason::Shrunk => "none needed if rare: what follows is cut shorter",
         DropReason::Stale => "none needed if rare; else the machine is short of CPU",
-        DropReason::QueueFull => "none needed if rare; else the machine is short of CPU",
+        DropReason::QueueFull => {
+            "none needed beside bulk TCP, which slows down by it; else the machine is short of CPU"
+        }
     }
 }
 

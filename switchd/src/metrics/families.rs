@@ -296,7 +296,7 @@ static DROPS: Family<3> = Family {
 };
 static DATAGRAM_DROPS: Family<1> = Family {
     name: "switchd_datagram_drops_total",
-    help: "Datagrams dropped where their network is not known, by reason.",
+    help: "Datagrams from peers dropped where their network is not known, and those that QUIC was to carry to them, by reason.",
     labels: ["reason"],
 };
 static WORKER_CPU: Family<0> = Family {

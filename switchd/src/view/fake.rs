@@ -157,7 +157,7 @@ impl View for FakeView {
                 tables: vec![TableStats { table: "macs".into(), entries: 3, limit: 65_536, full: 0 }],
                 unused_bindings: vec![("stale".into(), 7)],
             }],
-            datagram_drops: vec![("bad_tag".into(), 1)],
+            datagram_drops: vec![("bad_tag".into(), 1), ("queue_full".into(), 2168)],
             batches_to_peer: histogram.clone(),
             batches_from_peer: histogram,
             send_errors: vec![("EMSGSIZE".into(), 1)],
