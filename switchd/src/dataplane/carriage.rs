@@ -121,14 +121,14 @@ impl QuicSender {
 }
 
 impl QuicQueue {
-    /// The next batch, one of the prompt lane where there is one; `None` when the session is gone. Before each message
-    /// of a bulk batch, what [`QuicQueue::prompt`] has is to be sent: a flow that turned from prompt to bulk has
-    /// messages in both.
-    pub(crate) async fn next(&mut self) -> Option<Batch> {
+    /// The next batch and its lane, the prompt one where it has any; `None` when the session is gone. Before each
+    /// message of a bulk batch, and of no other, what [`QuicQueue::prompt`] has is to be sent: a flow that turned from
+    /// prompt to bulk has messages in both.
+    pub(crate) async fn next(&mut self) -> Option<(Lane, Batch)> {
         tokio::select! {
             biased;
-            Some(batch) = self.prompt.recv() => Some(batch),
-            Some(batch) = self.bulk.recv() => Some(batch),
+            Some(batch) = self.prompt.recv() => Some((Lane::Prompt, batch)),
+            Some(batch) = self.bulk.recv() => Some((Lane::Bulk, batch)),
             else => None,
         }
     }

@@ -3,6 +3,7 @@
 use futures_util::FutureExt;
 use quinn::{Connection, SendDatagramError};
 use switch_core::ids::PeerId;
+use switch_core::wire::Lane;
 
 use crate::dataplane::{CarriageDrops, Handle, QueuedMessage, QuicMessages, QuicQueue, QuicSender};
 
@@ -17,9 +18,11 @@ pub(super) fn carry(connection: &Connection, peer: PeerId, worker: &Handle) -> Q
 /// QUIC's own buffer is waited for, not overrun: it drops only what became too long for the path while it was there.
 async fn outward(connection: Connection, mut queue: QuicQueue, worker: Handle) {
     let drops = worker.carriage_drops();
-    while let Some(batch) = queue.next().await {
+    while let Some((lane, batch)) = queue.next().await {
         for message in batch.messages() {
-            while let Some(prompt) = queue.prompt() {
+            while lane == Lane::Bulk
+                && let Some(prompt) = queue.prompt()
+            {
                 for message in prompt.messages() {
                     send(&connection, message, drops).await;
                 }

@@ -223,7 +223,7 @@ fn each_connection_gets_its_own() {
 /// The marks of the frames that the link plane would send, one batch each.
 async fn batches(rig: &mut Rig) -> Vec<Vec<u8>> {
     let mut batches = Vec::new();
-    while let Some(Some(batch)) = tokio::task::unconstrained(rig.queue.next()).now_or_never() {
+    while let Some(Some((_, batch))) = tokio::task::unconstrained(rig.queue.next()).now_or_never() {
         batches.push(batch.messages().map(|message| frame_of(&message.bytes)[0]).collect());
     }
     batches

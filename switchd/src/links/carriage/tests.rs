@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use quinn::{ClientConfig, Endpoint, EndpointConfig, ServerConfig, TokioRuntime};
-use switch_core::wire::Lane;
 
 use super::*;
 use crate::dataplane::Received;
@@ -132,14 +131,16 @@ async fn what_comes_after_the_end_is_lost_and_counted() {
 /// How far below the top quinn's search may end, bytes.
 const MTU_STEP_SLACK: u16 = 8;
 
-/// Messages of the prompt lane go before bulk that waits, and are all that is sent while they come.
+/// Messages of the prompt lane go before bulk that waits, and are all that is sent while they come; each lane's are
+/// in order.
 #[tokio::test]
 async fn prompt_messages_go_ahead() {
     let (a, mut b) = pair(true).await;
     // Nothing else runs until the receiver is waited for.
-    for (lane, mark, count) in [(Lane::Bulk, 1, 30), (Lane::Bulk, 2, 30), (Lane::Prompt, 3, 5)] {
+    let batches = [(Lane::Bulk, 1, 30), (Lane::Bulk, 2, 30), (Lane::Prompt, 3, 5), (Lane::Prompt, 4, 5)];
+    for (lane, mark, count) in batches {
         a.sender.put(lane, &vec![Bytes::from(vec![mark; 1000]); count]).await;
     }
-    let marks: Vec<u8> = b.receive(65).await.iter().map(|message| message[0]).collect();
-    assert_eq!(marks, [vec![3; 5], vec![1; 30], vec![2; 30]].concat());
+    let marks: Vec<u8> = b.receive(70).await.iter().map(|message| message[0]).collect();
+    assert_eq!(marks, [vec![3; 5], vec![4; 5], vec![1; 30], vec![2; 30]].concat());
 }
