@@ -126,7 +126,7 @@ fn ring_aes_256_gcm(key: &[u8]) -> ring::aead::LessSafeKey {
     LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect(TAKES_KEY))
 }
 
-/// VAES and VPCLMULQDQ without AVX-512: AMD from Zen 3 to before Zen 4, Intel's client CPUs from 2021 on.
+/// VAES and VPCLMULQDQ without AVX-512: AMD's Zen 3, Intel's client CPUs from Alder Lake on.
 #[cfg(target_arch = "x86_64")]
 fn has_vaes_of_256_bits_only() -> bool {
     std::arch::is_x86_feature_detected!("vaes")

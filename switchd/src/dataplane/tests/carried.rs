@@ -88,4 +88,27 @@ async fn every_packet_without_room_is_counted() {
     assert!(dropped(&node) >= RUN as u64);
 }
 
+/// What a peer left unfinished when it was removed is counted, and does not wait for its time to end.
+#[tokio::test]
+async fn a_removed_peers_fragments_are_dropped_and_counted() {
+    let node = Node::start();
+    let vni = Vni::new(7).unwrap();
+    node.send(Command::AddNetwork(network(vni, Vec::new())));
+    node.send(Command::AddPeer(PEER, "other".into(), vec![vni]));
+    let first = Bytes::from(fragments(vni).swap_remove(0));
+    assert!(node.plane.handle.carried(QuicMessages { peer: PEER, messages: vec![first] }));
+    node.snapshot("the fragment", |peer| peer.counters.quic_from_peer == 1).await;
+    node.send(Command::RemovePeer(PEER));
+    let end = Instant::now() + PATIENCE;
+    let of = |reason: &str| {
+        let stats = node.plane.snapshot.load().stats.clone();
+        stats.datagram_drops.iter().find(|(label, _)| label == reason).map_or(0, |(_, count)| *count)
+    };
+    while of("link_down") == 0 {
+        assert!(Instant::now() < end && of("reassembly_timeout") == 0);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(of("link_down"), 1);
+}
+
 const RUN: usize = 10;
