@@ -12,6 +12,7 @@ fn a_link_lives_as_long_as_frames_need_it() -> Result<()> {
     let mut spec = NatSpec::new("on_demand", &[PORT_RESTRICTED, SYMMETRIC]);
     spec.switchd_toml = "[link]\non_demand = true\nidle_after = \"5s\"\n\n".into();
     NatLab::build(&spec)?.run(|lab| {
+        quiet(lab)?;
         lab.introduce()?;
         let known = || ["node-a", "node-b"].iter().all(|node| !links(lab, node).is_empty());
         wait_for("the nodes to know each other", SOON, known)?;
@@ -26,6 +27,18 @@ fn a_link_lives_as_long_as_frames_need_it() -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Silences IPv6 where it speaks unasked: solicitations of routers and reports of groups are frames, and need a link.
+fn quiet(lab: &NatLab) -> Result<()> {
+    for node in ["node-a", "node-b"] {
+        let ns = lab.node(node)?.ns();
+        ns.sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
+        ns.sysctl("net/ipv6/conf/br-blue/disable_ipv6", "1")?;
+    }
+    ["a1", "b1"]
+        .iter()
+        .try_for_each(|name| lab.instance(name)?.ns().sysctl("net/ipv6/conf/all/disable_ipv6", "1"))
 }
 
 fn links(lab: &NatLab, node: &str) -> Vec<serde_json::Value> {
