@@ -32,9 +32,11 @@ fn a_link_lives_as_long_as_frames_need_it() -> Result<()> {
 /// Silences IPv6 where it speaks unasked: solicitations of routers and reports of groups are frames, and need a link.
 fn quiet(lab: &NatLab) -> Result<()> {
     for node in ["node-a", "node-b"] {
-        let ns = lab.node(node)?.ns();
-        ns.sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
-        ns.sysctl("net/ipv6/conf/br-blue/disable_ipv6", "1")?;
+        let node = lab.node(node)?;
+        node.ns().sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
+        for bridge in &node.spec().bridges {
+            node.ns().sysctl(&format!("net/ipv6/conf/{}/disable_ipv6", bridge.bridge()), "1")?;
+        }
     }
     ["a1", "b1"]
         .iter()
